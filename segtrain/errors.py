@@ -1,0 +1,49 @@
+"""The mistakes a user can make, one class per exit code.
+
+Every command ends with the code of the error that stopped it and one line that says what was found,
+where, and what to do next; see :mod:`segtrain.cli`.
+"""
+
+from __future__ import annotations
+
+
+class SegtrainError(Exception):
+    """Base of every error with a message for the user; `exit_code` is what a command returns."""
+
+    exit_code = 1
+
+
+class ConfigError(SegtrainError, ValueError):
+    """A key, a name or a value of the configuration (or of a `build_*` function) is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SegtrainError, ValueError):
+    """A file of the dataset is missing, unreadable or outside the label contract."""
+
+    exit_code = 3
+
+
+class CheckpointError(SegtrainError):
+    """A checkpoint is missing, damaged or does not fit."""
+
+    exit_code = 4
+
+
+class NumericError(SegtrainError, ArithmeticError):
+    """A loss, a gradient or a prediction is NaN or infinite."""
+
+    exit_code = 5
+
+
+class ResourceError(SegtrainError, RuntimeError):
+    """The machine cannot do what was asked: packages that clash, memory, devices, disk."""
+
+    exit_code = 6
+
+
+class RunDirectoryBusyError(SegtrainError):
+    """The run directory already holds a run."""
+
+    exit_code = 7
