@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segtrain.errors import ConfigError
+from segtrain.models import MODELS
+from segtrain.models.heads import HRNetHead, concatenate_branches
+from segtrain.models.hrnet import VARIANTS, HRNet, HRNetVariant
+from segtrain.models.hrnet_segmentor import HRNetSegmentor
+
+MILLIONS = {
+    "hrnet_w18_small_v1": 1.541,
+    "hrnet_w18_small_v2": 3.940,
+    "hrnet_w18": 9.641,
+    "hrnet_w32": 29.547,
+    "hrnet_w48": 65.859,
+}
+
+
+def build(name: str = "hrnet_w18_small_v1", **arguments: Any) -> HRNetSegmentor:
+    model = MODELS.build(name, **{"num_classes": 19, **arguments})
+    assert isinstance(model, HRNetSegmentor)
+    return model
+
+
+@pytest.mark.parametrize(("name", "millions"), MILLIONS.items())
+def test_parameter_count_is_the_official_one(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = build(name)
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 3) == millions
+
+
+@pytest.mark.parametrize("case", range(4))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_outputs_and_branches_equal_the_official_code(
+    reference_seg_hrnet: dict[str, Any], case: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    reference = [reference_seg_hrnet, *reference_seg_hrnet["extra_cases"]][case]
+    model = build(align_corners=reference["align_corners"])
+    model.load_state_dict(reference_seg_hrnet["state_dict"], strict=True)
+    model.eval().to(dtype)
+    images = reference["input"].to(dtype)
+    with torch.no_grad():
+        branches, logits = model.branches(images), model(images)["out"]
+    expected = reference["outputs"][0] if dtype == torch.float32 else reference["outputs64"][0]
+    assert (logits - expected).abs().max().item() <= tolerance
+    for branch, official in zip(branches, reference["branches64"], strict=True):
+        assert (branch - official).abs().max().item() <= tolerance
+
+
+def test_reference_has_the_four_cases(reference_seg_hrnet: dict[str, Any]) -> None:
+    assert len(reference_seg_hrnet["extra_cases"]) == 3
+
+
+def test_keys_and_their_order_are_the_official_ones(reference_seg_hrnet: dict[str, Any]) -> None:
+    ours = {key: value.shape for key, value in build().state_dict().items()}
+    official = {key: value.shape for key, value in reference_seg_hrnet["state_dict"].items()}
+    assert list(ours.items()) == list(official.items())
+
+
+def test_trunk_alone_has_the_keys_without_the_head() -> None:
+    trunk, model = HRNet("w18_small_v1"), build()
+    head = {key for key in model.state_dict() if key.startswith("last_layer.")}
+    assert set(trunk.state_dict()) == set(model.state_dict()) - head
+
+
+def test_aux_head_adds_keys_of_the_same_layout() -> None:
+    plain, aux = build().state_dict(), build(aux_head=True).state_dict()
+    added = set(aux) - set(plain)
+    assert {key.removeprefix("aux_head.") for key in added} == {
+        key.removeprefix("last_layer.") for key in plain if key.startswith("last_layer.")
+    }
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 31), (1, 1), (75, 117)])
+def test_trunk_accepts_any_size(size: tuple[int, int]) -> None:
+    trunk = HRNet("w18_small_v1").eval()
+    with torch.no_grad():
+        branches = trunk(torch.randn(1, 3, *size))
+    for stride, branch in zip((4, 8, 16, 32), branches, strict=True):
+        assert tuple(branch.shape[-2:]) == tuple(-(-side // stride) for side in size)
+
+
+def test_a_variant_of_your_own() -> None:
+    trunk = HRNet(HRNetVariant(8, (1, 1, 1), 1, 1, 16)).eval()
+    with torch.no_grad():
+        assert [branch.shape[1] for branch in trunk(torch.randn(1, 3, 32, 32))] == [8, 16, 32, 64]
+
+
+def test_an_unknown_variant_is_refused_with_the_closest_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'w18'"):
+        HRNet("w17")
+
+
+def test_align_corners_belongs_to_the_instance() -> None:
+    images = torch.randn(1, 3, 64, 96)
+    models = [build(align_corners=flag).eval() for flag in (False, True)]
+    models[1].load_state_dict(models[0].state_dict())
+    with torch.no_grad():
+        first, second, again = (models[index](images)["out"] for index in (0, 1, 0))
+    assert not torch.allclose(first, second)
+    assert torch.equal(first, again)
+
+
+def test_concatenation_resizes_to_the_first_branch() -> None:
+    branches = [torch.randn(2, 3, 8, 6), torch.randn(2, 5, 4, 3)]
+    features = concatenate_branches(branches, align_corners=True)
+    assert torch.equal(features[:, :3], branches[0])
+    expected = F.interpolate(branches[1], size=(8, 6), mode="bilinear", align_corners=True)
+    assert torch.equal(features[:, 3:], expected)
+
+
+def test_dropout_acts_in_training_only_and_adds_no_key() -> None:
+    head = HRNetHead(in_channels=64, num_classes=3, dropout=0.5)
+    plain = HRNetHead(in_channels=64, num_classes=3)
+    plain.load_state_dict(head.state_dict())
+    features = torch.randn(2, 64, 4, 4)
+    assert torch.equal(head.eval()(features), plain.eval()(features))
+    assert not torch.allclose(head.train()(features), plain.train()(features))
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_outside_its_range_is_refused(dropout: float) -> None:
+    with pytest.raises(ConfigError, match="dropout"):
+        build(dropout=dropout)
+
+
+def test_initial_weights_keep_the_scale_and_start_near_uniform() -> None:
+    torch.manual_seed(0)
+    model = build()
+    weights = model.state_dict()
+    # layer1.0.conv2 has 32 outputs of 3x3: fan-out 288.
+    assert weights["layer1.0.conv2.weight"].std().item() == pytest.approx(
+        (2 / 288) ** 0.5, rel=0.05
+    )
+    assert weights["last_layer.3.weight"].std().item() == pytest.approx(0.01, rel=0.05)
+    assert not weights["last_layer.3.bias"].any()
+    assert not weights["last_layer.0.bias"].any()
+    probabilities = model(torch.randn(2, 3, 64, 64))["out"].softmax(dim=1)
+    assert probabilities.max().item() < 0.5
+
+
+def test_the_published_variants_are_the_registered_ones() -> None:
+    assert {f"hrnet_{name}" for name in VARIANTS} == set(MILLIONS)
+    assert set(MILLIONS) <= set(MODELS.names())
