@@ -1,0 +1,113 @@
+"""Which samples make up which optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from segtrain.errors import ConfigError, DataError
+
+SampleKey = tuple[int, int]
+"""Epoch and index: what a training sample is a function of, besides the seed of the run."""
+
+_ORDER, _AUGMENTATION = 0, 1  # keep the two uses of a seed apart
+
+
+class StepSampler(Sampler[list[SampleKey]]):
+    """An endless stream of micro-batches of :data:`SampleKey`.
+
+    A step consumes ``batch_size * accumulate * world_size`` samples, the next ones in the order
+    of its epoch, whatever that product is made of; so one process with a batch of 8 and two
+    processes with 2 accumulated batches of 2 take the same steps. The order of an epoch is a pure
+    function of `seed` and the epoch, so a run continues from `start_step` alone. Samples left over
+    at the end of an epoch, too few for a step, are dropped.
+
+    Args:
+        length: Number of samples in the dataset.
+        batch_size: Samples in a micro-batch.
+        accumulate: Micro-batches of one process in a step.
+        world_size: Number of processes.
+        rank: Which of them this is.
+        seed: The seed of the run.
+        start_step: The step to begin with.
+
+    Raises:
+        ConfigError: When a number is out of range.
+        DataError: When the dataset is smaller than one step.
+
+    Example:
+        >>> sampler = StepSampler(4, batch_size=2, seed=1)
+        >>> stream = iter(sampler)
+        >>> sorted(index for epoch, index in next(stream) + next(stream))
+        [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        accumulate: int = 1,
+        world_size: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        start_step: int = 0,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("accumulate", accumulate)):
+            if value < 1:
+                raise ConfigError(f"trainer.{name} must be at least 1, got {value}")
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must be from 0 to {world_size - 1}, got {rank}")
+        if seed < 0:
+            raise ConfigError(f"seed must not be negative, got {seed}")
+        self.length, self.batch_size, self.accumulate = length, batch_size, accumulate
+        self.world_size, self.rank = world_size, rank
+        self.seed, self.start_step = seed, start_step
+        self.step_size = batch_size * accumulate * world_size
+        if length < self.step_size:
+            raise DataError(
+                f"the train split has {length} samples, fewer than one step needs: batch_size "
+                f"{batch_size} x accumulate {accumulate} x processes {world_size} = "
+                f"{self.step_size}; lower trainer.batch_size or trainer.accumulate"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.length // self.step_size
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        step = self.start_step
+        while True:
+            for micro_batch in range(self.accumulate):
+                yield self.keys(step, micro_batch)
+            step += 1
+
+    def keys(self, step: int, micro_batch: int) -> list[SampleKey]:
+        """The samples of one micro-batch of this process."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        slot = micro_batch * self.world_size + self.rank
+        start = position * self.step_size + slot * self.batch_size
+        order = epoch_order(self.seed, epoch, self.length)
+        return [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
+    """The order of the samples in an epoch, a permutation of ``0 .. length - 1``."""
+    order = _generator(seed, _ORDER, epoch).permutation(length)
+    order.flags.writeable = False  # it is shared through the cache
+    return order
+
+
+def sample_seed(seed: int, key: SampleKey) -> int:
+    """The seed of the augmentation of one sample in one epoch."""
+    entropy = np.random.SeedSequence([seed, _AUGMENTATION, *key])
+    return int(entropy.generate_state(1, np.uint64)[0])
+
+
+def _generator(*entropy: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -1,0 +1,74 @@
+"""What earlier scans found, so that a file is decoded once and not at every start."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segtrain.files import write_text
+
+_VERSION = 1  # goes up when the meaning of an entry changes
+
+
+class ScanCache:
+    """Facts about files, valid as long as a file keeps its size and its time of modification.
+
+    A cache that cannot be read is empty, and one that cannot be written is not: a scan must never
+    fail for lack of a cache.
+
+    Args:
+        files: The files of the dataset; their common folder chooses the file of the cache.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        folder = os.path.commonpath([file.parent.absolute() for file in files])
+        name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+        self.path = cache_dir() / f"scan-{name}.json"
+        self._entries = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return dict(content["entries"]) if content["version"] == _VERSION else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def get(self, file: Path) -> Any:
+        """What was stored for `file`, or None when it is unknown or has changed since."""
+        entry = self._entries.get(str(file.absolute()))
+        try:
+            return entry[2] if entry and entry[:2] == _stamp(file) else None
+        except (OSError, TypeError, LookupError):
+            return None
+
+    def put(self, file: Path, fact: Any) -> None:
+        """Store `fact`, which must be plain JSON, for `file` as it is now."""
+        self._entries[str(file.absolute())] = [*_stamp(file), fact]
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the cache when it has changed; readers see the old one or the new one."""
+        if not self._changed:
+            return
+        content = json.dumps({"version": _VERSION, "entries": self._entries})
+        with contextlib.suppress(OSError):
+            write_text(self.path, content)
+
+
+def cache_dir() -> Path:
+    """``$SEGTRAIN_CACHE``, else ``$XDG_CACHE_HOME/segtrain``, else ``~/.cache/segtrain``."""
+    own, shared = os.environ.get("SEGTRAIN_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser()
+    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "segtrain"
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,84 @@
+import inspect
+
+import numpy as np
+import pytest
+
+from segtrain.data import DATASETS, CamVidDataset, ShapesDataset, scan_dataset
+from segtrain.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_constructors_are_schemas(name):
+    parameters = inspect.signature(DATASETS.get(name)).parameters
+    assert "split" in parameters
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
+    assert all(p.annotation is not p.empty for p in parameters.values())
+
+
+def test_the_registered_names():
+    assert {"shapes", "folder", "camvid"} <= set(DATASETS.names())
+
+
+def test_shapes_are_deterministic():
+    first, again = ShapesDataset()[7], ShapesDataset()[7]
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.target, again.target)
+    for other in (ShapesDataset()[8], ShapesDataset(seed=1)[7], ShapesDataset(split="val")[7]):
+        assert (first.image != other.image).any()
+
+
+def test_shapes_are_imbalanced_and_have_ignored_borders():
+    dataset = ShapesDataset()
+    targets = np.stack([dataset[index].target for index in range(200)])
+    counts = np.bincount(targets.ravel(), minlength=256)
+    share = counts[:6] / counts[:6].sum()
+    assert set(np.unique(targets)) == {0, 1, 2, 3, 4, 5, 255}
+    assert share[0] > 0.7
+    assert share[5] < 0.005
+    with_dot = (targets == 5).any(axis=(1, 2)).mean()
+    assert 0.15 < with_dot < 0.45
+    assert 0.01 < counts[255] / counts.sum() < 0.1
+
+
+def test_no_object_touches_the_background():
+    """Between a class and the background lies the ignored border."""
+    target = ShapesDataset()[0].target
+    for one, two in ((target[1:], target[:-1]), (target[:, 1:], target[:, :-1])):
+        meets = ((one == 0) & (two > 0) & (two < 6)) | ((two == 0) & (one > 0) & (one < 6))
+        assert meets.mean() < 0.002
+
+
+def test_shapes_of_another_size_and_ignore_label():
+    image, target, name = ShapesDataset(split="val", size=(40, 64), ignore_label=-1)[0]
+    assert (image.shape, image.dtype, name) == ((40, 64, 3), np.uint8, "val_00000")
+    assert (target.shape, target.dtype) == ((40, 64), np.int64)
+    assert -1 in target
+    assert 255 not in target
+
+
+def test_shapes_arguments():
+    assert (len(ShapesDataset(num_train=3)), len(ShapesDataset(split="val", num_val=2))) == (3, 2)
+    with pytest.raises(IndexError):
+        ShapesDataset(num_train=3)[3]
+    for wrong in ({"size": (8, 96)}, {"seed": -1}, {"split": "test"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            ShapesDataset(**wrong)
+
+
+def test_camvid_says_what_it_expects(tmp_path):
+    with pytest.raises(DataError, match=r"images/train.*masks/val.*dataset\.root="):
+        CamVidDataset(root=str(tmp_path))
+
+
+def test_camvid(camvid_root):
+    train, val = (CamVidDataset(root=str(camvid_root), split=split) for split in ("train", "val"))
+    assert (len(train), len(val), train.num_classes) == (367, 101, 11)
+    assert train.class_names[3] == "road"
+    image, target, _ = val[0]
+    assert image.shape == (360, 480, 3)
+    assert set(np.unique(target)) <= {*range(11), 255}
+    report = scan_dataset(val)
+    assert report.class_pixels.argmin() not in (0, 1, 3)
+    assert (report.class_pixels > 0).all()
+    assert report.class_pixels.sum() + report.ignored_pixels == 101 * 360 * 480
+    assert scan_dataset(val).num_decoded == 0
