@@ -1,0 +1,226 @@
+"""The schema of the configuration: what every key is called, means and may hold.
+
+Sections that choose a registered part (`model`, `loss`, `mining`, `dataset`, `optimizer`,
+`scheduler`) are mappings with a ``name``; their keys are the parameters of that part and are
+checked against its signature in :mod:`segtrain.build`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from segtrain.errors import ConfigError
+from segtrain.schema import build_dataclass
+
+Spec = dict[str, Any]
+Pair = tuple[float, float]
+
+
+def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
+    if value is not None and (value < 0 or (value == 0 and not zero)):
+        raise ConfigError(f"{name} must be {'at least 0' if zero else 'above 0'}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionConfig:
+    """How the outputs of the model become one loss."""
+
+    output_weights: dict[str, float] | None = None
+    """Weight per output; null: 1 for ``out``, 0.4 for each auxiliary output."""
+    strip_rows: int | Literal["auto"] | None = "auto"
+    """Rows of the target that are upsampled at a time; null: all at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """What a training image goes through, and the normalisation that evaluation shares."""
+
+    scale: Pair = (0.5, 2.0)
+    """Range of the random scale factor; [1, 1] turns it off."""
+    crop_size: tuple[int, int] | None = None
+    """Height and width of training images, smaller ones padded with ignored pixels; null: as is."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of the pixel values from 0 to 1, red, green, blue."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(
+                f"scale must be two numbers above 0, the smaller first, got {list(self.scale)}"
+            )
+        if self.crop_size is not None and min(self.crop_size) < 1:
+            raise ConfigError(f"crop_size must be at least [1, 1], got {list(self.crop_size)}")
+        if not 0 <= self.flip <= 1:
+            raise ConfigError(f"flip is a probability from 0 to 1, got {self.flip}")
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            _positive(name, getattr(self, name), zero=True)
+        if min(self.std) <= 0:
+            raise ConfigError(f"std must be above 0, got {list(self.std)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Budget, batch and precision of a training run."""
+
+    epochs: int | None = None
+    """Passes over the training split; used when `max_steps` is null."""
+    max_steps: int | None = None
+    """Optimizer steps; when given, it is the budget."""
+    stop_after: int | None = None
+    """Stop at this step as if interrupted: with a checkpoint, the schedule still at full length."""
+    batch_size: int = 8
+    """Images per process and forward pass."""
+    accumulate: int = 1
+    """Forward passes per optimizer step."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip_grad_norm: float | None = None
+    """Largest norm of all gradients together; null: no clipping."""
+    ema_decay: float | None = None
+    """Decay of the moving average of the weights that is evaluated and kept; null: none."""
+    channels_last: bool = False
+    compile: bool = False
+    sync_batchnorm: bool = True
+    """Batch norm over all processes; without effect on one process."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one."""
+    evaluate_every: int | None = None
+    """Steps between evaluations; null: once per epoch. The last step is always evaluated."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; null: with every evaluation."""
+    log_every: int = 10
+    """Steps between lines of ``metrics.jsonl``."""
+    log_images: int = 4
+    """How many validation images with target and prediction each evaluation shows."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "max_steps",
+            "stop_after",
+            "batch_size",
+            "accumulate",
+            "clip_grad_norm",
+            "evaluate_every",
+        ):
+            _positive(name, getattr(self, name))
+        _positive("checkpoint_every", self.checkpoint_every)
+        _positive("log_every", self.log_every)
+        _positive("log_images", self.log_images, zero=True)
+        if self.epochs is None and self.max_steps is None:
+            raise ConfigError("epochs and max_steps are both null: one of them is the budget")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How images are read."""
+
+    num_workers: int = 2
+    """Processes that load and augment; 0: the training process. It never changes what is loaded."""
+
+    def __post_init__(self) -> None:
+        _positive("num_workers", self.num_workers, zero=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How validation images go through the model."""
+
+    batch_size: int = 1
+    """Images of equal size per forward pass."""
+    size: tuple[int, int] | None = None
+    """Height and width that images, not masks, are resized to before the model; null: as is."""
+
+    def __post_init__(self) -> None:
+        _positive("batch_size", self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A training run."""
+
+    dataset: Spec
+    model: Spec
+    loss: Spec
+    optimizer: Spec
+    scheduler: Spec
+    trainer: TrainerConfig
+    mining: Spec = field(default_factory=lambda: {"name": "none"})
+    criterion: CriterionConfig = CriterionConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    loader: LoaderConfig = LoaderConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    name: str | None = None
+    """Of the experiment; null: ``<dataset>_<model>_<loss>``."""
+    seed: int = 0
+    run_dir: str | None = None
+    """Where everything is written; null: ``outputs/<name>/<time>``."""
+    resume: str | None = None
+    """A checkpoint to go on from; ``auto``: ``checkpoints/last.pt`` of `run_dir` if it exists."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files or modules that register losses, models or datasets."""
+
+    def __post_init__(self) -> None:
+        _positive("seed", self.seed, zero=True)
+        if self.resume == "auto" and self.run_dir is None:
+            raise ConfigError(
+                "resume=auto needs run_dir=..., the directory of the run to go on with"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts, as they go into a checkpoint and into ``config.yaml``."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """One evaluation of a checkpoint."""
+
+    checkpoint: str
+    """A file, or a run directory (its ``checkpoints/best.pt``)."""
+    dataset: Spec | None = None
+    """Null: the one it was trained on; a mapping without a name changes keys of that one."""
+    split: str = "val"
+    evaluation: EvaluationConfig | None = None
+    """Null: as in training."""
+    loader: LoaderConfig = LoaderConfig()
+    device: str = "auto"
+    output: str | None = None
+    """A JSON file to write the scores to."""
+    plugins: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Masks for a folder of images."""
+
+    checkpoint: str
+    """A file, or a run directory (its ``checkpoints/best.pt``)."""
+    input: str
+    """An image, or a folder of images."""
+    output: str
+    """The folder to write ``ids/``, ``color/`` and ``overlay/`` to."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to before the model; null: as in training."""
+    device: str = "auto"
+    plugins: list[str] = field(default_factory=list)
+
+
+def parse_config(given: dict[str, Any]) -> Config:
+    """A :class:`Config` from nested plain values; :class:`ConfigError` on a wrong key or type."""
+    return build_dataclass(Config, given)

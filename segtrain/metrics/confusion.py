@@ -1,0 +1,95 @@
+"""The confusion matrix of the pixels, and the scores that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says, as plain numbers; NaN where a score is undefined.
+
+    Attributes:
+        miou: Mean of the defined IoUs; NaN when none is.
+        pixel_accuracy: Share of the valid pixels that are right.
+        mean_accuracy: Mean over the classes that the target shows of the share of their pixels that
+            are right.
+        iou: Per class, intersection over union; NaN for a class in neither the prediction nor the
+            target.
+        pixels: Per class, how many target pixels it has.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    iou: list[float]
+    pixels: list[int]
+
+
+class ConfusionMatrix:
+    r"""Counts of (target class, predicted class) over the valid pixels, on their own device.
+
+    .. math:: \text{IoU}_c = \frac{M_{cc}}{\sum_j M_{cj} + \sum_i M_{ic} - M_{cc}}
+
+    Args:
+        num_classes: Number of classes C.
+        ignore_label: Target value of the pixels that do not count.
+
+    Example:
+        >>> matrix = ConfusionMatrix(num_classes=3)
+        >>> matrix.update(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 1]]))
+        >>> matrix.scores().iou  # class 2 is in neither
+        [0.5, 0.5, nan]
+        >>> matrix.scores().miou
+        0.5
+    """
+
+    def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.counts: Tensor | None = None
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch.
+
+        Shape:
+            - prediction: any, integer class ids.
+            - target: the same, integer class ids or ``ignore_label``.
+
+        Raises:
+            ValueError: When the shapes differ.
+        """
+        if prediction.shape != target.shape:
+            raise ValueError(
+                f"prediction is {tuple(prediction.shape)} but target is {tuple(target.shape)}"
+            )
+        valid = target != self.ignore_label
+        pair = target[valid].long() * self.num_classes + prediction[valid].long()
+        counts = torch.bincount(pair, minlength=self.num_classes**2).reshape(
+            self.num_classes, self.num_classes
+        )
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    def matrix(self, device: torch.device | str = "cpu") -> Tensor:
+        """The counts ``(C, C)``, int64: rows are the target, columns the prediction."""
+        if self.counts is None:
+            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64, device=device)
+        return self.counts.to(device)
+
+    def scores(self) -> Scores:
+        """The scores of all that was counted."""
+        matrix = self.matrix().double()
+        right, target, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        iou = right / (
+            target + predicted - right
+        )  # 0 / 0 is NaN: a class in neither is undefined, not wrong
+        return Scores(
+            miou=float(iou.nanmean()),
+            pixel_accuracy=float(right.sum() / target.sum()),
+            mean_accuracy=float((right / target).nanmean()),
+            iou=iou.tolist(),
+            pixels=[int(count) for count in target],
+        )
