@@ -1,0 +1,108 @@
+"""Checkpoints: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from segtrain.errors import CheckpointError
+from segtrain.files import atomic_write
+
+FORMAT = 1
+State = dict[str, Any]
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write `state` to `path`, whole or not at all."""
+    with atomic_write(path) as stream:
+        torch.save({"format": FORMAT, **state}, stream)
+
+
+def find_checkpoint(given: str | Path, name: str = "best.pt") -> Path:
+    """The checkpoint file that `given` means: itself, or ``checkpoints/<name>`` of a run directory.
+
+    Raises:
+        CheckpointError: When there is none.
+    """
+    path = Path(given)
+    if path.is_dir():
+        path = path / "checkpoints" / name
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {path}: give a .pt file or a run directory that has one"
+        )
+    return path
+
+
+def load_checkpoint(path: Path) -> State:
+    """The state in `path`, on the CPU.
+
+    Raises:
+        CheckpointError: When the file is missing, damaged, not a checkpoint of segtrain, or asks to
+            run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise CheckpointError(f"{path} was not written by segtrain: it has no 'format' entry")
+    if state["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {state['format']}; this version of segtrain reads format {FORMAT}"
+        )
+    return state
+
+
+def entry(state: State, key: str, path: Path) -> Any:
+    """``state[key]``, or one sentence that it is missing.
+
+    Raises:
+        CheckpointError: When the checkpoint lacks `key`.
+    """
+    if key not in state:
+        raise CheckpointError(
+            f"{path} lacks {key!r}, so a run cannot go on from it; use a checkpoints/last.pt"
+        )
+    return state[key]
+
+
+def rng_state() -> State:
+    """The state of every global random generator, in types that load without running code."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  the global one is what is meant
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+    }
+
+
+def set_rng_state(state: State) -> None:
+    """The inverse of :func:`rng_state`."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+
+
+def model_weights(state: State) -> State:
+    """The weights to evaluate: the moving average if the run kept one."""
+    weights: State = state["ema"] if state.get("ema") else state["model"]
+    return weights

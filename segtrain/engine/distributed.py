@@ -1,0 +1,101 @@
+"""One process or several: what differs stands here, and one process needs no launcher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from segtrain.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes:
+        rank: From 0; rank 0 writes the run directory.
+        world_size: Number of processes.
+        device: Where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes."""
+        if self.world_size == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    def any(self, value: int) -> int:
+        """The largest `value` over all processes: a flag that one raises, all see at once."""
+        if self.world_size == 1:
+            return value
+        flag = torch.tensor(value, device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return int(flag)
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def wrap(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
+        """`model` for training; with several processes its gradients are averaged over them."""
+        if self.world_size == 1:
+            return model
+        if sync_batchnorm and self.device.type == "cuda":  # torch has no SyncBatchNorm for the CPU
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; ``auto`` takes this process's GPU if there is one.
+
+    Raises:
+        ConfigError: When there is no such device.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is none; use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found;"
+            " use device=cpu"
+        )
+    return device
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """The processes of this run: those that ``torchrun`` started, or this one alone."""
+    chosen = choose_device(device)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Processes(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), world_size, chosen)
+    finally:
+        dist.destroy_process_group()

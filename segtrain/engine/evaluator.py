@@ -1,0 +1,147 @@
+"""A model against a split: one confusion matrix, from which every score follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtrain.data import LabelContract, iterate
+from segtrain.engine.distributed import Processes
+from segtrain.engine.precision import autocast
+from segtrain.engine.run import progress
+from segtrain.errors import NumericError
+from segtrain.metrics import ConfusionMatrix, Scores
+
+
+def predict_ids(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """The class of each pixel at `size`: logits are upsampled first, then compared.
+
+    Shape:
+        - logits: ``(N, C, h, w)``; output: ``(N, H, W)``, int64.
+    """
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(
+            logits.float(), size=size, mode="bilinear", align_corners=align_corners
+        )
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).long()
+    return logits.max(1).indices  # several times faster than argmax on a CPU, and the same
+
+
+class Evaluator:
+    """Scores a model on the validation split.
+
+    Args:
+        loader: As from :func:`segtrain.data.build_eval_loader`.
+        labels: The label contract, for class count, ignored pixels and colours.
+        processes: The processes that share the work.
+        align_corners: How logits are upsampled to the size of the target.
+        precision: Of the forward pass.
+        mean: With which the images were normalised, to show them again.
+        std: Likewise.
+        num_pictures: How many images to keep for a picture.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        *,
+        labels: LabelContract,
+        processes: Processes,
+        align_corners: bool,
+        precision: str = "fp32",
+        channels_last: bool = False,
+        mean: Sequence[float],
+        std: Sequence[float],
+        num_pictures: int = 0,
+    ) -> None:
+        self.loader = loader
+        self.labels = labels
+        self.processes = processes
+        self.align_corners = align_corners
+        self.precision = precision
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.mean = mean
+        self.std = std
+        self.num_pictures = num_pictures
+        self.picture: Tensor | None = None
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> Scores:
+        """The scores of `model`, the same on every process; the model's training mode is put back.
+
+        Raises:
+            NumericError: When a logit is NaN or infinite: its class would be a guess that looks
+                like a result.
+        """
+        matrix = ConfusionMatrix(self.labels.num_classes, self.labels.ignore_label)
+        device = self.processes.device
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        rows: list[Tensor] = []
+        training = model.training
+        model.eval()
+        try:
+            with progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar:
+                for groups in iterate(self.loader):
+                    for batch in groups:
+                        images = batch["images"].to(
+                            device, non_blocking=True, memory_format=self.memory_format
+                        )
+                        target = batch["target"].to(device, non_blocking=True)
+                        with autocast(device, self.precision):
+                            logits = model(images)["out"]
+                        finite = finite & torch.isfinite(logits).all()
+                        prediction = predict_ids(
+                            logits, (target.shape[-2], target.shape[-1]), self.align_corners
+                        )
+                        matrix.update(prediction, target)
+                        rows.extend(
+                            self._rows(batch["images"], batch["target"], prediction, len(rows))
+                        )
+                    bar.advance()
+        finally:
+            model.train(training)
+        counts = self.processes.sum(matrix.matrix(device))
+        if self.processes.any(int(not finite)):
+            raise NumericError("the model's logits are NaN or infinite on the validation split")
+        matrix.counts = counts
+        self.picture = _picture(rows)
+        return matrix.scores()
+
+    def _rows(
+        self, images: Tensor, target: Tensor, prediction: Tensor, have: int
+    ) -> Iterable[Tensor]:
+        """Input, target and prediction of the first images, side by side."""
+        for image, truth, predicted in zip(images, target, prediction.cpu(), strict=True):
+            if have >= self.num_pictures:
+                return
+            have += 1
+            shown = (
+                image * torch.tensor(self.std)[:, None, None]
+                + torch.tensor(self.mean)[:, None, None]
+            )
+            shown = F.interpolate(
+                shown[None], size=truth.shape, mode="bilinear", align_corners=False
+            )[0]
+            yield torch.stack([shown.clamp(0, 1), self._colour(truth), self._colour(predicted)])
+
+    def _colour(self, ids: Tensor) -> Tensor:
+        colours = np.ascontiguousarray(self.labels.colorize(ids.numpy()))
+        return torch.from_numpy(colours).permute(2, 0, 1).float() / 255
+
+
+def _picture(rows: Sequence[Tensor]) -> Tensor | None:
+    if not rows:
+        return None
+    from torchvision.utils import make_grid  # noqa: PLC0415  it can fail, and the cli says why
+
+    size = rows[0].shape[-2:]
+    grid: Tensor = make_grid(
+        torch.cat([F.interpolate(row, size=size, mode="nearest") for row in rows]), nrow=3
+    )
+    return grid

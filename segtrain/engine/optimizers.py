@@ -1,0 +1,176 @@
+"""The optimizers and learning-rate schedules of torch, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from segtrain.errors import ConfigError
+from segtrain.models import Segmentor
+from segtrain.registry import Registry
+
+OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
+SCHEDULERS: Registry[lr_scheduler.LRScheduler] = Registry("scheduler")
+
+
+def parameter_groups(
+    model: Segmentor,
+    *,
+    lr: float,
+    weight_decay: float,
+    head_lr_factor: float,
+    decay_norms_and_biases: bool,
+) -> list[dict[str, Any]]:
+    """The parameters of `model` in groups of one learning rate and one weight decay each.
+
+    Args:
+        model: Says which of its parameters belong to the head.
+        lr: Learning rate of the backbone.
+        weight_decay: Of everything, or of everything but norms and biases.
+        head_lr_factor: Learning rate of the head over that of the backbone.
+        decay_norms_and_biases: Whether the one-dimensional parameters decay as well.
+
+    Raises:
+        ConfigError: When `lr` or a factor is not above 0, or `weight_decay` is negative.
+    """
+    if lr <= 0 or head_lr_factor <= 0:
+        raise ConfigError(
+            f"optimizer.lr and optimizer.head_lr_factor must be above 0, got {lr} and"
+            f" {head_lr_factor}"
+        )
+    if weight_decay < 0:
+        raise ConfigError(f"optimizer.weight_decay must be at least 0, got {weight_decay}")
+    groups = []
+    for part, parameters in model.parameter_groups().items():
+        rate = lr * head_lr_factor if part == "head" else lr
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        decayed = [
+            parameter for parameter in trained if decay_norms_and_biases or parameter.dim() > 1
+        ]
+        kept = {id(parameter) for parameter in decayed}
+        others = [parameter for parameter in trained if id(parameter) not in kept]
+        for members, decay in ((decayed, weight_decay), (others, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": rate, "weight_decay": decay})
+    return groups
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(
+    model: Segmentor,
+    *,
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 5e-4,
+    head_lr_factor: float = 1.0,
+    decay_norms_and_biases: bool = False,
+) -> torch.optim.Optimizer:
+    """:class:`torch.optim.SGD` over :func:`parameter_groups`."""
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr_factor=head_lr_factor,
+        decay_norms_and_biases=decay_norms_and_biases,
+    )
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(
+    model: Segmentor,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.01,
+    head_lr_factor: float = 1.0,
+    decay_norms_and_biases: bool = False,
+) -> torch.optim.Optimizer:
+    """:class:`torch.optim.AdamW` over :func:`parameter_groups`."""
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr_factor=head_lr_factor,
+        decay_norms_and_biases=decay_norms_and_biases,
+    )
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+@SCHEDULERS.register("constant")
+def constant(
+    optimizer: torch.optim.Optimizer, total_steps: int, *, warmup_steps: int = 0
+) -> lr_scheduler.LRScheduler:
+    """The same learning rate at every step, after the warm-up."""
+    main = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+    return _with_warmup(optimizer, main, warmup_steps, total_steps)
+
+
+@SCHEDULERS.register("poly")
+def poly(
+    optimizer: torch.optim.Optimizer, total_steps: int, *, power: float = 0.9, warmup_steps: int = 0
+) -> lr_scheduler.LRScheduler:
+    """``lr * (1 - step / total) ** power``, the schedule of the official HRNet code."""
+    main = lr_scheduler.PolynomialLR(
+        optimizer, total_iters=max(total_steps - warmup_steps, 1), power=power
+    )
+    return _with_warmup(optimizer, main, warmup_steps, total_steps)
+
+
+@SCHEDULERS.register("cosine")
+def cosine(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    *,
+    min_lr: float = 0.0,
+    warmup_steps: int = 0,
+) -> lr_scheduler.LRScheduler:
+    """Half a cosine from the learning rate down to `min_lr`."""
+    main = lr_scheduler.CosineAnnealingLR(
+        optimizer, T_max=max(total_steps - warmup_steps, 1), eta_min=min_lr
+    )
+    return _with_warmup(optimizer, main, warmup_steps, total_steps)
+
+
+@SCHEDULERS.register("one_cycle")
+def one_cycle(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    *,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> lr_scheduler.LRScheduler:
+    """Up from ``lr / div_factor`` in the first `pct_start` of the steps, then down on a cosine."""
+    if not 0 < pct_start < 1:
+        raise ConfigError(f"scheduler.pct_start must be between 0 and 1, got {pct_start}")
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=total_steps + 1,  # torch also counts the rate after the last step
+        pct_start=pct_start,
+        div_factor=div_factor,
+        final_div_factor=final_div_factor,
+        cycle_momentum=False,
+    )
+
+
+def _with_warmup(
+    optimizer: torch.optim.Optimizer,
+    main: lr_scheduler.LRScheduler,
+    warmup_steps: int,
+    total_steps: int,
+) -> lr_scheduler.LRScheduler:
+    if not 0 <= warmup_steps < max(total_steps, 1):
+        raise ConfigError(
+            f"scheduler.warmup_steps must be from 0 to {total_steps - 1}, got {warmup_steps}"
+        )
+    if not warmup_steps:
+        return main
+    rise = lr_scheduler.LinearLR(
+        optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps
+    )
+    return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup_steps])

@@ -1,0 +1,220 @@
+"""The run directory: what a run writes, and what a person sees while it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from segtrain.errors import RunDirectoryBusyError
+from segtrain.files import write_text
+from segtrain.metrics import Scores
+
+logger = logging.getLogger("segtrain")
+console = Console(stderr=True)  # standard output is left to what a command prints as its result
+
+
+def start_logging() -> None:
+    """Send the messages of segtrain to the terminal."""
+    if not logger.handlers:
+        handler = RichHandler(
+            console=console, show_path=False, markup=False, highlighter=None, log_time_format="%X"
+        )
+        logger.addHandler(handler if console.is_terminal else logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
+    """The directory of a run, made now; ``outputs/<name>/<time>`` unless `run_dir` says otherwise.
+
+    Raises:
+        RunDirectoryBusyError: When `run_dir` already holds a run and this is not its continuation.
+    """
+    if run_dir is not None:
+        path = Path(run_dir)
+        if not resuming and (path / "config.yaml").exists():
+            raise RunDirectoryBusyError(
+                f"run_dir {path} already holds a run: add resume=auto to go on with it,"
+                " or name another"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    attempt = 0
+    while True:
+        path = base if attempt == 0 else base.with_name(f"{base.name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # two runs of one second: the directory goes to the first
+            attempt += 1
+        else:
+            return path
+
+
+class Run:
+    """Everything that one run writes, and its progress on the terminal.
+
+    Args:
+        path: The run directory, which exists.
+        config: The whole configuration, plain values.
+        first_step: The step from which this process goes on; later lines of an earlier process are
+            dropped.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._metrics = path / "metrics.jsonl"
+        write_text(
+            path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        )
+        self._drop_later_lines(first_step)
+        self._writer = SummaryWriter(path / "tensorboard", purge_step=first_step + 1)
+        self._file = logging.FileHandler(path / "train.log", encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(self._file)
+
+    def _drop_later_lines(self, step: int) -> None:
+        if self._metrics.exists():
+            lines = self._metrics.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            write_text(self._metrics, "".join(f"{line}\n" for line in kept))
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._writer.close()
+        logger.removeHandler(self._file)
+        self._file.close()
+
+    def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
+        """One line of ``metrics.jsonl`` and the curves of a training step."""
+        self._append({"step": step, **line, "parts": dict(parts)})
+        for key, value in line.items():
+            self._writer.add_scalar(f"train/{key}", value, step)
+        for key, value in parts.items():
+            self._writer.add_scalar(f"train_parts/{key}", value, step)
+
+    def log_scores(
+        self, step: int, scores: Scores, class_names: Sequence[str], seconds: float
+    ) -> dict[str, Any]:
+        """Write the scores of an evaluation; returns them as a mapping."""
+        result = results(scores, class_names, step=step, seconds=seconds)
+        self._append(
+            {
+                "step": step,
+                "evaluation": {key: value for key, value in result.items() if key != "step"},
+            }
+        )
+        for key in ("mIoU", "pixel_accuracy", "mean_accuracy"):
+            self._add(f"val/{key}", result[key], step)
+        for name, value in result["per_class_iou"].items():
+            self._add(f"val_iou/{name}", value, step)
+        return result
+
+    def _add(self, tag: str, value: float | None, step: int) -> None:
+        if value is not None:
+            self._writer.add_scalar(tag, value, step)
+
+    def log_image(self, step: int, image: Tensor) -> None:
+        """A picture of inputs, targets and predictions, ``(3, H, W)`` from 0 to 1."""
+        self._writer.add_image("val/input_target_prediction", image, step)
+
+    def write_results(self, result: Mapping[str, Any]) -> None:
+        """The final scores, ``results.json``."""
+        write_text(self.path / "results.json", json.dumps(result, indent=2) + "\n")
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut short by a kill
+        return math.inf
+
+
+def results(scores: Scores, class_names: Sequence[str], **extra: Any) -> dict[str, Any]:
+    """Scores as they go into JSON: by class name, null where undefined."""
+    return {
+        "mIoU": _defined(scores.miou),
+        "pixel_accuracy": _defined(scores.pixel_accuracy),
+        "mean_accuracy": _defined(scores.mean_accuracy),
+        "per_class_iou": {
+            name: _defined(value) for name, value in zip(class_names, scores.iou, strict=True)
+        },
+        **extra,
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Table:
+    """The IoU of each class and the means, for a terminal."""
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("class", "left"), ("IoU", "right"), ("share of pixels", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    total = max(sum(scores.pixels), 1)
+    for name, value, pixels in zip(class_names, scores.iou, scores.pixels, strict=True):
+        table.add_row(name, _percent(value), f"{100 * pixels / total:.2f} %")
+    table.add_section()
+    undefined = sum(math.isnan(value) for value in scores.iou)
+    note = f" of {len(scores.iou) - undefined} classes" if undefined else ""
+    table.add_row(f"mean IoU{note}", _percent(scores.miou), "")
+    table.add_row("pixel accuracy", _percent(scores.pixel_accuracy), "")
+    table.add_row("mean accuracy", _percent(scores.mean_accuracy), "")
+    return table
+
+
+def _percent(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+@contextmanager
+def progress(
+    description: str, total: int, done: int = 0, *, shown: bool = True
+) -> Iterator[ProgressLine]:
+    """A progress bar with a free text beside it; nothing when not a terminal or not `shown`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+    )
+    visible = shown and console.is_terminal
+    with Progress(*columns, console=console, disable=not visible, transient=True) as bar:
+        task = bar.add_task(description, total=total, completed=done, text="")
+        yield ProgressLine(bar, task)
+
+
+class ProgressLine:
+    """One line of progress."""
+
+    def __init__(self, bar: Progress, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+
+    def advance(self, text: str | None = None) -> None:
+        """One more is done."""
+        if text is None:
+            self._bar.update(self._task, advance=1)
+        else:
+            self._bar.update(self._task, advance=1, text=text)

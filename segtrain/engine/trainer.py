@@ -1,0 +1,405 @@
+"""The training loop: :meth:`Trainer.fit` is a run, :meth:`Trainer.train_step` one step of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from segtrain.config import Config
+from segtrain.criterion import Criterion
+from segtrain.data import TrainBatch
+from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
+from segtrain.engine.distributed import Processes
+from segtrain.engine.evaluator import Evaluator
+from segtrain.engine.precision import autocast
+from segtrain.engine.run import Run, console, logger, progress, scores_table
+from segtrain.engine.signals import Interrupted, StopSignals
+from segtrain.errors import CheckpointError, NumericError
+from segtrain.models import Segmentor
+
+MAX_SKIPPED_STEPS = 25  # fp16 steps in a row without a usable gradient
+
+
+class Trainer:
+    """Trains one model for some steps, evaluates it on the way, and can go on where it stopped.
+
+    Args:
+        config: The configuration of the run; its sections `trainer` and `optimizer` are read here.
+        model: On its device.
+        criterion: On the same device.
+        optimizer: Over the parameters of `model`.
+        scheduler: Stepped once per optimizer step.
+        batches: Makes the endless stream of micro-batches from a given step on.
+        steps_per_epoch: Optimizer steps in one pass over the training split.
+        total_steps: The budget.
+        evaluator: Scores the model on the validation split.
+        processes: This process among those of the run.
+        run: The run directory; None on every process but the main one.
+        metadata: Put into every checkpoint: what a predictor needs beside the weights.
+    """
+
+    def __init__(  # noqa: PLR0913  everything that a run is made of
+        self,
+        config: Config,
+        *,
+        model: Segmentor,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler,
+        batches: Callable[[int], Iterator[TrainBatch]],
+        steps_per_epoch: int,
+        total_steps: int,
+        evaluator: Evaluator,
+        processes: Processes,
+        run: Run | None,
+        metadata: State,
+    ) -> None:
+        self.options = config.trainer
+        self.config = config
+        self.model = model
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.batches = batches
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = total_steps
+        self.evaluator = evaluator
+        self.processes = processes
+        self.run = run
+        self.metadata = metadata
+        self.step = 0
+        self.seconds = 0.0
+        self.best: dict[str, float] = {}
+        self._skipped = 0
+        self._unchecked: tuple[int, Tensor] | None = None
+        device = processes.device
+        self.memory_format = (
+            torch.channels_last if self.options.channels_last else torch.contiguous_format
+        )
+        model.to(memory_format=self.memory_format)
+        wrapped = processes.wrap(model, sync_batchnorm=self.options.sync_batchnorm)
+        self.forward: Any = torch.compile(wrapped) if self.options.compile else wrapped
+        self.parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
+        decay = self.options.ema_decay
+        self.ema = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+            if decay
+            else None
+        )
+
+    # ------------------------------------------------------------------ the loop
+
+    def fit(self) -> dict[str, Any] | None:
+        """Train up to the budget; returns the final scores, or None when stopped on the way.
+
+        Raises:
+            Interrupted: On SIGINT or SIGTERM, after the checkpoint of the last finished step was
+                written.
+            NumericError: When a loss, a gradient or a prediction is not finite; the weights are
+                those before the step.
+        """
+        result = None
+        stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
+        started = time.monotonic() - self.seconds
+        self.model.train()
+        stream = self.batches(self.step)
+        with (
+            StopSignals() as signals,
+            progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
+        ):
+            speed = _Speed()
+            while self.step < stop_at:
+                losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                speed.count(
+                    self.options.batch_size * self.options.accumulate * self.processes.world_size
+                )
+                bar.advance(self._log(losses, speed))
+                received = self.processes.any(signals.received)
+                if received:
+                    self._save("last.pt")
+                    raise Interrupted(received, self.step, self._checkpoint_path("last.pt"))
+                if self.step == self.total_steps or self._due(
+                    self.options.evaluate_every or self.steps_per_epoch
+                ):
+                    result = self._evaluate()
+                    self.seconds = time.monotonic() - started
+                    speed = _Speed()
+                if self._due(
+                    self.options.checkpoint_every
+                    or self.options.evaluate_every
+                    or self.steps_per_epoch
+                ):
+                    self._save("last.pt")
+            if self.total_steps and self.step == self.total_steps and result is None:
+                result = self._evaluate()  # resumed at the very end
+            self._save("last.pt")
+        if self.step < self.total_steps:
+            logger.info(
+                "stopped after step %d of %d, as trainer.stop_after says",
+                self.step,
+                self.total_steps,
+            )
+            return None
+        if self.run is not None and result is not None:
+            result = {**result, "seconds": self.seconds, "best": self.best}
+            self.run.write_results(result)
+        return result
+
+    def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
+        """One optimizer step over its micro-batches; returns its losses, still on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        batches = [self._to_device(batch) for batch in batches]
+        step_share = self._step_share(batches)
+        losses: dict[str, Tensor] = {}
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            with (
+                nullcontext() if last or self.processes.world_size == 1 else self.forward.no_sync()
+            ):
+                with autocast(self.processes.device, self.options.precision):
+                    outputs = self.forward(batch["images"])
+                report = self.criterion(outputs, batch["target"], step_share=step_share)
+                self.scaler.scale(report.total).backward()
+            for name, value in {"loss": report.total.detach(), **report.parts}.items():
+                losses[name] = losses[name] + value if name in losses else value
+        self.scaler.unscale_(self.optimizer)
+        losses["grad_norm"] = clip_grad_norm_(
+            self.parameters, self.options.clip_grad_norm or float("inf")
+        )
+        self._check_finite(losses)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if (
+            self.scaler.get_scale() >= scale
+        ):  # an overflow in fp16 skips the step, and the schedule waits with it
+            self.scheduler.step()
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+        return losses
+
+    def _to_device(self, batch: TrainBatch) -> TrainBatch:
+        device = self.processes.device
+        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
+        return {**batch, "images": images, "target": batch["target"].to(device, non_blocking=True)}
+
+    def _step_share(self, batches: list[TrainBatch]) -> Tensor | None:
+        """What the parts of this step weigh together, per term; None when it has one part."""
+        if len(batches) == 1 and self.processes.world_size == 1:
+            return None
+        share = torch.stack([self.criterion.share(batch["target"]) for batch in batches]).sum(0)
+        # Gradients are averaged over processes, and the mean is over the pixels of all of them.
+        return self.processes.sum(share) / self.processes.world_size
+
+    # ------------------------------------------------------------------ the finite check
+
+    def _check_finite(self, losses: dict[str, Tensor]) -> None:
+        """Keep a step that is not finite from the weights, and end the run.
+
+        On a CPU the run ends here, before the step. Elsewhere looking would wait for the device:
+        the optimizer itself leaves the weights alone (``found_inf`` of torch's fused optimizers)
+        and the run ends one step later.
+        """
+        finite = torch.isfinite(losses["loss"])
+        if self.scaler.is_enabled():
+            self._count_skipped(finite & torch.isfinite(losses["grad_norm"]))
+            self.optimizer.found_inf = None  # type: ignore[attr-defined]
+        else:
+            finite = finite & torch.isfinite(losses["grad_norm"])
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.raise_if_not_finite()
+        self._unchecked = (self.step + 1, finite)
+        if self.processes.device.type == "cpu":
+            self.raise_if_not_finite()
+
+    def raise_if_not_finite(self) -> None:
+        """Look at the last finite check.
+
+        Raises:
+            NumericError: When that step's loss or gradient was NaN or infinite.
+        """
+        if self._unchecked is None:
+            return
+        step, finite = self._unchecked
+        self._unchecked = None
+        if not bool(finite):
+            raise NumericError(
+                f"the loss or its gradient is NaN or infinite at step {step}; the weights are those"
+                f" of step {step - 1}."
+                " Lower optimizer.lr, set trainer.clip_grad_norm=1, or use trainer.precision=fp32"
+            )
+
+    def _count_skipped(self, finite: Tensor) -> None:
+        self._skipped = 0 if bool(finite) else self._skipped + 1
+        if self._skipped > MAX_SKIPPED_STEPS:
+            raise NumericError(
+                f"{self._skipped} steps in a row up to step {self.step + 1} overflowed in fp16; use"
+                " trainer.precision=bf16 or fp32, or a lower optimizer.lr"
+            )
+
+    # ------------------------------------------------------------------ what the run writes
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _log(self, losses: dict[str, Tensor], speed: _Speed) -> str | None:
+        """Write the losses of this step if it is time to; returns the text for the bar then."""
+        if not (self._due(self.options.log_every) or self.step == self.total_steps):
+            return None
+        share = {
+            name: self.processes.sum(value) / self.processes.world_size
+            for name, value in losses.items()
+        }
+        values = {name: float(value) for name, value in share.items()}
+        if self.run is None:
+            return None
+        line = {
+            "loss": values.pop("loss"),
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "grad_norm": values.pop("grad_norm"),
+            "images_per_second": speed.rate(),
+        }
+        self.run.log_step(self.step, line, values)
+        text = (
+            f"loss {line['loss']:.4f}  lr {line['lr']:.2e}  {line['images_per_second']:.1f} img/s"
+        )
+        if not console.is_terminal:
+            logger.info("step %d/%d  %s", self.step, self.total_steps, text)
+        return text
+
+    def _evaluate(self) -> dict[str, Any] | None:
+        self.raise_if_not_finite()
+        scores = self.evaluator.evaluate(self.evaluated_model)
+        better = not self.best or scores.miou > self.best["mIoU"]
+        if better and scores.miou == scores.miou:  # NaN is never the best
+            self.best = {"mIoU": scores.miou, "step": self.step}
+            self._save("best.pt", whole=False)
+        if self.run is None:
+            return None
+        names = self.evaluator.labels.names
+        if self.evaluator.picture is not None:
+            self.run.log_image(self.step, self.evaluator.picture)
+        result = self.run.log_scores(self.step, scores, names, self.seconds)
+        logger.info(
+            "step %d: mIoU %.4f, best %.4f",
+            self.step,
+            scores.miou,
+            self.best.get("mIoU", float("nan")),
+        )
+        console.print(scores_table(scores, names, f"validation at step {self.step}"))
+        return result
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """What is evaluated and kept: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _checkpoint_path(self, name: str) -> Path | None:
+        return None if self.run is None else self.run.checkpoints / name
+
+    def _save(self, name: str, *, whole: bool = True) -> None:
+        """Write a checkpoint: of the whole run, or of what inference needs."""
+        self.raise_if_not_finite()
+        path = self._checkpoint_path(name)
+        if path is not None:
+            save_checkpoint(path, self.state() if whole else self.model_state())
+        self.processes.wait()
+
+    def model_state(self) -> State:
+        """The weights, and what it takes to use them."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "step": self.step,
+            "best": dict(self.best),
+            "config": self.config.to_dict(),
+            "metadata": self.metadata,
+        }
+
+    def state(self) -> State:
+        """Everything that the rest of the run depends on."""
+        return {
+            **self.model_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema_updates": None if self.ema is None else self.ema.n_averaged,
+            "total_steps": self.total_steps,
+            "seconds": self.seconds,
+            "rng": rng_state(),
+        }
+
+    def load_state(self, state: State, path: Path) -> None:
+        """Go on from `state`, which was read from `path`.
+
+        Raises:
+            CheckpointError: When the checkpoint lacks a part or does not fit the model.
+        """
+        try:
+            self.model.load_state_dict(entry(state, "model", path))
+            if self.ema is not None:
+                self.ema.module.load_state_dict(entry(state, "ema", path))
+                self.ema.n_averaged.copy_(entry(state, "ema_updates", path))
+            self._load_optimizer(state, path)
+        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
+        self.scaler.load_state_dict(entry(state, "scaler", path))
+        self.step = entry(state, "step", path)
+        self.seconds = entry(state, "seconds", path)
+        self.best = entry(state, "best", path)
+        set_rng_state(entry(state, "rng", path))
+
+    def _load_optimizer(self, state: State, path: Path) -> None:
+        saved = entry(state, "optimizer", path)
+        before = entry(state, "config", path)
+        now = self.config.to_dict()
+        same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
+        if same and entry(state, "total_steps", path) == self.total_steps:
+            self.optimizer.load_state_dict(saved)
+            self.scheduler.load_state_dict(entry(state, "scheduler", path))
+            return
+        # Another rate, schedule or budget was asked for: the moments go on, the schedule is walked
+        # to this step anew.
+        logger.warning(
+            "optimizer, scheduler or budget differ from those in %s; the new ones hold now",
+            path,
+        )
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        for _ in range(entry(state, "step", path)):
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # or torch warns
+            self.scheduler.step()
+
+
+class _Speed:
+    """Images per second since the last look."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._since = time.monotonic()
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def rate(self) -> float:
+        now = time.monotonic()
+        rate = self._images / max(now - self._since, 1e-9)
+        self._images, self._since = 0, now
+        return rate

@@ -1,0 +1,154 @@
+"""From a checkpoint to class ids for an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segtrain.data import EvalTransform, LabelContract, read_image
+from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
+from segtrain.engine.distributed import choose_device
+from segtrain.engine.evaluator import predict_ids
+from segtrain.engine.precision import autocast
+from segtrain.errors import CheckpointError
+from segtrain.models import MODELS, Segmentor
+
+OVERLAY_OPACITY = 0.5
+
+
+def restore_model(state: State) -> Segmentor:
+    """The trained model in a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: When the weights do not fit the model they were saved with.
+    """
+    metadata = state["metadata"]
+    model = MODELS.build(
+        metadata["model"], where="model of the checkpoint", num_classes=metadata["num_classes"]
+    )
+    try:
+        model.load_state_dict(model_weights(state))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"the weights do not fit model {metadata['model']['name']!r}: {reason}"
+        ) from error
+    return model.eval()
+
+
+class Predictor:
+    """Class ids for images of any size, with everything it needs from one checkpoint.
+
+    Args:
+        model: Returns logits under ``out``.
+        labels: Class names and colours.
+        mean: Mean of the normalisation.
+        std: Standard deviation of the normalisation.
+        size: Height and width that images are resized to before the model; None leaves them. Class
+            ids come at the size of the image all the same.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        channels_last: Memory format of the model and the images.
+
+    Example:
+        >>> from segtrain.models import MODELS
+        >>> model = MODELS.build("hrnet_w18_small_v1", num_classes=3)
+        >>> labels = LabelContract(num_classes=3)
+        >>> predictor = Predictor(model, labels, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
+        >>> predictor(np.zeros((40, 50, 3), dtype=np.uint8)).shape
+        (40, 50)
+    """
+
+    def __init__(
+        self,
+        model: Segmentor,
+        labels: LabelContract,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        channels_last: bool = False,
+    ) -> None:
+        self.device = choose_device(device)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.eval().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.labels = labels
+        self.precision = precision
+        self._transform = EvalTransform(mean, std, labels, size)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, *, device: str = "auto", size: tuple[int, int] | None = None
+    ) -> Predictor:
+        """A predictor as the checkpoint was trained and evaluated.
+
+        Args:
+            checkpoint: A file, or a run directory (its ``checkpoints/best.pt``).
+            device: Where to compute.
+            size: Replaces the size that training evaluated at.
+
+        Raises:
+            CheckpointError: When there is no usable checkpoint.
+        """
+        state = load_checkpoint(find_checkpoint(checkpoint))
+        metadata: dict[str, Any] = state["metadata"]
+        labels = LabelContract(
+            num_classes=metadata["num_classes"],
+            ignore_label=metadata["ignore_label"],
+            class_names=metadata["class_names"],
+            palette=metadata["palette"],
+        )
+        trained_size = (
+            None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
+        )
+        return cls(
+            restore_model(state),
+            labels,
+            mean=metadata["mean"],
+            std=metadata["std"],
+            size=size or trained_size,
+            device=device,
+            precision=metadata["precision"],
+            channels_last=metadata["channels_last"],
+        )
+
+    @torch.no_grad()
+    def __call__(self, image: str | Path | NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The class of each pixel.
+
+        Shape:
+            - image: a file, or ``(H, W, 3)``, uint8, red, green, blue.
+            - output: ``(H, W)``, int64, in ``[0, C)``.
+
+        Raises:
+            DataError: When the file is no readable image.
+            ValueError: When an array has another shape or dtype.
+        """
+        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        height, width = pixels.shape[:2]
+        tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.int64))
+        batch = tensor[None].to(self.device, memory_format=self.memory_format)
+        with autocast(self.device, self.precision):
+            logits = self.model(batch)["out"]
+        ids: NDArray[np.int64] = (
+            predict_ids(logits, (height, width), self.model.align_corners)[0].cpu().numpy()
+        )
+        return ids
+
+    def colorize(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Class ids ``(H, W)`` in the colours of the palette, ``(H, W, 3)`` uint8."""
+        return self.labels.colorize(ids)
+
+    def overlay(self, image: NDArray[np.uint8], ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The colours of `ids` laid over `image`, both of one size, ``(H, W, 3)`` uint8."""
+        mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * self.colorize(ids)
+        return mixed.round().astype(np.uint8)

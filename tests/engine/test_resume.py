@@ -1,0 +1,171 @@
+"""A run that stopped and went on is the run that did not stop, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segtrain.engine import trainer
+from segtrain.engine.checkpoint import load_checkpoint
+
+STEPS = [
+    "trainer.max_steps=20",
+    "trainer.ema_decay=0.9",
+    "criterion.output_weights={out:1.0,aux:0.4}",
+    "augmentation.crop_size=[40,40]",
+    "augmentation.hue=0.1",
+    "mining=ohem",
+    "mining.min_kept=500",
+]
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two nested states are not equal, to the last bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{where}/{key}")]
+    if isinstance(one, (list, tuple)) and type(one) is type(other) and len(one) == len(other):
+        return [
+            found
+            for index, pair in enumerate(zip(one, other, strict=True))
+            for found in differences(*pair, f"{where}/{index}")
+        ]
+    return [] if one == other else [where]
+
+
+def state(path: Path) -> dict[str, Any]:
+    loaded = load_checkpoint(path / "checkpoints" / "last.pt")
+    for key in ("seconds", "config"):  # the clock, and the words that differ on purpose
+        del loaded[key]
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("stop", "workers", "others"),
+    [
+        (1, 0, ["optimizer=sgd", "scheduler=poly", "scheduler.warmup_steps=3"]),
+        (8, 0, []),  # the end of the first epoch
+        (11, 0, ["trainer.accumulate=2", "dataset.num_train=64"]),
+        (11, 2, ["trainer.precision=bf16"]),
+        (13, 0, ["loss=sum", "loss.terms.cross_entropy.mining=ohem", "mining=none", "scheduler=cosine"]),
+    ],
+)
+def test_resume_is_exact(
+    train: Callable[..., int],
+    lines: Callable[[str], list[dict[str, Any]]],
+    tmp_path: Path,
+    stop: int,
+    workers: int,
+    others: list[str],
+) -> None:
+    words = [*STEPS, *others, f"loader.num_workers={workers}"]
+    if "mining=none" in others:
+        words.remove("mining=ohem")
+        words.remove("mining.min_kept=500")
+    assert train("straight", *words) == 0
+    assert train("parts", *words, f"trainer.stop_after={stop}") == 0
+    assert state(tmp_path / "parts")["step"] == stop
+    torch.manual_seed(99)  # whatever happened in between must not matter
+    assert train("parts", *words, "resume=auto") == 0
+    assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) == []
+    assert lines("parts") == lines("straight")
+
+
+def test_resume_works_with_another_number_of_workers(
+    train: Callable[..., int], tmp_path: Path
+) -> None:
+    assert train("straight", *STEPS) == 0
+    assert train("parts", *STEPS, "trainer.stop_after=11") == 0
+    assert train("parts", *STEPS, "resume=auto", "loader.num_workers=2") == 0
+    assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) == []
+
+
+@pytest.mark.parametrize("forgotten", ["rng", "position", "optimizer"])
+def test_the_comparison_notices_what_is_forgotten(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    """The negative control: without any one part of the state, the comparison above must fail."""
+    assert train("straight", *STEPS) == 0
+    assert train("parts", *STEPS, "trainer.stop_after=11") == 0
+    if forgotten == "rng":
+        monkeypatch.setattr(trainer, "set_rng_state", lambda state: None)
+    elif forgotten == "optimizer":
+        monkeypatch.setattr(trainer.Trainer, "_load_optimizer", lambda *_: None)
+    else:
+        fit = trainer.Trainer.fit
+
+        def from_the_start(self: trainer.Trainer) -> Any:
+            batches = self.batches
+            self.batches = lambda step: batches(0)
+            return fit(self)
+
+        monkeypatch.setattr(trainer.Trainer, "fit", from_the_start)
+    assert train("parts", *STEPS, "resume=auto") == 0
+    assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) != []
+
+
+def test_lines_after_the_checkpoint_are_dropped(
+    train: Callable[..., int], lines: Callable[[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    words = ["trainer.max_steps=6", "trainer.evaluate_every=100"]
+    assert train("run", *words, "trainer.stop_after=3") == 0
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')  # written after it, then killed
+    assert train("run", *words, "resume=auto") == 0
+    assert [line["step"] for line in lines("run")] == [1, 2, 3, 4, 5, 6, 6]
+
+
+def test_resume_with_a_larger_budget_walks_the_new_schedule(
+    train: Callable[..., int], lines: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    words = ["scheduler=poly", "scheduler.power=1.0", "optimizer.lr=0.1", "optimizer=sgd"]
+    assert train("run", *words, "trainer.max_steps=4") == 0
+    assert train("run", *words, "trainer.max_steps=8", "resume=auto") == 0
+    rates = [line["lr"] for line in lines("run") if "lr" in line]
+    assert rates == pytest.approx([0.075, 0.05, 0.025, 0.0, 0.0375, 0.025, 0.0125, 0.0])
+
+
+def test_resume_auto_without_a_checkpoint_starts(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("run", "trainer.max_steps=1", "resume=auto") == 0
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_a_used_run_directory_is_not_overwritten(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("run", "trainer.max_steps=1") == 0
+    assert train("run", "trainer.max_steps=1") == 7
+    assert "resume=auto" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_best_pt_is_refused_for_resuming(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("run", "trainer.max_steps=1") == 0
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    assert train("other", "trainer.max_steps=2", f"resume={best}") == 4
+    assert "last.pt" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    assert train("run", "trainer.max_steps=1") == 0
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    path.write_bytes(damage or path.read_bytes()[: path.stat().st_size // 3])
+    assert train("run", "trainer.max_steps=2", "resume=auto") == 4
+    assert str(path) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_another_model_does_not_fit(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("run", "trainer.max_steps=1") == 0
+    assert train("run", "trainer.max_steps=2", "resume=auto", "model.norm=false") == 4
+    assert "does not fit" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,37 @@
+"""A plugin: models small enough to train in a test."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+import segtrain
+
+
+@segtrain.register_model("tiny")
+class Tiny(segtrain.Segmentor):
+    """Two convolutions at stride 2, with an auxiliary output between them."""
+
+    head_prefixes: ClassVar[tuple[str, ...]] = ("head",)
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        align_corners: bool = False,
+        dropout: float = 0.2,
+        norm: bool = True,
+        aux: bool = True,
+    ) -> None:
+        super().__init__(num_classes=num_classes, align_corners=align_corners)
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(8, num_classes, 3, padding=1)
+        self.aux = nn.Conv2d(8, num_classes, 1) if aux else None
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.dropout(self.norm(self.stem(images)).relu())
+        outputs = {"out": self.head(features)}
+        return outputs if self.aux is None else {**outputs, "aux": self.aux(features)}
