@@ -1,0 +1,287 @@
+"""A whole run from a checked configuration; what several parts must agree on is checked here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segtrain.build import build_criterion, is_no_mining
+from segtrain.check import check_config
+from segtrain.config import Config, EvaluateConfig, EvaluationConfig
+from segtrain.criterion import MAIN_OUTPUT, Criterion
+from segtrain.data import (
+    DATASETS,
+    EvalTransform,
+    FileDataset,
+    LabelContract,
+    SegmentationDataset,
+    StepSampler,
+    TrainBatch,
+    TrainTransform,
+    build_eval_loader,
+    build_train_loader,
+    check_disjoint,
+    iterate,
+    scan_dataset,
+)
+from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
+from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
+from segtrain.engine.distributed import Processes
+from segtrain.engine.run import Run, create_run_dir, logger, progress
+from segtrain.errors import ConfigError, DataError
+from segtrain.inference.predictor import restore_model
+from segtrain.models import MODELS, Segmentor
+from segtrain.version import __version__
+
+
+def run_name(config: Config) -> str:
+    """What a run without a name is called."""
+    return config.name or "_".join(
+        str(getattr(config, part)["name"]) for part in ("dataset", "model", "loss")
+    )
+
+
+def build_trainer(config: Config, processes: Processes) -> Trainer:
+    """Everything that a training run needs, built and checked; nothing has been trained.
+
+    Raises:
+        SegtrainError: When the configuration, the data, or the checkpoint to go on from is wrong.
+    """
+    _seed(config.seed + processes.rank)
+    resumed_from = _checkpoint_to_resume(config)
+    state = None if resumed_from is None else load_checkpoint(resumed_from)
+    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    labels = train.labels
+    criterion = _build_criterion(config, labels)
+    model = MODELS.build(config.model, num_classes=labels.num_classes)
+    _check_outputs(config, model)
+    sampler = partial(
+        StepSampler,
+        len(train),
+        batch_size=config.trainer.batch_size,
+        accumulate=config.trainer.accumulate,
+        world_size=processes.world_size,
+        rank=processes.rank,
+        seed=config.seed,
+    )
+    steps_per_epoch = sampler().steps_per_epoch
+    total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * steps_per_epoch
+    model.to(processes.device)
+    optimizer = OPTIMIZERS.build(config.optimizer, model=model)
+    scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
+    if processes.is_main:
+        _scan(train, val)
+    processes.wait()
+    transform = _train_transform(config, labels)
+
+    def batches(start_step: int) -> Iterator[TrainBatch]:
+        loader = build_train_loader(
+            train, transform, sampler(start_step=start_step), num_workers=config.loader.num_workers
+        )
+        return iterate(loader)
+
+    trainer = Trainer(
+        config,
+        model=model,
+        criterion=criterion.to(processes.device),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        batches=batches,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        evaluator=_build_evaluator(
+            config, val, config.evaluation, processes, config.loader.num_workers
+        ),
+        processes=processes,
+        run=_open_run(config, state) if processes.is_main else None,
+        metadata=_metadata(config, labels),
+    )
+    if state is not None and resumed_from is not None:
+        trainer.load_state(state, resumed_from)
+        logger.info("going on from %s at step %d of %d", resumed_from, trainer.step, total_steps)
+    _announce(trainer, len(train), len(val))
+    return trainer
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  for the user's code; ours has its own generators
+    torch.manual_seed(seed)
+
+
+def _checkpoint_to_resume(config: Config) -> Path | None:
+    if config.resume is None:
+        return None
+    if config.resume != "auto":
+        return find_checkpoint(config.resume, "last.pt")
+    path = Path(str(config.run_dir)) / "checkpoints" / "last.pt"
+    return path if path.exists() else None
+
+
+def _open_run(config: Config, state: State | None) -> Run:
+    path = create_run_dir(config.run_dir, run_name(config), resuming=config.resume is not None)
+    return Run(path, config.to_dict(), first_step=0 if state is None else int(state.get("step", 0)))
+
+
+def _build_criterion(config: Config, labels: LabelContract) -> Criterion:
+    mining = None if is_no_mining(config.mining) else config.mining
+    return build_criterion(
+        config.loss,
+        num_classes=labels.num_classes,
+        ignore_label=labels.ignore_label,
+        align_corners=bool(config.model.get("align_corners", False)),
+        output_weights=config.criterion.output_weights,
+        strip_rows=config.criterion.strip_rows,
+        mining=mining,
+    )
+
+
+def _check_outputs(config: Config, model: Segmentor) -> None:
+    """Try one image: a model that breaks its contract is found before the data is read."""
+    with torch.no_grad():
+        outputs = model.eval()(torch.zeros(1, 3, 64, 64))
+    name = config.model["name"]
+    if not isinstance(outputs, Mapping) or MAIN_OUTPUT not in outputs:
+        raise ConfigError(
+            f"model {name!r} must return a dict of logits with the key {MAIN_OUTPUT!r}"
+        )
+    for key, logits in outputs.items():
+        if logits.dim() != 4 or logits.shape[:2] != (1, model.num_classes):
+            raise ConfigError(
+                f"model {name!r} must return logits (N, {model.num_classes}, h, w),"
+                f" got {tuple(logits.shape)} in {key!r}"
+            )
+    weights = config.criterion.output_weights
+    if weights is not None and weights.keys() != outputs.keys():
+        raise ConfigError(
+            f"criterion.output_weights names {', '.join(weights) or 'no output'}, but the outputs"
+            f" of model {name!r} are {', '.join(outputs)}"
+        )
+
+
+def _scan(train: SegmentationDataset, val: SegmentationDataset) -> None:
+    """Look at every mask once, before anything is trained."""
+    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
+        return
+    check_disjoint(train, val)
+    for split, dataset in (("train", train), ("val", val)):
+        with progress(f"check {split} masks", len(dataset)) as bar:
+            report = scan_dataset(dataset, lambda *_: bar.advance())
+        absent = [
+            name
+            for name, pixels in zip(dataset.class_names, report.class_pixels, strict=True)
+            if not pixels
+        ]
+        if absent:
+            logger.warning("no pixel of %s in the %s split", ", ".join(absent), split)
+
+
+def _train_transform(config: Config, labels: LabelContract) -> TrainTransform:
+    options = {
+        field.name: getattr(config.augmentation, field.name)
+        for field in fields(config.augmentation)
+    }
+    return TrainTransform(labels=labels, **options)
+
+
+def _build_evaluator(
+    config: Config,
+    dataset: SegmentationDataset,
+    evaluation: EvaluationConfig,
+    processes: Processes,
+    num_workers: int,
+) -> Evaluator:
+    if not len(dataset):
+        raise DataError("the split to evaluate has no images")
+    mean, std = config.augmentation.mean, config.augmentation.std
+    return Evaluator(
+        build_eval_loader(
+            dataset,
+            EvalTransform(mean, std, dataset.labels, evaluation.size),
+            batch_size=evaluation.batch_size,
+            world_size=processes.world_size,
+            rank=processes.rank,
+            num_workers=num_workers,
+        ),
+        labels=dataset.labels,
+        processes=processes,
+        align_corners=bool(config.model.get("align_corners", False)),
+        precision=config.trainer.precision,
+        channels_last=config.trainer.channels_last,
+        mean=mean,
+        std=std,
+        num_pictures=config.trainer.log_images,
+    )
+
+
+def _metadata(config: Config, labels: LabelContract) -> State:
+    """What a predictor needs beside the weights, in plain values."""
+    return {
+        "segtrain": __version__,
+        "model": config.model,
+        "num_classes": labels.num_classes,
+        "ignore_label": labels.ignore_label,
+        "class_names": list(labels.names),
+        "palette": [list(colour) for colour in labels.colours],
+        "mean": list(config.augmentation.mean),
+        "std": list(config.augmentation.std),
+        "size": None if config.evaluation.size is None else list(config.evaluation.size),
+        "align_corners": bool(config.model.get("align_corners", False)),
+        "precision": config.trainer.precision,
+        "channels_last": config.trainer.channels_last,
+    }
+
+
+def _announce(trainer: Trainer, num_train: int, num_val: int) -> None:
+    if trainer.run is None:
+        return
+    millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+    parts = [
+        f"{section} {getattr(trainer.config, section)['name']}"
+        for section in ("dataset", "model", "loss", "mining")
+    ]
+    logger.info(
+        "%s; %.2f M parameters, %d train and %d val images, %d steps on %d x %s",
+        ", ".join(parts),
+        millions,
+        num_train,
+        num_val,
+        trainer.total_steps,
+        trainer.processes.world_size,
+        trainer.processes.device,
+    )
+    logger.info("run directory: %s", trainer.run.path)
+
+
+def build_evaluation(
+    config: EvaluateConfig, processes: Processes
+) -> tuple[Evaluator, Segmentor, State]:
+    """What it takes to score a checkpoint: evaluator, model and the checkpoint's state.
+
+    Raises:
+        SegtrainError: When the checkpoint, the dataset or the configuration is wrong.
+    """
+    state = load_checkpoint(find_checkpoint(config.checkpoint))
+    trained = check_config(state["config"])
+    given = config.dataset or {}
+    spec = given if "name" in given else {**trained.dataset, **given}
+    _, params = DATASETS.check(spec, provided=("split",), where="dataset")
+    dataset = DATASETS.build({"name": spec["name"], **params}, split=config.split)
+    num_classes = state["metadata"]["num_classes"]
+    if dataset.num_classes != num_classes:
+        raise ConfigError(
+            f"the checkpoint tells {num_classes} classes apart, but the dataset has"
+            f" {dataset.num_classes}"
+        )
+    if isinstance(dataset, FileDataset) and processes.is_main:
+        scan_dataset(dataset)
+    model = restore_model(state).to(processes.device)
+    evaluation = config.evaluation or trained.evaluation
+    evaluator = _build_evaluator(trained, dataset, evaluation, processes, config.loader.num_workers)
+    return evaluator, model, state

@@ -1,0 +1,428 @@
+"""The commands, and the only file that knows Hydra: from what a user types to a checked config."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.table import Table
+
+from segtrain import commands
+from segtrain.check import SECTIONS, check_config
+from segtrain.config import Config, EvaluateConfig, PredictConfig
+from segtrain.engine.run import console, start_logging
+from segtrain.errors import ConfigError, ResourceError, SegtrainError
+from segtrain.plugins import load_plugins
+from segtrain.schema import build_dataclass, did_you_mean
+
+PLAIN_GROUPS = (
+    "augmentation",
+    "trainer",
+    "experiment",
+)  # chosen by file; the other groups also by registered name
+RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd is as good as optimizer=sgd
+MAX_CHECKED_JOBS = 200
+
+
+def config_dir() -> Path:
+    """Where the configs are: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "configs"
+    return beside if (beside / "train.yaml").is_file() else package / "configs"
+
+
+# ---------------------------------------------------------------------- what a user may type
+
+
+def group_choices(group: str, extra: Path | None = None) -> list[str]:
+    """What ``group=`` takes: the files of the config group and the registered names."""
+    directories = [config_dir() / group, *([extra / group] if extra else [])]
+    files = {path.stem for directory in directories for path in directory.glob("*.yaml")}
+    names = SECTIONS[group][0].names() if group in SECTIONS else []
+    return sorted(files | set(names))
+
+
+def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = None) -> list[str]:
+    """Overrides that Hydra will take exactly as the user meant them, or one sentence why not.
+
+    Hydra merges lists of choices, lets ``+key`` add keys that nothing reads, and rejects unknown
+    keys with advice to add them. Here a choice is one known name, and every other key goes to our
+    own schema, which knows the closest match.
+
+    Raises:
+        ConfigError: On a word that is no override, or a choice that does not exist.
+    """
+    groups = (*SECTIONS, *PLAIN_GROUPS) if command == "train" else ("dataset",)
+    parser = OverridesParser.create()
+    rewritten = []
+    for word in words:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"cannot read {word!r} as key=value ({reason}); put quotes around unusual values"
+            ) from None
+        rewritten.append(_rewrite_one(word, override, groups, extra))
+    return rewritten
+
+
+def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Path | None) -> str:
+    key = override.key_or_group
+    group, _, rest = key.partition(".")
+    if group == "hydra" or key.startswith("hydra/"):
+        return word
+    if rest == "name" and group in SECTIONS and group in groups:
+        if group not in RENAMED_BY_KEY:
+            value = override.get_value_element_as_str()
+            raise ConfigError(
+                f"{key}={value}: choose a {group} with {group}={value}, which also brings its own"
+                " parameters"
+            )
+        key = group
+    if override.type is OverrideType.DEL:
+        if key in groups:
+            raise ConfigError(
+                f"{word}: {key} cannot be left out; choose one of"
+                f" {', '.join(group_choices(key, extra))}"
+            )
+        return word
+    value = override.get_value_element_as_str()
+    if key not in groups:
+        return f"++{key}={value}"
+    for choice in override.sweep_string_iterator() if override.is_sweep_override() else [value]:
+        _check_choice(key, override, choice, extra)
+    return f"{key}={value.lower()}" if key in RENAMED_BY_KEY else f"{key}={value}"
+
+
+def _check_choice(group: str, override: Override, choice: str, extra: Path | None) -> None:
+    raw = override.value()
+    if isinstance(raw, (list, dict)):
+        hint = (
+            f"to try several use -m {group}={','.join(map(str, raw))}"
+            if isinstance(raw, list)
+            else f"set {group}.KEY=VALUE"
+        )
+        also = "; to add losses up use loss=sum" if group == "loss" else ""
+        raise ConfigError(f"{group}={choice}: {group} takes one name; {hint}{also}")
+    if group == "experiment" and choice == "null":
+        return
+    choices = group_choices(group, extra)
+    name = str(raw.text if isinstance(raw, QuotedString) else choice)
+    if (name.lower() if group in RENAMED_BY_KEY else name) not in choices:
+        raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, choices)}")
+
+
+def _plugins_in(words: Sequence[str], extra: Path | None) -> list[str]:
+    """The plugins that the words or the experiment name; loaded before names are looked up."""
+    found: list[str] = []
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "plugins":
+            try:
+                given = OverridesParser.create().parse_override(word).value()
+            except HydraException:
+                raise ConfigError(
+                    f"{word}: plugins takes a list, as in plugins=[my_losses.py]"
+                ) from None
+            if not isinstance(given, list):
+                raise ConfigError(f"plugins must be a list, as in plugins=[{value}]")
+            found += [str(item.text if isinstance(item, QuotedString) else item) for item in given]
+        if key == "experiment":
+            for directory in (extra, config_dir()):
+                path = directory / "experiment" / f"{value}.yaml" if directory else None
+                if path is not None and path.is_file():
+                    found += [
+                        str(item)
+                        for item in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(
+                            "plugins", []
+                        )
+                    ]
+    return found
+
+
+def _offer_registered_names() -> None:
+    """Let Hydra choose every registered part by name, with or without a file of its own."""
+    store = ConfigStore.instance()
+    for group, (registry, _) in SECTIONS.items():
+        for name in registry.names():
+            if not (config_dir() / group / f"{name}.yaml").is_file():
+                store.store(group=group, name=name, node={"name": name})
+
+
+def _search_path(extra: Path | None) -> list[str]:
+    return [f"hydra.searchpath=[file://{extra.resolve()}]"] if extra else []
+
+
+def compose_config(
+    words: Sequence[str], command: str = "train", extra: Path | None = None
+) -> dict[str, Any]:
+    """Plain nested values from the config of `command` and the user's words; names are checked.
+
+    Raises:
+        ConfigError: On anything that Hydra or our own reading refuses.
+    """
+    load_plugins(_plugins_in(words, extra))
+    _offer_registered_names()
+    overrides = rewrite(words, command, extra)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(command, overrides=[*overrides, *_search_path(extra)])
+        return _plain(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
+
+
+# ---------------------------------------------------------------------- the commands
+
+
+def train(
+    words: Sequence[str], *, multirun: bool = False, extra: Path | None = None, show: bool = False
+) -> None:
+    """Train one model, or with `multirun` one for each combination of values."""
+    if multirun:
+        _train_many(words, extra)
+        return
+    config = check_config(compose_config(words, "train", extra))
+    if show:
+        sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+        return
+    commands.train(config)
+
+
+def _train_many(words: Sequence[str], extra: Path | None) -> None:
+    """Run Hydra's sweeper over the jobs; each is checked before the first one starts."""
+    for job in _jobs(words, extra):
+        check_config(compose_config(job, "train", extra))
+    table = Table("overrides", "mIoU", "run directory", title="sweep", title_justify="left")
+
+    def run_job(raw: DictConfig) -> None:
+        config = check_config(_plain(raw))
+        hydra_config = HydraConfig.get()
+        result = commands.train(_in_own_directory(config, hydra_config.job.num))
+        label = " ".join(word.lstrip("+") for word in hydra_config.overrides.task)
+        table.add_row(
+            label,
+            f"{result['mIoU']:.4f}" if result.get("mIoU") is not None else "n/a",
+            result["run_dir"],
+        )
+
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # errors come to us as they are, and we say them in one line
+    )
+    sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *_search_path(extra)]
+    GlobalHydra.instance().clear()
+    hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(run_job)()
+    if table.row_count:
+        console.print(table)
+
+
+def _in_own_directory(config: Config, number: int) -> Config:
+    from dataclasses import replace  # noqa: PLC0415
+
+    return (
+        config
+        if config.run_dir is None
+        else replace(config, run_dir=str(Path(config.run_dir) / str(number)))
+    )
+
+
+def _jobs(words: Sequence[str], extra: Path | None) -> Iterable[list[str]]:
+    """The overrides of each job of a sweep over plain choices; none when a range is involved."""
+    load_plugins(_plugins_in(words, extra))
+    choices = []
+    for word, override in zip(
+        words, OverridesParser.create().parse_overrides(list(words)), strict=True
+    ):
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            return []
+        key = (
+            override.input_line.partition("=")[0] if override.input_line else override.key_or_group
+        )
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        choices.append([word] if values is None else [f"{key}={value}" for value in values])
+    return [list(job) for job in itertools.islice(itertools.product(*choices), MAX_CHECKED_JOBS)]
+
+
+def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Score a checkpoint on a split."""
+    commands.evaluate(build_dataclass(EvaluateConfig, compose_config(words, "evaluate", extra)))
+
+
+def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write masks for the images of a folder."""
+    commands.predict(build_dataclass(PredictConfig, compose_config(words, "predict", extra)))
+
+
+def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Print what each group offers."""
+    load_plugins(_plugins_in(words, extra))
+    for group in (*SECTIONS, *PLAIN_GROUPS):
+        sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
+
+
+HELP = {
+    "train": """\
+Train a model. Choose parts by name, set any key, sweep any of them:
+
+  {program}                                       the embedded default
+  {program} loss=focal loss.gamma=3               another loss, another parameter
+  {program} model=hrnet_w18 mining=ohem           another model, only the hard pixels
+  {program} dataset=camvid dataset.root=DIR experiment=camvid_cpu
+  {program} -m loss=cross_entropy,focal,dice      one run for each
+  {program} run_dir=DIR resume=auto               go on with a run
+  {program} plugins=[my_losses.py] loss=mine      a loss of your own
+
+What there is:
+{choices}
+
+All keys, with what this command line makes of them: {program} --cfg""",
+    "evaluate": """\
+Score a checkpoint, as training did or on another dataset:
+
+  {program} checkpoint=RUN_DIR
+  {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR split=val
+
+Keys: checkpoint, dataset, split, evaluation.batch_size, evaluation.size, loader.num_workers,
+device, output (a JSON file).""",
+    "predict": """\
+Write class ids, coloured masks and overlays for an image or a folder of images, at their own size:
+
+  {program} checkpoint=RUN_DIR input=FOLDER output=FOLDER
+
+Keys: checkpoint, input, output, size, device.""",
+    "list": """\
+List what each config group offers: registered names and config files.""",
+}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "list": list_names,
+}
+
+
+def _parser(command: str, program: str) -> argparse.ArgumentParser:
+    choices = "\n".join(
+        f"  {group + ':':14}{', '.join(group_choices(group))}"
+        for group in (*SECTIONS, *PLAIN_GROUPS)
+    )
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=HELP[command].format(program=program, choices=choices),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="what differs from the default"
+    )
+    parser.add_argument(
+        "--config-dir", type=Path, help="a folder of your own configs, in the same groups"
+    )
+    if command == "train":
+        parser.add_argument(
+            "-m",
+            "--multirun",
+            action="store_true",
+            help="one run for each combination of a,b values",
+        )
+        parser.add_argument(
+            "--cfg", action="store_true", help="print the whole configuration and stop"
+        )
+    return parser
+
+
+def _run(command: str, program: str, arguments: Sequence[str]) -> None:
+    _check_installation()
+    parser = _parser(command, program)
+    options = parser.parse_intermixed_args(list(arguments))
+    if options.config_dir is not None and not options.config_dir.is_dir():
+        raise ConfigError(f"--config-dir {options.config_dir} is no folder")
+    keywords: dict[str, Any] = {"extra": options.config_dir}
+    if command == "train":
+        keywords.update(multirun=options.multirun, show=options.cfg)
+    COMMANDS[command](options.words, **keywords)
+
+
+def _check_installation() -> None:
+    """Refuse a torchvision compiled for another torch: its own message names only an operator."""
+    try:
+        import torchvision  # noqa: F401, PLC0415
+    except (RuntimeError, ImportError, OSError) as error:
+        import torch  # noqa: PLC0415
+
+        raise ResourceError(
+            f"torchvision does not fit torch {torch.__version__}"
+            f" ({' '.join(str(error).split())[:120]}); install both from one source:"
+            " pip install --force-reinstall torch torchvision"
+        ) from error
+
+
+def run_command(
+    command: str, arguments: Sequence[str] | None = None, program: str | None = None
+) -> int:
+    """Run a command as from a shell; returns its exit code. A mistake ends in one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    start_logging()
+    try:
+        _run(command, program or f"python {sys.argv[0]}", arguments)
+    except SegtrainError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            advice = (
+                "lower trainer.batch_size or augmentation.crop_size, or use trainer.precision=bf16"
+            )
+            return _fail(f"out of memory; {advice}", ResourceError.exit_code)
+        raise
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("SEGTRAIN_DEBUG") == "1" and sys.exc_info()[0] is not None:
+        console.print_exception()
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def main() -> int:
+    """``segtrain COMMAND ...``, the command of an installed package."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        given = sys.argv[1] if len(sys.argv) > 1 else ""
+        sys.stdout.write("usage: segtrain {" + ",".join(COMMANDS) + "} [KEY=VALUE ...]\n")
+        if given in ("-h", "--help"):
+            return 0
+        return _fail(
+            f"unknown command {given!r}{did_you_mean(given, COMMANDS)}", ConfigError.exit_code
+        )
+    command = sys.argv[1]
+    return run_command(command, sys.argv[2:], f"segtrain {command}")

@@ -1,0 +1,99 @@
+"""What the commands do once their configuration is checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from segtrain.assemble import build_evaluation, build_trainer
+from segtrain.config import Config, EvaluateConfig, PredictConfig
+from segtrain.data import read_image, write_mask, write_palette_mask
+from segtrain.data.pairing import IMAGE_SUFFIXES
+from segtrain.engine.distributed import processes
+from segtrain.engine.run import console, logger, progress, results, scores_table
+from segtrain.errors import DataError
+from segtrain.files import write_text
+from segtrain.inference import Predictor
+
+
+@contextmanager
+def _closing(trainer: Any) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if trainer.run is not None:
+            trainer.run.close()
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train as `config` says; returns the final scores and the run directory, on rank 0."""
+    with processes(config.trainer.device) as here:
+        trainer = build_trainer(config, here)
+        with _closing(trainer):
+            result = trainer.fit() or {}
+            if trainer.run is None:
+                return {}
+            if result:
+                logger.info(
+                    "%s: mIoU %.4f after %d steps", trainer.run.path, result["mIoU"], trainer.step
+                )
+            return {**result, "run_dir": str(trainer.run.path)}
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Score a checkpoint; prints the table and returns the scores."""
+    with processes(config.device) as here:
+        evaluator, model, state = build_evaluation(config, here)
+        scores = evaluator.evaluate(model)
+        names = evaluator.labels.names
+        result = results(scores, names, step=state["step"], split=config.split)
+        if here.is_main:
+            console.print(
+                scores_table(
+                    scores, names, f"{config.split} split, checkpoint of step {state['step']}"
+                )
+            )
+            if config.output is not None:
+                Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+                write_text(Path(config.output), json.dumps(result, indent=2) + "\n")
+            logger.info("mIoU %.4f, pixel accuracy %.4f", scores.miou, scores.pixel_accuracy)
+        return result
+
+
+def predict(config: PredictConfig) -> list[Path]:
+    """Write ``ids/``, ``color/`` and ``overlay/`` of every image; returns the images."""
+    images = _images(Path(config.input))
+    predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
+    output = Path(config.output)
+    for folder in ("ids", "color", "overlay"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    with progress("predict", len(images)) as bar:
+        for path in images:
+            pixels = read_image(path)
+            ids = predictor(pixels)
+            write_mask(output / "ids" / f"{path.stem}.png", ids)
+            write_palette_mask(output / "color" / f"{path.stem}.png", ids, predictor.labels.colours)
+            Image.fromarray(predictor.overlay(pixels, ids)).save(
+                output / "overlay" / f"{path.stem}.png"
+            )
+            bar.advance()
+    logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
+    return images
+
+
+def _images(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"input={source}: no such image or folder")
+    found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise DataError(
+            f"input={source}: no image in it; known endings are {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return found
