@@ -108,11 +108,8 @@ class Run:
         for key, value in parts.items():
             self._writer.add_scalar(f"train_parts/{key}", value, step)
 
-    def log_scores(
-        self, step: int, scores: Scores, class_names: Sequence[str], seconds: float
-    ) -> dict[str, Any]:
-        """Write the scores of an evaluation; returns them as a mapping."""
-        result = results(scores, class_names, step=step, seconds=seconds)
+    def log_scores(self, step: int, result: Mapping[str, Any]) -> None:
+        """Write the scores of an evaluation, as from :func:`results`."""
         self._append(
             {
                 "step": step,
@@ -123,7 +120,6 @@ class Run:
             self._add(f"val/{key}", result[key], step)
         for name, value in result["per_class_iou"].items():
             self._add(f"val_iou/{name}", value, step)
-        return result
 
     def _add(self, tag: str, value: float | None, step: int) -> None:
         if value is not None:

@@ -21,7 +21,7 @@ from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint,
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
 from segtrain.engine.precision import autocast
-from segtrain.engine.run import Run, console, logger, progress, scores_table
+from segtrain.engine.run import Run, console, logger, progress, results, scores_table
 from segtrain.engine.signals import Interrupted, StopSignals
 from segtrain.errors import CheckpointError, NumericError
 from segtrain.models import Segmentor
@@ -144,7 +144,7 @@ class Trainer:
                     or self.steps_per_epoch
                 ):
                     self._save("last.pt")
-            if self.total_steps and self.step == self.total_steps and result is None:
+            if self.step == self.total_steps and result is None:
                 result = self._evaluate()  # resumed at the very end
             self._save("last.pt")
         if self.step < self.total_steps:
@@ -154,8 +154,9 @@ class Trainer:
                 self.total_steps,
             )
             return None
-        if self.run is not None and result is not None:
-            result = {**result, "seconds": self.seconds, "best": self.best}
+        assert result is not None  # the last step is always evaluated
+        result = {**result, "seconds": self.seconds, "best": self.best}
+        if self.run is not None:
             self.run.write_results(result)
         return result
 
@@ -281,26 +282,23 @@ class Trainer:
             logger.info("step %d/%d  %s", self.step, self.total_steps, text)
         return text
 
-    def _evaluate(self) -> dict[str, Any] | None:
+    def _evaluate(self) -> dict[str, Any]:
+        """Score the model as it is, keep it if it is the best so far; the same on every process."""
         self.raise_if_not_finite()
         scores = self.evaluator.evaluate(self.evaluated_model)
         better = not self.best or scores.miou > self.best["mIoU"]
         if better and scores.miou == scores.miou:  # NaN is never the best
             self.best = {"mIoU": scores.miou, "step": self.step}
             self._save("best.pt", whole=False)
-        if self.run is None:
-            return None
         names = self.evaluator.labels.names
-        if self.evaluator.picture is not None:
-            self.run.log_image(self.step, self.evaluator.picture)
-        result = self.run.log_scores(self.step, scores, names, self.seconds)
-        logger.info(
-            "step %d: mIoU %.4f, best %.4f",
-            self.step,
-            scores.miou,
-            self.best.get("mIoU", float("nan")),
-        )
-        console.print(scores_table(scores, names, f"validation at step {self.step}"))
+        result = results(scores, names, step=self.step, seconds=self.seconds)
+        if self.run is not None:
+            self.run.log_scores(self.step, result)
+            if self.evaluator.picture is not None:
+                self.run.log_image(self.step, self.evaluator.picture)
+            best = self.best.get("mIoU", float("nan"))
+            logger.info("step %d: mIoU %.4f, best %.4f", self.step, scores.miou, best)
+            console.print(scores_table(scores, names, f"validation at step {self.step}"))
         return result
 
     @property

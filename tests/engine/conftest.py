@@ -27,6 +27,12 @@ SMALL = [
 
 
 @pytest.fixture
+def small() -> list[str]:
+    """Overrides that make a run small."""
+    return SMALL
+
+
+@pytest.fixture
 def train(tmp_path: Path) -> Callable[..., int]:
     """Train the tiny model: the name of the run and overrides in, the exit code out."""
 

@@ -28,7 +28,9 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if torch.equal(one, other) else [where]
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [found for key in one for found in differences(one[key], other[key], f"{where}/{key}")]
+        return [
+            found for key in one for found in differences(one[key], other[key], f"{where}/{key}")
+        ]
     if isinstance(one, (list, tuple)) and type(one) is type(other) and len(one) == len(other):
         return [
             found
@@ -52,7 +54,11 @@ def state(path: Path) -> dict[str, Any]:
         (8, 0, []),  # the end of the first epoch
         (11, 0, ["trainer.accumulate=2", "dataset.num_train=64"]),
         (11, 2, ["trainer.precision=bf16"]),
-        (13, 0, ["loss=sum", "loss.terms.cross_entropy.mining=ohem", "mining=none", "scheduler=cosine"]),
+        (
+            13,
+            0,
+            ["loss=sum", "loss.terms.cross_entropy.mining=ohem", "mining=none", "scheduler=cosine"],
+        ),
     ],
 )
 def test_resume_is_exact(

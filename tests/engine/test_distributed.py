@@ -1,0 +1,82 @@
+"""However a step is divided, among processes or in time, it is the same step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segtrain.engine.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = [
+    "model.norm=false",  # statistics of a batch depend on how it is divided
+    "model.dropout=0",
+    "trainer.max_steps=3",
+    "trainer.batch_size=4",
+    "loss.class_weights=[1,2,3,4,5,6]",
+    "optimizer=sgd",
+    "optimizer.lr=0.5",
+    "dataset.num_val=5",  # does not divide by two
+]
+
+
+def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node=2"),
+        *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
+        *(str(ROOT / "tools" / "train.py"), f"run_dir={run_dir}", *words),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def outcome(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return load_checkpoint(run_dir / "checkpoints" / "last.pt")["model"], lines
+
+
+@pytest.mark.parametrize("others", [[], ["loss=focal", "mining=none", "loss.class_weights=null"]])
+def test_accumulation_is_one_large_batch(
+    train: Callable[..., int], tmp_path: Path, others: list[str]
+) -> None:
+    assert train("whole", *STEPS, *others) == 0
+    assert train("parts", *STEPS, *others, "trainer.batch_size=1", "trainer.accumulate=4") == 0
+    whole, parts = outcome(tmp_path / "whole"), outcome(tmp_path / "parts")
+    for name, weights in whole[0].items():
+        torch.testing.assert_close(parts[0][name], weights, atol=1e-6, rtol=1e-5)
+    assert [line["loss"] for line in parts[1] if "loss" in line] == pytest.approx(
+        [line["loss"] for line in whole[1] if "loss" in line], rel=1e-5
+    )
+
+
+def test_two_processes_are_one_large_batch(
+    train: Callable[..., int], tmp_path: Path, small: list[str]
+) -> None:
+    assert train("one", *STEPS) == 0
+    done = torchrun(tmp_path / "two", *small, *STEPS, "trainer.batch_size=2")
+    assert done.returncode == 0, done.stderr
+    one, two = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    for name, weights in one[0].items():
+        torch.testing.assert_close(two[0][name], weights, atol=1e-6, rtol=1e-5)
+    assert [line["loss"] for line in two[1] if "loss" in line] == pytest.approx(
+        [line["loss"] for line in one[1] if "loss" in line], rel=1e-5
+    )
+    scores = [lines[-1]["evaluation"] for _, lines in (one, two)]
+    assert scores[0]["per_class_iou"] == pytest.approx(scores[1]["per_class_iou"], abs=1e-3)
+
+
+def test_an_error_ends_every_process(tmp_path: Path, small: list[str]) -> None:
+    done = torchrun(tmp_path / "run", *small, *STEPS, "loss.class_weights=[1,2]")
+    assert done.returncode != 0
+    assert "class_weights has 2 values, but num_classes is 6" in done.stderr
+    assert "Traceback" not in done.stderr.split("error:")[0]
