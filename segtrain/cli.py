@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydra.core.override_parser.types import Override, OverrideType, QuotedStrin
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
 from rich.table import Table
 
 from segtrain import commands
@@ -103,10 +105,11 @@ def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Pa
                 f" {', '.join(group_choices(key, extra))}"
             )
         return word
-    value = override.get_value_element_as_str()
+    sweep = override.is_sweep_override()
+    value = word.partition("=")[2] if sweep else override.get_value_element_as_str()
     if key not in groups:
         return f"++{key}={value}"
-    for choice in override.sweep_string_iterator() if override.is_sweep_override() else [value]:
+    for choice in override.sweep_string_iterator() if sweep else [value]:
         _check_choice(key, override, choice, extra)
     return f"{key}={value.lower()}" if key in RENAMED_BY_KEY else f"{key}={value}"
 
@@ -228,7 +231,7 @@ def _train_many(words: Sequence[str], extra: Path | None) -> None:
         config = check_config(_plain(raw))
         hydra_config = HydraConfig.get()
         result = commands.train(_in_own_directory(config, hydra_config.job.num))
-        label = " ".join(word.lstrip("+") for word in hydra_config.overrides.task)
+        label = escape(" ".join(word.lstrip("+") for word in hydra_config.overrides.task))
         table.add_row(
             label,
             f"{result['mIoU']:.4f}" if result.get("mIoU") is not None else "n/a",
@@ -246,8 +249,6 @@ def _train_many(words: Sequence[str], extra: Path | None) -> None:
 
 
 def _in_own_directory(config: Config, number: int) -> Config:
-    from dataclasses import replace  # noqa: PLC0415
-
     return (
         config
         if config.run_dir is None

@@ -182,8 +182,9 @@ def strip_values(
     Shape:
         - logits: ``(N, C, h, w)``; target: ``(N, H, W)``, int64; output: ``(T,)``.
     """
-    parameters = [
+    # Two terms may share a parameter, whose gradient is asked for once.
+    parameters = dict.fromkeys(
         parameter for term in terms for parameter in term.parameters() if parameter.requires_grad
-    ]
+    )
     values: Tensor = _StripWalk.apply(logits, target, terms, rows, align_corners, *parameters)
     return values

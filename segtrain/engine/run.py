@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
@@ -169,7 +170,7 @@ def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Tabl
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     total = max(sum(scores.pixels), 1)
     for name, value, pixels in zip(class_names, scores.iou, scores.pixels, strict=True):
-        table.add_row(name, _percent(value), f"{100 * pixels / total:.2f} %")
+        table.add_row(escape(name), _percent(value), f"{100 * pixels / total:.2f} %")
     table.add_section()
     undefined = sum(math.isnan(value) for value in scores.iou)
     note = f" of {len(scores.iou) - undefined} classes" if undefined else ""

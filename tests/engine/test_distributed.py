@@ -30,7 +30,7 @@ STEPS = [
 
 def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node=2"),
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
         *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
         *(str(ROOT / "tools" / "train.py"), f"run_dir={run_dir}", *words),
     ]

@@ -1,0 +1,378 @@
+"""What a user types, and what comes back: a run, or one sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from segtrain import cli, commands
+from segtrain.check import SECTIONS, check_config
+from segtrain.cli import compose_config, config_dir, run_command
+from segtrain.errors import SegtrainError
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = Path(__file__).parent / "engine" / "tiny.py"
+SMALL = [
+    *(f"plugins=[{TINY}]", "model=tiny", "dataset.size=[48,48]", "dataset.num_train=16"),
+    *("dataset.num_val=4", "trainer.batch_size=4", "trainer.max_steps=3", "trainer.device=cpu"),
+    *("trainer.log_every=1", "loader.num_workers=0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    def read() -> str:
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["+loss.gama=3", "loss=focal"], 2, "no parameter 'gama'; did you mean 'gamma'?"),
+        (["loss.gama=3", "loss=focal"], 2, "no parameter 'gama'; did you mean 'gamma'?"),
+        (["loss=[cross_entropy,focal]"], 2, "-m loss=cross_entropy,focal"),
+        (["lr=abc"], 2, "unknown key lr; did you mean optimizer.lr?"),
+        (["optimizer.lr=abc"], 2, "optimizer.lr must be a number, got 'abc'"),
+        (["optimizer.lr=-1"], 2, "optimizer.lr"),
+        (["loss.name=focal"], 2, "choose a loss with loss=focal"),
+        (["loss.name=focal", "loss.label_smoothing=0.1"], 2, "choose a loss with loss=focal"),
+        (["loss=focall"], 2, "unknown loss 'focall'; did you mean 'focal'?"),
+        (["model=hrnet_w84"], 2, "did you mean 'hrnet_w48'?"),
+        (["mining=ohm"], 2, "did you mean 'ohem'?"),
+        (["optimizer=adam"], 2, "did you mean 'adamw'?"),
+        (["optimizer.name=adam"], 2, "did you mean 'adamw'?"),
+        (["experiment=camvid"], 2, "did you mean 'camvid_cpu'?"),
+        (["trainer.max_step=3"], 2, "did you mean 'max_steps'?"),
+        (["trainer.max_steps=0"], 2, "trainer.max_steps must be above 0"),
+        (["trainer.precision=fp8"], 2, "'fp32' or 'bf16' or 'fp16'"),
+        (["loss=dice", "mining=ohem"], 2, "is no pixel loss"),
+        (["loss.mining=ohem", "mining=ohem"], 2, "set twice"),
+        (["loss.class_weights=[1,2]"], 2, "class_weights has 2 values, but num_classes is 6"),
+        (["model.num_classes=3"], 2, "model.num_classes"),
+        (["dataset.ignore_label=2"], 2, "ignore_label"),
+        (["criterion.output_weights={out:1,aux:0.4}", "model=hrnet_w18_small_v1"], 2, "aux"),
+        (["criterion.strip_rows=0"], 2, "strip_rows"),
+        (["~loss"], 2, "choose one of"),
+        (["loss="], 2, "unknown loss ''"),
+        (["loss={gamma:3}"], 2, "loss takes one name"),
+        (["nonsense"], 2, "key=value"),
+        (["plugins=my_losses.py"], 2, "plugins must be a list"),
+        (["plugins=[absent.py]"], 2, "absent.py"),
+        (["resume=auto"], 2, "run_dir"),
+        (["trainer.device=gpu"], 2, "device 'gpu'"),
+        (["trainer.batch_size=1000"], 3, "1000"),
+        (["dataset=camvid", "dataset.root=nowhere"], 3, "nowhere"),
+        (["dataset=folder"], 2, "num_classes"),
+        (["resume=absent.pt"], 4, "absent.pt"),
+        (["scheduler.warmup_steps=99999", "scheduler=poly"], 2, "warmup_steps"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_command("train", words) == code
+    error = capsys.readouterr().err
+    assert error.strip().splitlines()[-1].startswith("error: ")
+    assert sentence in error.strip().splitlines()[-1]
+    assert "Traceback" not in error
+    assert not (tmp_path / "outputs").exists()  # nothing half-written
+
+
+def test_the_traceback_is_there_on_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SEGTRAIN_DEBUG", "1")
+    assert run_command("train", ["loss=focall"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def every_config() -> list[tuple[str, str]]:
+    groups = [*SECTIONS, *cli.PLAIN_GROUPS]
+    return [
+        (group, path.stem) for group in groups for path in (config_dir() / group).glob("*.yaml")
+    ]
+
+
+@pytest.mark.parametrize(("group", "name"), sorted(every_config()))
+def test_every_config_file_is_valid(group: str, name: str) -> None:
+    extra = ["dataset.num_classes=3"] if name == "folder" else []
+    config = check_config(compose_config([f"{group}={name}", *extra]))
+    if group in SECTIONS:
+        assert getattr(config, group)["name"] == name
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_registered_name_can_be_chosen(section: str) -> None:
+    for name in SECTIONS[section][0].names():
+        extra = ["dataset.num_classes=3"] if name == "folder" else []
+        assert (
+            getattr(check_config(compose_config([f"{section}={name}", *extra])), section)["name"]
+            == name
+        )
+
+
+def test_values_arrive_with_their_types() -> None:
+    config = check_config(
+        compose_config(
+            [
+                *("loss=focal", "loss.gamma=3", "optimizer.name=SGD", "+optimizer.lr=1e-2"),
+                *("dataset=folder", "dataset.num_classes=2", "dataset.label_map={0:0,255:1}"),
+                *("dataset.class_names=[road,sky]", "criterion.output_weights={out:1,aux:0.4}"),
+                *("augmentation.crop_size=[64,96]", "dataset.train.images='img/*.png'"),
+            ]
+        )
+    )
+    assert config.loss["gamma"] == 3.0
+    assert (config.optimizer["name"], config.optimizer["lr"]) == ("sgd", 0.01)
+    assert config.dataset["label_map"] == {0: 0, 255: 1}
+    assert config.dataset["class_names"] == ["road", "sky"]
+    assert config.dataset["train"] == {"images": "img/*.png", "masks": "masks/train"}
+    assert config.criterion.output_weights == {"out": 1.0, "aux": 0.4}
+    assert config.augmentation.crop_size == (64, 96)
+
+
+def test_cfg_prints_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("train", ["loss=focal", "--cfg"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["loss"] == {"name": "focal", "gamma": 2.0, "class_weights": None, "mining": None}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_helps(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_command(command, ["--help"], f"segtrain {command}")
+    assert stop.value.code == 0
+    assert f"segtrain {command}" in capsys.readouterr().out
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("list", []) == 0
+    assert "loss: bce, cross_entropy, dice, focal" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------ runs
+
+
+def test_a_loss_of_the_users_own(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "import segtrain\n\n\n"
+        '@segtrain.register_loss("mine_in_test")\n'
+        "def mine(logits, target, *, power: float = 2.0):\n"
+        "    return (1 - logits.softmax(1).gather(1, target[:, None])[:, 0]) ** power\n"
+    )
+    words = [*SMALL[1:], f"plugins=[my_losses.py,{TINY}]", "loss=mine_in_test", "run_dir=run"]
+    assert run_command("train", [*words, "loss.pwr=3"]) == 2
+    assert "did you mean 'power'?" in last_line()
+    assert run_command("train", [*words, "loss.power=abc"]) == 2
+    assert "loss.power must be a number" in last_line()
+    mined = ["mining=ohem", "mining.min_kept=50", "criterion.strip_rows=7"]
+    assert run_command("train", [*words, "loss.power=3", *mined]) == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["loss"]["power"] == 3.0
+
+
+def test_a_run_writes_its_directory(tmp_path: Path) -> None:
+    assert (
+        run_command("train", [*SMALL, "name=mine", "criterion.output_weights={out:1,aux:0.2}"]) == 0
+    )
+    (run,) = (tmp_path / "outputs" / "mine").iterdir()
+    found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    expected = {"checkpoints/last.pt", "checkpoints/best.pt", "config.yaml", "metrics.jsonl"}
+    assert expected | {"results.json", "train.log"} <= found
+    assert any(name.startswith("tensorboard/") for name in found)
+    result = json.loads((run / "results.json").read_text())
+    assert result["step"] == 3
+    assert list(result["per_class_iou"]) == ["background", "disc", "box", "line", "ring", "dot"]
+    assert {"mIoU", "pixel_accuracy", "mean_accuracy", "seconds"} <= result.keys()
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["parts"].keys() == {"out/cross_entropy", "aux/cross_entropy"}
+    assert first["loss"] == pytest.approx(
+        first["parts"]["out/cross_entropy"] + 0.2 * first["parts"]["aux/cross_entropy"], rel=1e-5
+    )
+
+
+def test_a_sweep_is_several_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert run_command("train", [*SMALL, "-m", "loss=cross_entropy,focal,dice"]) == 0
+    runs = sorted(tmp_path.glob("outputs/shapes_tiny_*/*/results.json"))
+    names = [path.parent.parent.name.removeprefix("shapes_tiny_") for path in runs]
+    assert names == ["cross_entropy", "dice", "focal"]
+
+
+def test_a_sweep_is_checked_before_it_starts(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*SMALL, "-m", "loss=cross_entropy,focal", "loss.gamma=2"]) == 2
+    assert "'cross_entropy' has no parameter 'gamma'" in last_line()
+    assert run_command("train", [*SMALL, "-m", "loss=cross_entropy,focall"]) == 2
+    assert "did you mean 'focal'?" in last_line()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_evaluate_gives_the_number_of_training(tmp_path: Path) -> None:
+    words = ["run_dir=run", "trainer.ema_decay=0.5", "trainer.precision=bf16"]
+    assert run_command("train", [*SMALL, *words]) == 0
+    trained = json.loads(Path("run/results.json").read_text())
+    for checkpoint in ("run", "run/checkpoints/last.pt"):
+        given = [f"checkpoint={checkpoint}", "split=val", "output=scores.json", "device=cpu"]
+        assert run_command("evaluate", given) == 0
+        scores = json.loads(Path("scores.json").read_text())
+        assert scores["mIoU"] == trained["mIoU"]
+        assert scores["per_class_iou"] == trained["per_class_iou"]
+
+
+def test_evaluate_on_another_dataset(last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    assert run_command("evaluate", ["checkpoint=run", "dataset.num_val=2", "device=cpu"]) == 0
+    assert (
+        run_command("evaluate", ["checkpoint=run", "dataset=folder", "dataset.num_classes=2"]) == 3
+    )
+    assert run_command("evaluate", ["checkpoint=nothing"]) == 4
+    assert "nothing" in last_line()
+    assert run_command("evaluate", []) == 2
+    assert "checkpoint" in last_line()
+    assert run_command("evaluate", ["checkpoint=run", "spilt=val"]) == 2
+    assert "did you mean 'split'?" in last_line()
+
+
+def test_predict_writes_masks_at_the_size_of_the_images(tmp_path: Path) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.jpg", (50, 70)), ("b.png", (33, 31))):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(
+            tmp_path / "in" / name
+        )
+    assert run_command("predict", ["checkpoint=run", "input=in", "output=out", "device=cpu"]) == 0
+    for stem, size in (("a", (50, 70)), ("b", (33, 31))):
+        ids = np.array(Image.open(tmp_path / "out" / "ids" / f"{stem}.png"))
+        colours = Image.open(tmp_path / "out" / "color" / f"{stem}.png")
+        overlay = np.array(Image.open(tmp_path / "out" / "overlay" / f"{stem}.png"))
+        assert ids.shape == size
+        assert ids.max() < 6
+        assert colours.mode == "P"
+        assert np.array_equal(np.array(colours), ids)
+        assert overlay.shape == (*size, 3)
+
+
+def test_predict_says_what_is_missing(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    assert run_command("predict", ["checkpoint=run", "input=absent", "output=out"]) == 3
+    assert "absent" in last_line()
+    (tmp_path / "empty").mkdir()
+    assert run_command("predict", ["checkpoint=run", "input=empty", "output=out"]) == 3
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------ what ends a run
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
+    tmp_path: Path, last_line: Callable[[], str]
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "import segtrain\n\ncalls = []\n\n\n"
+        '@segtrain.register_loss("nan_in_test")\n'
+        "def bad(logits, target):\n"
+        "    calls.append(1)\n"  # the first call is the trial batch, then one for each step
+        "    return logits.pow(2).mean(1) * (float('nan') if len(calls) == 4 else 1.0)\n"
+    )
+    words = [
+        *SMALL[1:],
+        f"plugins=[bad.py,{TINY}]",
+        "loss=nan_in_test",
+        "run_dir=run",
+        "model.aux=false",
+    ]
+    words += ["trainer.max_steps=9", "trainer.checkpoint_every=1", "criterion.strip_rows=null"]
+    assert run_command("train", words) == 5
+    assert "at step" in last_line()
+    from segtrain.engine.checkpoint import load_checkpoint
+
+    state = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert all(weights.isfinite().all() for weights in state["model"].values())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_the_run(tmp_path: Path, number: int, code: int) -> None:
+    words = [*SMALL, "run_dir=run", "trainer.max_steps=100000", "trainer.evaluate_every=100000"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "train.py"), *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "resume=auto" in error.strip().splitlines()[-1]
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+
+
+def test_torchvision_of_another_build_is_explained(
+    monkeypatch: pytest.MonkeyPatch, last_line: Callable[[], str], tmp_path: Path
+) -> None:
+    fake = tmp_path / "torchvision"
+    fake.mkdir()
+    (fake / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_command("train", []) == 6
+    assert "torchvision::nms" in last_line()
+
+
+def test_every_error_has_an_exit_code_of_its_own() -> None:
+    codes = [error.exit_code for error in SegtrainError.__subclasses__()]
+    assert sorted(set(codes) - {1}) == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_wrong_label_stops_before_training(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for index in range(4):
+            pixels = np.full((40, 40, 3), index * 20 + (split == "val"), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / split / f"{index}.png")
+            mask = np.zeros((40, 40), dtype=np.uint8)
+            mask[:2, :3] = 7 if (split, index) == ("val", 2) else 1
+            Image.fromarray(mask).save(tmp_path / "masks" / split / f"{index}.png")
+    words = [*(word for word in SMALL if not word.startswith("dataset.")), "dataset=folder"]
+    assert run_command("train", [*words, "dataset.num_classes=2", "run_dir=run"]) == 3
+    message = last_line()
+    assert "masks/val/2.png" in message
+    assert "7" in message
+    assert "6 pixels" in message
+    assert not (tmp_path / "run").exists()
+    assert (
+        run_command("train", [*words, "dataset.num_classes=2", "dataset.label_map={0:0,1:1,7:1}"])
+        == 0
+    )
+
+
+def test_commands_can_be_used_without_a_shell(tmp_path: Path) -> None:
+    result = commands.train(check_config(compose_config([*SMALL, "run_dir=run"])))
+    assert result["run_dir"] == "run"
+    assert 0 <= result["mIoU"] <= 1
