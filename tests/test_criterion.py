@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from segtrain.losses import (
     RegionLoss,
     register_loss,
 )
+from segtrain.strips import strip_values
 
 Reference = Callable[[str], Any]
 
@@ -224,6 +226,22 @@ class TestStrips:
         assert gradients[0][2] != 0
         for found in gradients[1:]:
             torch.testing.assert_close(found, gradients[0], atol=1e-10, rtol=0)
+
+    def test_a_parameter_of_two_terms_is_counted_once(self) -> None:
+        class Shared(PixelLoss):
+            def __init__(self, scale: nn.Parameter, **common: Any) -> None:
+                super().__init__(**common)
+                self.scale = scale
+
+            def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+                return self.scale * F.cross_entropy(logits, target, reduction="none")
+
+        scale = nn.Parameter(torch.tensor(2.0))
+        terms = [Shared(scale, num_classes=3), Shared(scale, num_classes=3)]
+        logits, target = torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4, dtype=torch.long)
+        strip_values(logits, target, terms, rows=2, align_corners=False).sum().backward()
+        assert scale.grad is not None
+        assert float(scale.grad) == pytest.approx(2 * math.log(3))
 
     @pytest.mark.parametrize("backward_inside", [True, False])
     def test_autocast_changes_nothing(self, backward_inside: bool) -> None:

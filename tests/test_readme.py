@@ -1,0 +1,104 @@
+"""The README's code and commands, as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtrain import cli
+from segtrain.check import check_config
+from segtrain.cli import compose_config, run_command
+from segtrain.config import EvaluateConfig, PredictConfig
+from segtrain.losses import LOSSES
+from segtrain.schema import build_dataclass
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every ``tools/NAME.py`` line: the name and its words."""
+    found = []
+    for block in blocks("bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            for index, word in enumerate(words):
+                if word.startswith("tools/"):
+                    found.append((Path(word).stem, words[index + 1 :]))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _folder_with_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOSSES, "_factories", dict(LOSSES._factories))
+    source = next(block for block in blocks("python") if block.startswith("# my_losses.py"))
+    (tmp_path / "my_losses.py").write_text(source)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 12
+
+
+@pytest.mark.parametrize(("name", "words"), commands(), ids=lambda part: " ".join(part)[:60])
+def test_a_command_is_accepted(name: str, words: list[str]) -> None:
+    plain = [word for word in words if word not in ("-m", "--cfg")]
+    raw_words = [word.split(",")[0] if "-m" in words else word for word in plain]
+    raw = compose_config(raw_words, name)
+    if name == "train":
+        check_config(raw)
+    else:
+        build_dataclass({"evaluate": EvaluateConfig, "predict": PredictConfig}[name], raw)
+
+
+def test_the_error_shown_is_the_error_given(capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = (block for block in blocks("text") if block.startswith("$"))
+    command, expected = text.strip().splitlines()
+    assert run_command("train", shlex.split(command)[3:]) == 2
+    assert capsys.readouterr().err.strip() == expected
+
+
+def test_the_library_example_runs() -> None:
+    (source,) = (block for block in blocks("python") if "build_criterion" in block)
+    exec(compile(source, "README.md", "exec"), {})  # noqa: S102
+
+
+def test_the_table_of_losses_is_complete() -> None:
+    rows = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in rows.splitlines())))
+    assert named == {name for name in LOSSES.names() if "test" not in name and "docs" not in name}
+    for row in rows.splitlines():
+        names, keys = (re.findall(r"`(\w+)`", row.split("|")[column]) for column in (1, 3))
+        for name in names:
+            assert set(keys) <= LOSSES.schema(name).keys()
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    assert all(f" {code} " in README for code in (2, 3, 4, 5, 6, 7))
+    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "list"}
+
+
+@pytest.mark.slow
+def test_train_evaluate_predict_resume_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / "street.jpg")
+    demo = [(name, words) for name, words in commands() if "outputs/demo" in " ".join(words)]
+    assert [name for name, _ in demo] == ["train", "evaluate", "predict", "train"]
+    for name, words in demo:
+        assert run_command(name, words) == 0
+    (source,) = (block for block in blocks("python") if "from_checkpoint" in block)
+    names: dict[str, object] = {"segtrain": sys.modules["segtrain"]}
+    exec(compile(source, "README.md", "exec"), names)  # noqa: S102
+    assert isinstance(names["ids"], np.ndarray)
+    assert names["ids"].shape == (60, 80)
