@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,11 +23,13 @@ class Processes:
         rank: From 0; rank 0 writes the run directory.
         world_size: Number of processes.
         device: Where this process computes.
+        control: A group for small messages between the CPUs; None: the default one.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    control: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -45,8 +48,8 @@ class Processes:
         """The largest `value` over all processes: a flag that one raises, all see at once."""
         if self.world_size == 1:
             return value
-        flag = torch.tensor(value, device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        flag = torch.tensor(value)  # over the CPU: nothing waits for a GPU at every step
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.control)
         return int(flag)
 
     def wait(self) -> None:
@@ -96,6 +99,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), world_size, chosen)
+        control = dist.new_group(backend="gloo") if chosen.type == "cuda" else None
+        yield Processes(dist.get_rank(), world_size, chosen, control)
     finally:
         dist.destroy_process_group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
+from segtrain.engine.finite import FiniteCheck
 from segtrain.engine.precision import autocast
 from segtrain.engine.run import Run, console, logger, progress, results, scores_table
 from segtrain.engine.signals import Interrupted, StopSignals
-from segtrain.errors import CheckpointError, NumericError
+from segtrain.errors import CheckpointError
 from segtrain.models import Segmentor
-
-MAX_SKIPPED_STEPS = 25  # fp16 steps in a row without a usable gradient
 
 
 class Trainer:
@@ -70,17 +69,17 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.batches = batches
-        self.steps_per_epoch = steps_per_epoch
         self.total_steps = total_steps
         self.evaluator = evaluator
         self.processes = processes
         self.run = run
         self.metadata = metadata
         self.step = 0
-        self.seconds = 0.0
         self.best: dict[str, float] = {}
-        self._skipped = 0
-        self._unchecked: tuple[int, Tensor] | None = None
+        self.evaluate_every = self.options.evaluate_every or steps_per_epoch
+        self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
+        self._clock = _Clock(0.0)
+        self._saved_step = -1
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -92,6 +91,7 @@ class Trainer:
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
+        self.finite = FiniteCheck(optimizer, self.scaler)
         decay = self.options.ema_decay
         self.ema = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -112,50 +112,28 @@ class Trainer:
         """
         result = None
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
-        started = time.monotonic() - self.seconds
+        self._clock = _Clock(self._clock.seconds)
         self.model.train()
         stream = self.batches(self.step)
         with (
             StopSignals() as signals,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
-            speed = _Speed()
             while self.step < stop_at:
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
                 self.step += 1
-                self.seconds = time.monotonic() - started
-                speed.count(
-                    self.options.batch_size * self.options.accumulate * self.processes.world_size
-                )
-                bar.advance(self._log(losses, speed))
-                received = self.processes.any(signals.received)
-                if received:
-                    self._save("last.pt")
-                    raise Interrupted(received, self.step, self._checkpoint_path("last.pt"))
-                if self.step == self.total_steps or self._due(
-                    self.options.evaluate_every or self.steps_per_epoch
-                ):
+                bar.advance(self._log(losses))
+                self._stop_if_asked(signals)
+                if self._due(self.evaluate_every):
                     result = self._evaluate()
-                    self.seconds = time.monotonic() - started
-                    speed = _Speed()
-                if self._due(
-                    self.options.checkpoint_every
-                    or self.options.evaluate_every
-                    or self.steps_per_epoch
-                ):
+                if self._due(self.checkpoint_every):
                     self._save("last.pt")
-            if self.step == self.total_steps and result is None:
-                result = self._evaluate()  # resumed at the very end
             self._save("last.pt")
-        if self.step < self.total_steps:
-            logger.info(
-                "stopped after step %d of %d, as trainer.stop_after says",
-                self.step,
-                self.total_steps,
-            )
-            return None
-        assert result is not None  # the last step is always evaluated
-        result = {**result, "seconds": self.seconds, "best": self.best}
+            if self.step < self.total_steps:
+                logger.info("stopped after step %d, as trainer.stop_after says", self.step)
+                return None
+            result = result or self._evaluate()  # a finished run, gone on with, is only scored
+        result = {**result, "seconds": self._clock.seconds, "best": self.best}
         if self.run is not None:
             self.run.write_results(result)
         return result
@@ -181,13 +159,12 @@ class Trainer:
         losses["grad_norm"] = clip_grad_norm_(
             self.parameters, self.options.clip_grad_norm or float("inf")
         )
-        self._check_finite(losses)
+        self.finite.watch(self.step + 1, losses["loss"], losses["grad_norm"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if (
-            self.scaler.get_scale() >= scale
-        ):  # an overflow in fp16 skips the step, and the schedule waits with it
+        # An overflow in fp16 skips the step; the schedule and the moving average wait with it.
+        if self.scaler.get_scale() >= scale:
             self.scheduler.step()
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
@@ -206,60 +183,24 @@ class Trainer:
         # Gradients are averaged over processes, and the mean is over the pixels of all of them.
         return self.processes.sum(share) / self.processes.world_size
 
-    # ------------------------------------------------------------------ the finite check
-
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        """Keep a step that is not finite from the weights, and end the run.
-
-        On a CPU the run ends here, before the step. Elsewhere looking would wait for the device:
-        the optimizer itself leaves the weights alone (``found_inf`` of torch's fused optimizers)
-        and the run ends one step later.
-        """
-        finite = torch.isfinite(losses["loss"])
-        if self.scaler.is_enabled():
-            self._count_skipped(finite & torch.isfinite(losses["grad_norm"]))
-            self.optimizer.found_inf = None  # type: ignore[attr-defined]
-        else:
-            finite = finite & torch.isfinite(losses["grad_norm"])
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.raise_if_not_finite()
-        self._unchecked = (self.step + 1, finite)
-        if self.processes.device.type == "cpu":
-            self.raise_if_not_finite()
-
-    def raise_if_not_finite(self) -> None:
-        """Look at the last finite check.
-
-        Raises:
-            NumericError: When that step's loss or gradient was NaN or infinite.
-        """
-        if self._unchecked is None:
-            return
-        step, finite = self._unchecked
-        self._unchecked = None
-        if not bool(finite):
-            raise NumericError(
-                f"the loss or its gradient is NaN or infinite at step {step}; the weights are those"
-                f" of step {step - 1}."
-                " Lower optimizer.lr, set trainer.clip_grad_norm=1, or use trainer.precision=fp32"
-            )
-
-    def _count_skipped(self, finite: Tensor) -> None:
-        self._skipped = 0 if bool(finite) else self._skipped + 1
-        if self._skipped > MAX_SKIPPED_STEPS:
-            raise NumericError(
-                f"{self._skipped} steps in a row up to step {self.step + 1} overflowed in fp16; use"
-                " trainer.precision=bf16 or fp32, or a lower optimizer.lr"
-            )
-
     # ------------------------------------------------------------------ what the run writes
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0
+        return self.step % every == 0 or self.step == self.total_steps
 
-    def _log(self, losses: dict[str, Tensor], speed: _Speed) -> str | None:
+    def _stop_if_asked(self, signals: StopSignals) -> None:
+        """After the same step in every process, whichever of them got the signal."""
+        received = self.processes.any(signals.received)
+        if received:
+            self._save("last.pt")
+            raise Interrupted(received, self.step, self._checkpoint_path("last.pt"))
+
+    def _log(self, losses: dict[str, Tensor]) -> str | None:
         """Write the losses of this step if it is time to; returns the text for the bar then."""
-        if not (self._due(self.options.log_every) or self.step == self.total_steps):
+        self._clock.count(
+            self.options.batch_size * self.options.accumulate * self.processes.world_size
+        )
+        if not self._due(self.options.log_every):
             return None
         share = {
             name: self.processes.sum(value) / self.processes.world_size
@@ -272,7 +213,7 @@ class Trainer:
             "loss": values.pop("loss"),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "grad_norm": values.pop("grad_norm"),
-            "images_per_second": speed.rate(),
+            "images_per_second": self._clock.rate(),
         }
         self.run.log_step(self.step, line, values)
         text = (
@@ -284,14 +225,15 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         """Score the model as it is, keep it if it is the best so far; the same on every process."""
-        self.raise_if_not_finite()
-        scores = self.evaluator.evaluate(self.evaluated_model)
+        self.finite.settle()
+        with self._clock.paused():
+            scores = self.evaluator.evaluate(self.evaluated_model)
         better = not self.best or scores.miou > self.best["mIoU"]
         if better and scores.miou == scores.miou:  # NaN is never the best
             self.best = {"mIoU": scores.miou, "step": self.step}
             self._save("best.pt", whole=False)
         names = self.evaluator.labels.names
-        result = results(scores, names, step=self.step, seconds=self.seconds)
+        result = results(scores, names, step=self.step, seconds=self._clock.seconds)
         if self.run is not None:
             self.run.log_scores(self.step, result)
             if self.evaluator.picture is not None:
@@ -313,10 +255,13 @@ class Trainer:
 
     def _save(self, name: str, *, whole: bool = True) -> None:
         """Write a checkpoint: of the whole run, or of what inference needs."""
-        self.raise_if_not_finite()
+        if whole and self._saved_step == self.step:
+            return
+        self.finite.settle()
         path = self._checkpoint_path(name)
         if path is not None:
             save_checkpoint(path, self.state() if whole else self.model_state())
+        self._saved_step = self.step if whole else self._saved_step
         self.processes.wait()
 
     def model_state(self) -> State:
@@ -339,7 +284,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.n_averaged,
             "total_steps": self.total_steps,
-            "seconds": self.seconds,
+            "seconds": self._clock.seconds,
             "rng": rng_state(),
         }
 
@@ -360,7 +305,7 @@ class Trainer:
             raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
         self.scaler.load_state_dict(entry(state, "scaler", path))
         self.step = entry(state, "step", path)
-        self.seconds = entry(state, "seconds", path)
+        self._clock = _Clock(entry(state, "seconds", path))
         self.best = entry(state, "best", path)
         set_rng_state(entry(state, "rng", path))
 
@@ -386,18 +331,33 @@ class Trainer:
             self.scheduler.step()
 
 
-class _Speed:
-    """Images per second since the last look."""
+class _Clock:
+    """Seconds of the run so far, and images per second of training since the last look."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: float) -> None:
+        self._started = self._since = time.monotonic()
+        self._started -= before
         self._images = 0
-        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, in all the processes that it took one after the other."""
+        return time.monotonic() - self._started
 
     def count(self, images: int) -> None:
+        """So many images more went through a step."""
         self._images += images
 
     def rate(self) -> float:
+        """Images per second since the last call."""
         now = time.monotonic()
         rate = self._images / max(now - self._since, 1e-9)
         self._images, self._since = 0, now
         return rate
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not spent on training images."""
+        entered = time.monotonic()
+        yield
+        self._since += time.monotonic() - entered

@@ -1,0 +1,71 @@
+"""A loss or gradient that is NaN or infinite must not reach the weights, and must end the run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segtrain.errors import NumericError
+
+MAX_SKIPPED_STEPS = 25  # fp16 steps in a row without a usable gradient
+
+
+class FiniteCheck:
+    """Keeps a step that is not finite from the weights, and ends the run.
+
+    On a CPU the run ends before the step. Elsewhere looking would wait for the device at every
+    step: there the optimizer itself leaves the weights alone (``found_inf`` of torch's fused
+    optimizers) and the run ends one step later.
+
+    Args:
+        optimizer: Fused, as all of :data:`segtrain.engine.OPTIMIZERS` are.
+        scaler: In fp16 it skips single steps, which is no error until they come in a row.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self._skipped = 0
+        self._pending: tuple[int, Tensor] | None = None
+
+    def watch(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
+        """Guard the optimizer step that follows, the one that leads to `step`.
+
+        Raises:
+            NumericError: When this step (on a CPU) or the one before it is not finite.
+        """
+        self.settle()
+        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        if self.scaler.is_enabled():
+            self._count_skipped(step, finite)
+            finite = torch.isfinite(loss)
+        else:
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self._pending = (step, finite)
+        if finite.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Look at what is still unchecked; called before anything is evaluated or saved.
+
+        Raises:
+            NumericError: When that step was not finite.
+        """
+        if self._pending is None:
+            return
+        step, finite = self._pending
+        self._pending = None
+        if not bool(finite):
+            raise NumericError(
+                f"the loss or its gradient is NaN or infinite at step {step}; the weights are those"
+                f" of step {step - 1}. Lower optimizer.lr, set trainer.clip_grad_norm=1, or use"
+                " trainer.precision=fp32"
+            )
+
+    def _count_skipped(self, step: int, finite: Tensor) -> None:
+        self._skipped = 0 if bool(finite) else self._skipped + 1
+        if self._skipped > MAX_SKIPPED_STEPS:
+            raise NumericError(
+                f"{self._skipped} steps in a row up to step {step} overflowed in fp16; use"
+                " trainer.precision=bf16 or fp32, or a lower optimizer.lr"
+            )

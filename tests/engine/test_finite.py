@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from segtrain.engine import OPTIMIZERS
+from segtrain.engine.finite import MAX_SKIPPED_STEPS, FiniteCheck
+from segtrain.errors import NumericError
+from segtrain.models import Segmentor
+
+
+class Linear(Segmentor):
+    head_prefixes = ("classifier",)
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2)
+        self.backbone = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        self.classifier = nn.Conv2d(3, 2, 1)
+
+
+def check(enabled: bool = False) -> FiniteCheck:
+    optimizer = OPTIMIZERS.build("sgd", model=Linear())
+    return FiniteCheck(optimizer, torch.amp.GradScaler("cpu", enabled=enabled))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_step_that_is_not_finite_ends_the_run(bad: float, place: int) -> None:
+    values = [torch.tensor(1.0), torch.tensor(1.0)]
+    check().watch(7, *values)
+    values[place] = torch.tensor(bad)
+    with pytest.raises(NumericError, match="at step 7; the weights are those of step 6"):
+        check().watch(7, *values)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
+def test_every_optimizer_leaves_the_weights_alone_when_told(name: str) -> None:
+    """What a GPU relies on, where nobody looks at the flag before the step."""
+    model = Linear()
+    optimizer = OPTIMIZERS.build({"name": name, "lr": 0.1}, model=model)
+    for found, changes in ((0.0, True), (1.0, False), (0.0, True)):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan") if found else 1.0)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        optimizer.found_inf = torch.tensor(found)  # type: ignore[attr-defined]
+        optimizer.step()
+        moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+        assert all(moved) if changes else not any(moved)
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_fp16_may_skip_single_steps() -> None:
+    finite = check(enabled=True)
+    good, bad = torch.tensor(1.0), torch.tensor(float("inf"))
+    for step in range(3 * MAX_SKIPPED_STEPS):
+        finite.watch(step, good, bad if step % 2 else good)
+    for step in range(MAX_SKIPPED_STEPS):
+        finite.watch(step, good, bad)
+    with pytest.raises(NumericError, match="overflowed in fp16"):
+        finite.watch(MAX_SKIPPED_STEPS, good, bad)
+
+
+def test_fp16_does_not_excuse_the_loss() -> None:
+    with pytest.raises(NumericError, match="at step 3"):
+        check(enabled=True).watch(3, torch.tensor(float("nan")), torch.tensor(1.0))
