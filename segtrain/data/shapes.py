@@ -63,7 +63,7 @@ class ShapesDataset(SegmentationDataset):
         split: str = "train",
         seed: int = 0,
         size: tuple[int, int] = (96, 96),
-        num_train: int = 512,
+        num_train: int = 1024,
         num_val: int = 128,
         ignore_label: int = 255,
         palette: Sequence[Sequence[int]] | None = None,

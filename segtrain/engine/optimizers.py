@@ -83,7 +83,7 @@ def sgd(
 def adamw(
     model: Segmentor,
     *,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.01,
     head_lr_factor: float = 1.0,
