@@ -18,6 +18,7 @@ from segtrain.losses import Loss, Mining, PixelLoss, RegionLoss, register_loss
 from segtrain.losses.mining import MININGS
 from segtrain.metrics import ConfusionMatrix
 from segtrain.models import MODELS, Segmentor
+from segtrain.plugins import load_plugins
 from segtrain.version import __version__
 
 register_dataset = DATASETS.register
@@ -51,6 +52,7 @@ __all__ = [
     "list_losses",
     "list_minings",
     "list_models",
+    "load_plugins",
     "register_dataset",
     "register_loss",
     "register_mining",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from segtrain.build import build_criterion, is_no_mining
 from segtrain.check import check_config
 from segtrain.config import Config, EvaluateConfig, EvaluationConfig
-from segtrain.criterion import MAIN_OUTPUT, Criterion
+from segtrain.criterion import Criterion
 from segtrain.data import (
     DATASETS,
     EvalTransform,
@@ -34,9 +34,10 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
 from segtrain.engine.run import Run, create_run_dir, logger, progress
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.inference.predictor import restore_model
 from segtrain.models import MODELS, Segmentor
+from segtrain.trial import try_criterion, try_dataset, try_model
 from segtrain.version import __version__
 
 
@@ -58,9 +59,9 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     state = None if resumed_from is None else load_checkpoint(resumed_from)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     labels = train.labels
-    criterion = _build_criterion(config, labels)
     model = MODELS.build(config.model, num_classes=labels.num_classes)
-    _check_outputs(config, model)
+    criterion = _build_criterion(config, labels, model.align_corners)
+    _try_parts(config, model, criterion)
     sampler = partial(
         StepSampler,
         len(train),
@@ -75,9 +76,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     model.to(processes.device)
     optimizer = OPTIMIZERS.build(config.optimizer, model=model)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
-    if processes.is_main:
-        _scan(train, val)
-    processes.wait()
+    _check_data_once(train, val, config.dataset["name"], processes)
     transform = _train_transform(config, labels)
 
     def batches(start_step: int) -> Iterator[TrainBatch]:
@@ -96,22 +95,29 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         evaluator=_build_evaluator(
-            config, val, config.evaluation, processes, config.loader.num_workers
+            config,
+            val,
+            config.evaluation,
+            processes,
+            config.loader.num_workers,
+            model.align_corners,
         ),
         processes=processes,
-        run=_open_run(config, state) if processes.is_main else None,
-        metadata=_metadata(config, labels),
+        metadata=_metadata(config, labels, model.align_corners),
     )
     if state is not None and resumed_from is not None:
         trainer.load_state(state, resumed_from)
-        logger.info("going on from %s at step %d of %d", resumed_from, trainer.step, total_steps)
-    _announce(trainer, len(train), len(val))
+    if processes.is_main:  # last: a run that cannot start writes nothing
+        trainer.run = _open_run(config, resumed_from, trainer.step)
+        _announce(trainer, len(train), len(val))
+        if resumed_from is not None:
+            logger.info("going on from %s at step %d", resumed_from, trainer.step)
     return trainer
 
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  for the user's code; ours has its own generators
+    np.random.seed(seed)  # noqa: NPY002  for the user's code; ours has its own generators
     torch.manual_seed(seed)
 
 
@@ -124,62 +130,69 @@ def _checkpoint_to_resume(config: Config) -> Path | None:
     return path if path.exists() else None
 
 
-def _open_run(config: Config, state: State | None) -> Run:
-    path = create_run_dir(config.run_dir, run_name(config), resuming=config.resume is not None)
-    return Run(path, config.to_dict(), first_step=0 if state is None else int(state.get("step", 0)))
+def _open_run(config: Config, resumed_from: Path | None, step: int) -> Run:
+    """The run directory; one that holds a run already is opened for its own continuation only."""
+    continues = config.run_dir is not None and (
+        config.resume == "auto"
+        or (resumed_from is not None and resumed_from.is_relative_to(config.run_dir))
+    )
+    path = create_run_dir(config.run_dir, run_name(config), resuming=continues)
+    return Run(path, config.to_dict(), first_step=step)
 
 
-def _build_criterion(config: Config, labels: LabelContract) -> Criterion:
+def _build_criterion(config: Config, labels: LabelContract, align_corners: bool) -> Criterion:
     mining = None if is_no_mining(config.mining) else config.mining
     return build_criterion(
         config.loss,
         num_classes=labels.num_classes,
         ignore_label=labels.ignore_label,
-        align_corners=bool(config.model.get("align_corners", False)),
+        align_corners=align_corners,
         output_weights=config.criterion.output_weights,
         strip_rows=config.criterion.strip_rows,
         mining=mining,
     )
 
 
-def _check_outputs(config: Config, model: Segmentor) -> None:
-    """Try one image: a model that breaks its contract is found before the data is read."""
-    with torch.no_grad():
-        outputs = model.eval()(torch.zeros(1, 3, 64, 64))
-    name = config.model["name"]
-    if not isinstance(outputs, Mapping) or MAIN_OUTPUT not in outputs:
-        raise ConfigError(
-            f"model {name!r} must return a dict of logits with the key {MAIN_OUTPUT!r}"
-        )
-    for key, logits in outputs.items():
-        if logits.dim() != 4 or logits.shape[:2] != (1, model.num_classes):
-            raise ConfigError(
-                f"model {name!r} must return logits (N, {model.num_classes}, h, w),"
-                f" got {tuple(logits.shape)} in {key!r}"
-            )
+def _try_parts(config: Config, model: Segmentor, criterion: Criterion) -> None:
+    """Find out what fails before the data is read."""
+    outputs = try_model(model, config.model["name"])
     weights = config.criterion.output_weights
     if weights is not None and weights.keys() != outputs.keys():
         raise ConfigError(
             f"criterion.output_weights names {', '.join(weights) or 'no output'}, but the outputs"
-            f" of model {name!r} are {', '.join(outputs)}"
+            f" of model {config.model['name']!r} are {', '.join(outputs)}"
         )
+    try_criterion(criterion, outputs, config.loss["name"])
 
 
-def _scan(train: SegmentationDataset, val: SegmentationDataset) -> None:
+def _check_data(train: SegmentationDataset, val: SegmentationDataset, name: str) -> None:
     """Look at every mask once, before anything is trained."""
+    for dataset in (train, val):
+        try_dataset(dataset, name)
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return
     check_disjoint(train, val)
     for split, dataset in (("train", train), ("val", val)):
         with progress(f"check {split} masks", len(dataset)) as bar:
             report = scan_dataset(dataset, lambda *_: bar.advance())
-        absent = [
-            name
-            for name, pixels in zip(dataset.class_names, report.class_pixels, strict=True)
-            if not pixels
-        ]
+        pixels = zip(dataset.class_names, report.class_pixels, strict=True)
+        absent = [class_name for class_name, count in pixels if not count]
         if absent:
             logger.warning("no pixel of %s in the %s split", ", ".join(absent), split)
+
+
+def _check_data_once(
+    train: SegmentationDataset, val: SegmentationDataset, name: str, processes: Processes
+) -> None:
+    """:func:`_check_data` on the main process; every process ends when it fails."""
+    problem = None
+    if processes.is_main:
+        try:
+            _check_data(train, val, name)
+        except SegtrainError as error:
+            problem = error
+    if processes.any(int(problem is not None)):
+        raise problem or DataError("the main process found a mistake in the data, see its message")
 
 
 def _train_transform(config: Config, labels: LabelContract) -> TrainTransform:
@@ -196,9 +209,8 @@ def _build_evaluator(
     evaluation: EvaluationConfig,
     processes: Processes,
     num_workers: int,
+    align_corners: bool,
 ) -> Evaluator:
-    if not len(dataset):
-        raise DataError("the split to evaluate has no images")
     mean, std = config.augmentation.mean, config.augmentation.std
     return Evaluator(
         build_eval_loader(
@@ -211,7 +223,7 @@ def _build_evaluator(
         ),
         labels=dataset.labels,
         processes=processes,
-        align_corners=bool(config.model.get("align_corners", False)),
+        align_corners=align_corners,
         precision=config.trainer.precision,
         channels_last=config.trainer.channels_last,
         mean=mean,
@@ -220,7 +232,7 @@ def _build_evaluator(
     )
 
 
-def _metadata(config: Config, labels: LabelContract) -> State:
+def _metadata(config: Config, labels: LabelContract, align_corners: bool) -> State:
     """What a predictor needs beside the weights, in plain values."""
     return {
         "segtrain": __version__,
@@ -232,15 +244,14 @@ def _metadata(config: Config, labels: LabelContract) -> State:
         "mean": list(config.augmentation.mean),
         "std": list(config.augmentation.std),
         "size": None if config.evaluation.size is None else list(config.evaluation.size),
-        "align_corners": bool(config.model.get("align_corners", False)),
+        "align_corners": align_corners,
         "precision": config.trainer.precision,
         "channels_last": config.trainer.channels_last,
     }
 
 
 def _announce(trainer: Trainer, num_train: int, num_val: int) -> None:
-    if trainer.run is None:
-        return
+    assert trainer.run is not None
     millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
     parts = [
         f"{section} {getattr(trainer.config, section)['name']}"
@@ -267,21 +278,30 @@ def build_evaluation(
     Raises:
         SegtrainError: When the checkpoint, the dataset or the configuration is wrong.
     """
-    state = load_checkpoint(find_checkpoint(config.checkpoint))
-    trained = check_config(state["config"])
+    path = find_checkpoint(config.checkpoint)
+    state = load_checkpoint(path)
+    model = restore_model(state, path)
+    try:
+        trained = check_config(state["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a configuration that is none: {error}") from error
     given = config.dataset or {}
     spec = given if "name" in given else {**trained.dataset, **given}
-    _, params = DATASETS.check(spec, provided=("split",), where="dataset")
-    dataset = DATASETS.build({"name": spec["name"], **params}, split=config.split)
-    num_classes = state["metadata"]["num_classes"]
-    if dataset.num_classes != num_classes:
+    dataset = DATASETS.build(spec, split=config.split)
+    if dataset.num_classes != model.num_classes:
         raise ConfigError(
-            f"the checkpoint tells {num_classes} classes apart, but the dataset has"
+            f"the checkpoint tells {model.num_classes} classes apart, but the dataset has"
             f" {dataset.num_classes}"
         )
+    try_dataset(dataset, str(spec["name"]))
     if isinstance(dataset, FileDataset) and processes.is_main:
         scan_dataset(dataset)
-    model = restore_model(state).to(processes.device)
-    evaluation = config.evaluation or trained.evaluation
-    evaluator = _build_evaluator(trained, dataset, evaluation, processes, config.loader.num_workers)
-    return evaluator, model, state
+    evaluator = _build_evaluator(
+        trained,
+        dataset,
+        config.evaluation or trained.evaluation,
+        processes,
+        config.loader.num_workers,
+        model.align_corners,
+    )
+    return evaluator, model.to(processes.device), state

@@ -46,12 +46,27 @@ def check_config(raw: Mapping[str, Any]) -> Config:
 def _checked_section(section: str, spec: Spec) -> Spec:
     registry, provided = SECTIONS[section]
     name, params = registry.check(spec, provided=provided, where=section)
+    if section == "loss":
+        _check_inside(params, section)
     defaults = {
         key: parameter.default
         for key, parameter in registry.schema(name).items()
         if key not in provided and parameter.default is not MISSING
     }
     return {"name": name, **defaults, **params}
+
+
+def _check_inside(params: Mapping[str, Any], where: str) -> None:
+    """What a loss holds of other registered parts: its mining, and the terms of a sum."""
+    if params.get("mining") is not None:
+        MININGS.check(params["mining"], where=f"{where}.mining")
+    for key, term in (params.get("terms") or {}).items():
+        if term is not None:
+            spec = {"name": key, **{name: term[name] for name in term if name != "weight"}}
+            _, inner = LOSSES.check(
+                spec, provided=("num_classes", "ignore_label"), where=f"{where}.terms.{key}"
+            )
+            _check_inside(inner, f"{where}.terms.{key}")
 
 
 def _known_keys(raw: Mapping[str, Any]) -> list[str]:

@@ -74,6 +74,8 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
     parser = OverridesParser.create()
     rewritten = []
     for word in words:
+        if word == "experiment=null":  # no experiment is what there is without it
+            continue
         try:
             override = parser.parse_override(word)
         except HydraException as error:
@@ -88,6 +90,8 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
 def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Path | None) -> str:
     key = override.key_or_group
     group, _, rest = key.partition(".")
+    if not key:
+        raise ConfigError(f"cannot read {word!r}: there is no key before the '='")
     if group == "hydra" or key.startswith("hydra/"):
         return word
     if rest == "name" and group in SECTIONS and group in groups:
@@ -124,8 +128,6 @@ def _check_choice(group: str, override: Override, choice: str, extra: Path | Non
         )
         also = "; to add losses up use loss=sum" if group == "loss" else ""
         raise ConfigError(f"{group}={choice}: {group} takes one name; {hint}{also}")
-    if group == "experiment" and choice == "null":
-        return
     choices = group_choices(group, extra)
     name = str(raw.text if isinstance(raw, QuotedString) else choice)
     if (name.lower() if group in RENAMED_BY_KEY else name) not in choices:
@@ -148,16 +150,27 @@ def _plugins_in(words: Sequence[str], extra: Path | None) -> list[str]:
                 raise ConfigError(f"plugins must be a list, as in plugins=[{value}]")
             found += [str(item.text if isinstance(item, QuotedString) else item) for item in given]
         if key == "experiment":
-            for directory in (extra, config_dir()):
-                path = directory / "experiment" / f"{value}.yaml" if directory else None
-                if path is not None and path.is_file():
-                    found += [
-                        str(item)
-                        for item in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(
-                            "plugins", []
-                        )
-                    ]
+            found += _plugins_of(value, extra)
     return found
+
+
+def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
+    """The plugins that an experiment's file names."""
+    for directory in (extra, config_dir()):
+        path = directory / "experiment" / f"{experiment}.yaml" if directory else None
+        if path is None or not path.is_file():
+            continue
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        if content is not None and not isinstance(content, dict):
+            raise ConfigError(f"{path} must be a mapping of keys")
+        plugins = (content or {}).get("plugins") or []
+        if not isinstance(plugins, list):
+            raise ConfigError(f"{path}: plugins must be a list, got {plugins!r}")
+        return [str(item) for item in plugins]
+    return []
 
 
 def _offer_registered_names() -> None:
@@ -184,6 +197,10 @@ def compose_config(
     load_plugins(_plugins_in(words, extra))
     _offer_registered_names()
     overrides = rewrite(words, command, extra)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            given = str(override.input_line).lstrip("+")
+            raise ConfigError(f"{given} names several values: add -m for one run each")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -211,6 +228,8 @@ def train(
     words: Sequence[str], *, multirun: bool = False, extra: Path | None = None, show: bool = False
 ) -> None:
     """Train one model, or with `multirun` one for each combination of values."""
+    if multirun and show:
+        raise ConfigError("--cfg prints one configuration; leave -m out")
     if multirun:
         _train_many(words, extra)
         return
@@ -243,7 +262,12 @@ def _train_many(words: Sequence[str], extra: Path | None) -> None:
     )
     sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *_search_path(extra)]
     GlobalHydra.instance().clear()
-    hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(run_job)()
+    try:
+        hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(
+            run_job
+        )()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
     if table.row_count:
         console.print(table)
 
@@ -285,6 +309,9 @@ def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
 
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Print what each group offers."""
+    others = [word for word in words if not word.startswith("plugins=")]
+    if others:
+        raise ConfigError(f"list takes plugins=[...] and nothing else, got {others[0]!r}")
     load_plugins(_plugins_in(words, extra))
     for group in (*SECTIONS, *PLAIN_GROUPS):
         sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
@@ -398,8 +425,11 @@ def run_command(
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}", ResourceError.exit_code)
     except Exception as error:
-        if "out of memory" in str(error).lower():
+        if any(words in str(error).lower() for words in ("out of memory", "not enough memory")):
             advice = (
                 "lower trainer.batch_size or augmentation.crop_size, or use trainer.precision=bf16"
             )

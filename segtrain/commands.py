@@ -96,4 +96,10 @@ def _images(source: Path) -> list[Path]:
         raise DataError(
             f"input={source}: no image in it; known endings are {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
+    stems = [path.stem for path in found]
+    doubled = [path.name for path in found if stems.count(path.stem) > 1]
+    if doubled:
+        raise DataError(
+            f"input={source}: {' and '.join(doubled[:2])} would be written to one file; rename one"
+        )
     return found

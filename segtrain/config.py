@@ -22,6 +22,11 @@ def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
         raise ConfigError(f"{name} must be {'at least 0' if zero else 'above 0'}, got {value}")
 
 
+def _check_size(size: tuple[int, int] | None) -> None:
+    if size is not None and min(size) < 1:
+        raise ConfigError(f"size must be at least [1, 1], got {list(size)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CriterionConfig:
     """How the outputs of the model become one loss."""
@@ -30,6 +35,10 @@ class CriterionConfig:
     """Weight per output; null: 1 for ``out``, 0.4 for each auxiliary output."""
     strip_rows: int | Literal["auto"] | None = "auto"
     """Rows of the target that are upsampled at a time; null: all at once."""
+
+    def __post_init__(self) -> None:
+        for name, weight in (self.output_weights or {}).items():
+            _positive(f"output_weights.{name}", weight, zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +150,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         _positive("batch_size", self.batch_size)
+        _check_size(self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +179,8 @@ class Config:
     """Python files or modules that register losses, models or datasets."""
 
     def __post_init__(self) -> None:
-        _positive("seed", self.seed, zero=True)
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
         if self.resume == "auto" and self.run_dir is None:
             raise ConfigError(
                 "resume=auto needs run_dir=..., the directory of the run to go on with"
@@ -219,6 +230,9 @@ class PredictConfig:
     """Height and width that images are resized to before the model; null: as in training."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
 
 
 def parse_config(given: dict[str, Any]) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, SegtrainError
 from segtrain.schema import Parameter, check_parameters, did_you_mean, parameters
 
 T = TypeVar("T")
@@ -120,4 +120,12 @@ class Registry(Generic[T]):
             ConfigError: As :meth:`check`, before anything is built.
         """
         name, params = self.check(spec, provided=provided, where=where)
-        return self.get(name)(**params, **provided)
+        try:
+            return self.get(name)(**params, **provided)
+        except SegtrainError:
+            raise
+        except Exception as error:  # a value that only the part itself can judge
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ConfigError(
+                f"{where or self.kind}: {self.kind} {name!r} cannot be built: {reason}"
+            ) from error

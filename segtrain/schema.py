@@ -308,12 +308,18 @@ def describe(annotation: Any) -> str:
         return " or ".join(repr(argument) for argument in arguments)
     container = origin or annotation
     if inspect.isclass(container) and issubclass(container, collections.abc.Mapping):
-        return "a mapping"
+        return f"a mapping{_described_items(arguments)}"
     if inspect.isclass(container) and issubclass(
         container, (tuple, list, collections.abc.Sequence)
     ):
         return _describe_sequence(container, arguments)
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _described_items(arguments: tuple[Any, ...]) -> str:
+    if not arguments:
+        return ""
+    return f" of ({describe(arguments[0])}) to ({describe(arguments[1])})"
 
 
 def _describe_sequence(container: type, arguments: tuple[Any, ...]) -> str:

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from segtrain import cli, commands
 from segtrain.check import SECTIONS, check_config
 from segtrain.cli import compose_config, config_dir, run_command
+from segtrain.data import DATASETS
 from segtrain.errors import SegtrainError
+from segtrain.losses import LOSSES
+from segtrain.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Path(__file__).parent / "engine" / "tiny.py"
@@ -78,7 +82,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         (["plugins=[absent.py]"], 2, "absent.py"),
         (["resume=auto"], 2, "run_dir"),
         (["trainer.device=gpu"], 2, "device 'gpu'"),
-        (["trainer.batch_size=1000"], 3, "1000"),
+        (["trainer.batch_size=2000"], 3, "2000"),
         (["dataset=camvid", "dataset.root=nowhere"], 3, "nowhere"),
         (["dataset=folder"], 2, "num_classes"),
         (["resume=absent.pt"], 4, "absent.pt"),
@@ -289,8 +293,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
         "import segtrain\n\ncalls = []\n\n\n"
         '@segtrain.register_loss("nan_in_test")\n'
         "def bad(logits, target):\n"
-        "    calls.append(1)\n"  # the first call is the trial batch, then one for each step
-        "    return logits.pow(2).mean(1) * (float('nan') if len(calls) == 4 else 1.0)\n"
+        "    calls.append(1)\n"  # three trials come first, then one call for each step
+        "    return logits.pow(2).mean(1) * (float('nan') if len(calls) == 7 else 1.0)\n"
     )
     words = [
         *SMALL[1:],
@@ -376,3 +380,241 @@ def test_commands_can_be_used_without_a_shell(tmp_path: Path) -> None:
     result = commands.train(check_config(compose_config([*SMALL, "run_dir=run"])))
     assert result["run_dir"] == "run"
     assert 0 <= result["mIoU"] <= 1
+
+
+# ------------------------------------------------------------------ parts that a user wrote wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "exit_code", "sentence"),
+    [
+        ("def part(logits, target):\n    return logits.argmax(1).float()", [], 2, "trial batch"),
+        ("def part(logits, target):\n    raise KeyError('x')", [], 2, "KeyError"),
+        (
+            "class part(segtrain.PixelLoss):\n    def pixel_loss(self, logits, target):\n"
+            "        return logits.mean()",
+            [],
+            2,
+            "must return a map",
+        ),
+        ("class part(segtrain.PixelLoss):\n    pass", [], 2, "cannot be built"),
+    ],
+)
+def test_a_wrong_loss_is_found_before_training(
+    tmp_path: Path,
+    last_line: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    words: list[str],
+    exit_code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(LOSSES, "_factories", dict(LOSSES._factories))
+    source = f'import segtrain\n\n\n@segtrain.register_loss("wrong")\n{code}\n'
+    (tmp_path / "wrong.py").write_text(source)
+    given = [*SMALL[1:], f"plugins=[wrong.py,{TINY}]", "loss=wrong", "run_dir=run", *words]
+    assert run_command("train", given) == exit_code
+    assert sentence in last_line()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("raise RuntimeError('no')", "failed on a trial image: RuntimeError: no"),
+        ("return images", "must return a dict of logits"),
+        ("return {'out': images}", "must return logits (N, 6, h, w), got (1, 3, 64, 64)"),
+    ],
+)
+def test_a_wrong_model_is_found_before_training(
+    tmp_path: Path,
+    last_line: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(MODELS, "_factories", dict(MODELS._factories))
+    (tmp_path / "wrong.py").write_text(
+        'import segtrain\n\n\n@segtrain.register_model("wrong")\nclass Wrong(segtrain.Segmentor):\n'
+        f"    def forward(self, images):\n        {body}\n"
+    )
+    assert run_command("train", [*SMALL[2:], "plugins=[wrong.py]", "model=wrong"]) == 2
+    assert sentence in last_line()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("return np.zeros((8, 8)), np.zeros((8, 8)), 'a'", "images (H, W, 3) uint8"),
+        ("raise KeyError(index)", "failed on its first sample"),
+        (
+            "return segtrain.Sample(np.zeros((8, 8, 3), np.uint8),"
+            " np.full((8, 8), 9 if index else 0), 'late')",
+            "sample 'late': its target holds 9",
+        ),
+    ],
+)
+def test_a_wrong_dataset_is_a_data_error(
+    tmp_path: Path,
+    last_line: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setattr(DATASETS, "_factories", dict(DATASETS._factories))
+    (tmp_path / "wrong.py").write_text(
+        "import numpy as np\nimport segtrain\n\n\n"
+        '@segtrain.register_dataset("wrong")\nclass Wrong(segtrain.SegmentationDataset):\n'
+        "    def __init__(self, split='train'):\n"
+        "        super().__init__(segtrain.LabelContract(num_classes=2))\n\n"
+        "    def __len__(self):\n        return 8\n\n"
+        f"    def __getitem__(self, index):\n        {body}\n"
+    )
+    words = [word for word in SMALL[1:] if not word.startswith("dataset.")]
+    given = [*words, f"plugins=[wrong.py,{TINY}]", "dataset=wrong", "run_dir=run"]
+    assert run_command("train", given) == 3
+    assert sentence in last_line()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["optimizer.betas=[1,2]"], 2, "optimizer 'adamw' cannot be built"),
+        (
+            ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"],
+            2,
+            "cannot be built",
+        ),
+        (["scheduler.div_factor=0"], 2, "cannot be built"),
+        (["scheduler=poly", "scheduler.power=-3"], 2, "scheduler.power must be above 0"),
+        (["seed=99999999999999999999"], 2, "seed must be from 0"),
+        (["criterion.output_weights={out:-1,aux:1}"], 2, "output_weights.out"),
+        (["loss=cross_entropy,focal"], 2, "add -m"),
+        (["-m", "--cfg", "loss=cross_entropy,focal"], 2, "leave -m out"),
+        (["-m", "optimizer.lr=interval(0.1,1)"], 2, "INTERVAL_SWEEP"),
+        (["=focal"], 2, "no key"),
+        (["loss.mining=foo"], 2, "unknown mining 'foo'"),
+        (["loss=sum", "loss.terms.dice.smooth=a"], 2, "loss.terms.dice.smooth must be a number"),
+        (["evaluation.size=[0,0]"], 2, "evaluation.size"),
+        (["run_dir=file"], 6, "file"),
+    ],
+)
+def test_values_that_only_their_part_can_judge(
+    words: list[str],
+    code: int,
+    sentence: str,
+    last_line: Callable[[], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    (tmp_path / "file").write_text("")
+    given = [*SMALL, *words] if "run_dir=file" in words else [*SMALL, "run_dir=run", *words]
+    assert run_command("train", given) == code
+    assert sentence in last_line()
+    assert not (tmp_path / "run").exists()
+
+
+def test_experiment_null_is_no_experiment() -> None:
+    assert compose_config(["experiment=null"]) == compose_config([])
+
+
+@pytest.mark.parametrize("text", ["plugins: 3", "- a", "a: [", "plugins: two.py"])
+def test_a_broken_experiment_is_named(
+    text: str, tmp_path: Path, last_line: Callable[[], str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "broken.yaml").write_text(text)
+    assert run_command("train", [f"--config-dir={tmp_path}", "experiment=broken"]) == 2
+    assert "broken.yaml" in last_line()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"format": 1}, "lacks 'model'"),
+        ({"format": 2}, "format 2"),
+        ({"weights": 1}, "not written by segtrain"),
+        (b"junk", "damaged or no checkpoint"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(
+    command: str, content: object, sentence: str, tmp_path: Path, last_line: Callable[[], str]
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "a.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "a.pt")
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")
+    words = ["checkpoint=a.pt", *(["input=in", "output=out"] if command == "predict" else [])]
+    assert run_command(command, words) == 4
+    assert sentence in last_line()
+
+
+def test_a_checkpoint_with_code_is_refused(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    torch.save({"format": 1, "model": Payload()}, tmp_path / "evil.pt")
+    assert run_command("evaluate", ["checkpoint=evil.pt"]) == 4
+    assert "could run code" in last_line()
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_plugin_model_is_asked_for_by_name(
+    tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    monkeypatch.setattr(
+        MODELS, "_factories", {k: v for k, v in MODELS._factories.items() if k != "tiny"}
+    )
+    assert run_command("evaluate", ["checkpoint=run"]) == 4
+    assert f"plugins=[{TINY}]" in last_line()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(
+    tmp_path: Path, last_line: Callable[[], str]
+) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    assert run_command("train", [*SMALL, "run_dir=run", "resume=auto", "model.aux=false"]) == 4
+    assert run_command("train", [*SMALL, "run_dir=run", "resume=auto", "trainer.max_steps=2"]) == 2
+    assert "past the budget" in last_line()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+
+
+def test_another_runs_directory_is_not_taken_over(last_line: Callable[[], str]) -> None:
+    for name in ("one", "two"):
+        assert run_command("train", [*SMALL, f"run_dir={name}"]) == 0
+    words = ["run_dir=two", "resume=one/checkpoints/last.pt"]
+    assert run_command("train", [*SMALL, *words]) == 7
+    assert "two" in last_line()
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    from segtrain.engine.run import Run
+
+    first = Run(tmp_path / "run", {})
+    assert run_command("train", [*SMALL, "run_dir=run", "resume=auto"]) == 7
+    assert "in use" in last_line()
+    first.close()
+    assert run_command("train", [*SMALL, "run_dir=run", "resume=auto"]) == 0
+
+
+def test_precision_may_change_on_resume() -> None:
+    assert run_command("train", [*SMALL, "run_dir=run", "trainer.stop_after=2"]) == 0
+    words = ["run_dir=run", "resume=auto", "trainer.precision=fp16"]
+    assert run_command("train", [*SMALL, *words]) == 0
+
+
+def test_images_of_one_stem_are_refused(tmp_path: Path, last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*SMALL, "run_dir=run"]) == 0
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
+    assert run_command("predict", ["checkpoint=run", "input=in", "output=out"]) == 3
+    assert "a.jpg and a.png" in last_line()

@@ -52,6 +52,9 @@ class LabelContract:
         names = [f"class_{i}" for i in range(self.num_classes)] if names is None else names
         palette = default_palette(self.num_classes) if palette is None else palette
         _check_length("class_names", names, self.num_classes)
+        doubled = [name for name in names if list(names).count(name) > 1]
+        if doubled:
+            raise ConfigError(f"dataset.class_names has {doubled[0]!r} more than once")
         _check_length("palette", palette, self.num_classes)
         _check_colours(palette)
         object.__setattr__(self, "class_names", tuple(str(name) for name in names))
@@ -152,6 +155,19 @@ class LabelContract:
             f"with dataset.num_classes={self.num_classes} only 0 to {self.num_classes - 1} and "
             f"dataset.ignore_label={self.ignore_label} are allowed"
         )
+
+    def check_ids(self, target: NDArray[Any], name: str) -> None:
+        """Check a target that did not come through :meth:`to_ids`.
+
+        Raises:
+            DataError: When it holds anything but class ids and `ignore_label`.
+        """
+        outside = (target < 0) | (target >= self.num_classes)
+        if outside.any() and (outside := outside & (target != self.ignore_label)).any():
+            raise DataError(
+                f"sample {name!r}: its target holds {target[outside][0]} at {int(outside.sum())}"
+                f" or fewer pixels; {self._allowed()}"
+            )
 
     def colorize(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
         """Class ids as colours; pixels without a class are black.

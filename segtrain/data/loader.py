@@ -45,6 +45,7 @@ class TrainView(Dataset[Item | SegtrainError]):
         """The sample of an epoch at an index, or the error that it gave."""
         try:
             sample = self.dataset[key[1]]
+            self.dataset.labels.check_ids(sample.target, sample.name)
             seed = sample_seed(self.seed, key)
             images, target = self.transform(sample.image, sample.target, seed)
         except SegtrainError as error:
@@ -73,6 +74,7 @@ class EvalView(Dataset[Item | SegtrainError]):
         """The sample at an index, or the error that it gave."""
         try:
             sample = self.dataset[index]
+            self.dataset.labels.check_ids(sample.target, sample.name)
             images, target = self.transform(sample.image, sample.target)
         except SegtrainError as error:
             return error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +49,26 @@ def load_checkpoint(path: Path) -> State:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is damaged or no checkpoint at all")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was not written by segtrain: it holds more than tensors and plain values, and"
+            " reading that could run code"
+        ) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} was not written by segtrain: it has no 'format' entry")
     if state["format"] != FORMAT:
         raise CheckpointError(
             f"{path} has format {state['format']}; this version of segtrain reads format {FORMAT}"
         )
+    for key in ("model", "config", "metadata", "step"):
+        if state.get(key) in (None, {}):
+            raise CheckpointError(f"{path} is no whole checkpoint: it lacks {key!r}")
     return state
 
 

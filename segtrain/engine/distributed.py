@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,20 @@ class Processes:
         flag = torch.tensor(value)  # over the CPU: nothing waits for a GPU at every step
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.control)
         return int(flag)
+
+    def gather(self, value: object) -> list[Any]:
+        """What every process holds, by rank, on every process; plain values and CPU tensors."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the tensors of rank 0, such as its running statistics."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrain.data import LabelContract, iterate
+from segtrain.data import EvalBatch, LabelContract, iterate
 from segtrain.engine.distributed import Processes
 from segtrain.engine.precision import autocast
 from segtrain.engine.run import progress
@@ -28,8 +29,6 @@ def predict_ids(logits: Tensor, size: tuple[int, int], align_corners: bool) -> T
         logits = F.interpolate(
             logits.float(), size=size, mode="bilinear", align_corners=align_corners
         )
-    if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).long()
     return logits.max(1).indices  # several times faster than argmax on a CPU, and the same
 
 
@@ -100,35 +99,30 @@ class Evaluator:
                             logits, (target.shape[-2], target.shape[-1]), self.align_corners
                         )
                         matrix.update(prediction, target)
-                        rows.extend(
-                            self._rows(batch["images"], batch["target"], prediction, len(rows))
-                        )
+                        missing = self.num_pictures - len(rows)
+                        if missing > 0:
+                            rows.extend(self._rows(batch, prediction, missing))
                     bar.advance()
         finally:
             model.train(training)
         counts = self.processes.sum(matrix.matrix(device))
         if self.processes.any(int(not finite)):
-            raise NumericError("the model's logits are NaN or infinite on the validation split")
+            raise NumericError(
+                "the model's logits are NaN or infinite on this split; if training made them so,"
+                " lower optimizer.lr or set trainer.clip_grad_norm=1"
+            )
         matrix.counts = counts
         self.picture = _picture(rows)
         return matrix.scores()
 
-    def _rows(
-        self, images: Tensor, target: Tensor, prediction: Tensor, have: int
-    ) -> Iterable[Tensor]:
-        """Input, target and prediction of the first images, side by side."""
-        for image, truth, predicted in zip(images, target, prediction.cpu(), strict=True):
-            if have >= self.num_pictures:
-                return
-            have += 1
-            shown = (
-                image * torch.tensor(self.std)[:, None, None]
-                + torch.tensor(self.mean)[:, None, None]
-            )
-            shown = F.interpolate(
-                shown[None], size=truth.shape, mode="bilinear", align_corners=False
-            )[0]
-            yield torch.stack([shown.clamp(0, 1), self._colour(truth), self._colour(predicted)])
+    def _rows(self, batch: EvalBatch, prediction: Tensor, most: int) -> Iterator[Tensor]:
+        """Input, target and prediction of up to `most` images, side by side."""
+        std, mean = (torch.tensor(values)[:, None, None] for values in (self.std, self.mean))
+        samples = zip(batch["images"], batch["target"], prediction.cpu(), strict=True)
+        for image, target, predicted in itertools.islice(samples, most):
+            size = (target.shape[-2], target.shape[-1])
+            shown = F.interpolate((image * std + mean)[None], size=size, mode="bilinear")[0]
+            yield torch.stack([shown.clamp(0, 1), self._colour(target), self._colour(predicted)])
 
     def _colour(self, ids: Tensor) -> Tensor:
         colours = np.ascontiguousarray(self.labels.colorize(ids.numpy()))

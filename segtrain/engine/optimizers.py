@@ -114,6 +114,8 @@ def poly(
     optimizer: torch.optim.Optimizer, total_steps: int, *, power: float = 0.9, warmup_steps: int = 0
 ) -> lr_scheduler.LRScheduler:
     """``lr * (1 - step / total) ** power``, the schedule of the official HRNet code."""
+    if power <= 0:
+        raise ConfigError(f"scheduler.power must be above 0, got {power}")
     main = lr_scheduler.PolynomialLR(
         optimizer, total_iters=max(total_steps - warmup_steps, 1), power=power
     )

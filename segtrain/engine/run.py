@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from rich.console import Console
@@ -78,6 +78,7 @@ class Run:
 
     def __init__(self, path: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
         self.path = path
+        self._lock = _lock(path)
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         write_text(
@@ -100,6 +101,7 @@ class Run:
         self._writer.close()
         logger.removeHandler(self._file)
         self._file.close()
+        self._lock.close()
 
     def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
         """One line of ``metrics.jsonl`` and the curves of a training step."""
@@ -137,6 +139,21 @@ class Run:
     def _append(self, line: Mapping[str, Any]) -> None:
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _lock(path: Path) -> IO[str]:
+    """A file that one process holds as long as it writes to the run directory."""
+    file = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        import fcntl  # noqa: PLC0415  not on every system, and there a run goes without
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError as error:
+        file.close()
+        raise RunDirectoryBusyError(f"run_dir {path} is in use by another process") from error
+    return file
 
 
 def _step_of(line: str) -> float:

@@ -24,7 +24,7 @@ from segtrain.engine.finite import FiniteCheck
 from segtrain.engine.precision import autocast
 from segtrain.engine.run import Run, console, logger, progress, results, scores_table
 from segtrain.engine.signals import Interrupted, StopSignals
-from segtrain.errors import CheckpointError
+from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models import Segmentor
 
 
@@ -42,8 +42,10 @@ class Trainer:
         total_steps: The budget.
         evaluator: Scores the model on the validation split.
         processes: This process among those of the run.
-        run: The run directory; None on every process but the main one.
         metadata: Put into every checkpoint: what a predictor needs beside the weights.
+
+    Attributes:
+        run: The run directory, set before :meth:`fit` on the one process that writes.
     """
 
     def __init__(  # noqa: PLR0913  everything that a run is made of
@@ -59,7 +61,6 @@ class Trainer:
         total_steps: int,
         evaluator: Evaluator,
         processes: Processes,
-        run: Run | None,
         metadata: State,
     ) -> None:
         self.options = config.trainer
@@ -72,14 +73,14 @@ class Trainer:
         self.total_steps = total_steps
         self.evaluator = evaluator
         self.processes = processes
-        self.run = run
+        self.run: Run | None = None
         self.metadata = metadata
         self.step = 0
         self.best: dict[str, float] = {}
         self.evaluate_every = self.options.evaluate_every or steps_per_epoch
         self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
         self._clock = _Clock(0.0)
-        self._saved_step = -1
+        self._saved_step = self._evaluated_step = -1
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -119,6 +120,8 @@ class Trainer:
             StopSignals() as signals,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
+            if self.step and self._due(self.evaluate_every) and self._evaluated_step != self.step:
+                result = self._evaluate()  # the run was stopped just before
             while self.step < stop_at:
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
                 self.step += 1
@@ -226,12 +229,14 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Score the model as it is, keep it if it is the best so far; the same on every process."""
         self.finite.settle()
+        self.processes.broadcast(self.evaluated_model.buffers())
         with self._clock.paused():
             scores = self.evaluator.evaluate(self.evaluated_model)
         better = not self.best or scores.miou > self.best["mIoU"]
         if better and scores.miou == scores.miou:  # NaN is never the best
             self.best = {"mIoU": scores.miou, "step": self.step}
             self._save("best.pt", whole=False)
+        self._evaluated_step = self.step
         names = self.evaluator.labels.names
         result = results(scores, names, step=self.step, seconds=self._clock.seconds)
         if self.run is not None:
@@ -259,8 +264,9 @@ class Trainer:
             return
         self.finite.settle()
         path = self._checkpoint_path(name)
+        state = self.state() if whole else self.model_state()  # every process has its part in it
         if path is not None:
-            save_checkpoint(path, self.state() if whole else self.model_state())
+            save_checkpoint(path, state)
         self._saved_step = self.step if whole else self._saved_step
         self.processes.wait()
 
@@ -285,7 +291,8 @@ class Trainer:
             "ema_updates": None if self.ema is None else self.ema.n_averaged,
             "total_steps": self.total_steps,
             "seconds": self._clock.seconds,
-            "rng": rng_state(),
+            "evaluated_step": self._evaluated_step,
+            "rng": self.processes.gather(rng_state()),
         }
 
     def load_state(self, state: State, path: Path) -> None:
@@ -300,14 +307,27 @@ class Trainer:
                 self.ema.module.load_state_dict(entry(state, "ema", path))
                 self.ema.n_averaged.copy_(entry(state, "ema_updates", path))
             self._load_optimizer(state, path)
+            if self.scaler.is_enabled() and entry(state, "scaler", path):
+                self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
-        self.scaler.load_state_dict(entry(state, "scaler", path))
         self.step = entry(state, "step", path)
+        if self.step > self.total_steps:
+            raise ConfigError(
+                f"{path} is at step {self.step}, past the budget of {self.total_steps} steps;"
+                " raise trainer.max_steps or trainer.epochs"
+            )
         self._clock = _Clock(entry(state, "seconds", path))
+        self._evaluated_step = entry(state, "evaluated_step", path)
         self.best = entry(state, "best", path)
-        set_rng_state(entry(state, "rng", path))
+        states = entry(state, "rng", path)
+        if len(states) == self.processes.world_size:
+            set_rng_state(states[self.processes.rank])
+        else:
+            logger.warning(
+                "the run had %d processes before: it goes on, not bit for bit", len(states)
+            )
 
     def _load_optimizer(self, state: State, path: Path) -> None:
         saved = entry(state, "optimizer", path)

@@ -21,13 +21,20 @@ from segtrain.models import MODELS, Segmentor
 OVERLAY_OPACITY = 0.5
 
 
-def restore_model(state: State) -> Segmentor:
-    """The trained model in a checkpoint, in evaluation mode on the CPU.
+def restore_model(state: State, path: Path) -> Segmentor:
+    """The trained model in the checkpoint `state`, read from `path`, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: When the weights do not fit the model they were saved with.
+        CheckpointError: When the model is not registered, or the weights do not fit it.
     """
     metadata = state["metadata"]
+    name = metadata["model"]["name"]
+    if name not in MODELS.names():
+        plugins = ",".join(state["config"].get("plugins", [])) or "the file that registers it"
+        raise CheckpointError(
+            f"{path} holds a model {name!r} that a plugin registers; add plugins=[{plugins}], or"
+            " segtrain.load_plugins([...]) in Python"
+        )
     model = MODELS.build(
         metadata["model"], where="model of the checkpoint", num_classes=metadata["num_classes"]
     )
@@ -97,7 +104,8 @@ class Predictor:
         Raises:
             CheckpointError: When there is no usable checkpoint.
         """
-        state = load_checkpoint(find_checkpoint(checkpoint))
+        path = find_checkpoint(checkpoint)
+        state = load_checkpoint(path)
         metadata: dict[str, Any] = state["metadata"]
         labels = LabelContract(
             num_classes=metadata["num_classes"],
@@ -109,7 +117,7 @@ class Predictor:
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
         return cls(
-            restore_model(state),
+            restore_model(state, path),
             labels,
             mean=metadata["mean"],
             std=metadata["std"],

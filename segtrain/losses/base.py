@@ -226,7 +226,13 @@ class PixelLoss(Term):
     def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         valid = self.valid(target)
         ids = torch.where(valid, target, 0)
-        values = torch.where(valid, self.weighted_pixel_loss(logits, ids), 0)
+        values = self.weighted_pixel_loss(logits, ids)
+        if values.shape != ids.shape:
+            raise ConfigError(
+                f"pixel_loss of {type(self).__name__} must return a map of {tuple(ids.shape)},"
+                f" got {tuple(values.shape)}"
+            )
+        values = torch.where(valid, values, 0)
         if not self.mining.needs_probability:
             return (values,)
         with torch.no_grad():
