@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from torch import nn
 
 from segtrain.cli import run_command
+from segtrain.models import Segmentor
 
 collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that
 TINY = Path(__file__).parent / "tiny.py"
@@ -56,3 +58,20 @@ def lines(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
         return found
 
     return read
+
+
+class Linear(Segmentor):
+    """A backbone, a norm and a head of one layer each."""
+
+    head_prefixes: ClassVar[tuple[str, ...]] = ("classifier",)
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2)
+        self.backbone = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        self.classifier = nn.Conv2d(3, 2, 1)
+
+
+@pytest.fixture
+def linear() -> Segmentor:
+    return Linear()

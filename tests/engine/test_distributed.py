@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from segtrain.cli import run_command
 from segtrain.engine.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +82,43 @@ def test_an_error_ends_every_process(tmp_path: Path, small: list[str]) -> None:
     assert done.returncode != 0
     assert "class_weights has 2 values, but num_classes is 6" in done.stderr
     assert "Traceback" not in done.stderr.split("error:")[0]
+
+
+def test_resume_with_two_processes_is_exact(tmp_path: Path, small: list[str]) -> None:
+    words = [*small, "trainer.max_steps=4", "model.dropout=0.5"]  # each process draws its own
+    for name, others in (
+        ("straight", []),
+        ("parts", ["trainer.stop_after=2"]),
+        ("parts", ["resume=auto"]),
+    ):
+        done = torchrun(tmp_path / name, *words, *others)
+        assert done.returncode == 0, done.stderr
+    straight, parts = outcome(tmp_path / "straight"), outcome(tmp_path / "parts")
+    assert all(torch.equal(parts[0][name], weights) for name, weights in straight[0].items())
+    losses = [[line["loss"] for line in lines if "loss" in line] for _, lines in (straight, parts)]
+    assert losses[0] == losses[1]
+    # What was scored is what was saved, though every process has running statistics of its own.
+    scores = tmp_path / "scores.json"
+    checkpoint = tmp_path / "straight" / "checkpoints" / "last.pt"
+    given = [f"checkpoint={checkpoint}", f"output={scores}", "device=cpu", f"{small[0]}"]
+    assert run_command("evaluate", given) == 0
+    trained = json.loads((tmp_path / "straight" / "results.json").read_text())
+    assert json.loads(scores.read_text())["mIoU"] == trained["mIoU"]
+
+
+def test_a_wrong_label_ends_every_process(tmp_path: Path, small: list[str]) -> None:
+    for split, wrong in (("train", 1), ("val", 9)):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for index in range(8):
+            Image.new("RGB", (48, 48)).save(tmp_path / "images" / split / f"{index}.png")
+            Image.new("L", (48, 48), wrong).save(tmp_path / "masks" / split / f"{index}.png")
+    words = [word for word in small if not word.startswith("dataset.")]
+    folder = ["dataset=folder", f"dataset.root={tmp_path}", "dataset.num_classes=2"]
+    done = torchrun(tmp_path / "run", *words, *folder)
+    errors = sorted(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert len(errors) == 2
+    assert "0.png" in errors[0]
+    assert "9" in errors[0]
+    assert "the main process found a mistake" in errors[1]
+    assert not (tmp_path / "run").exists()

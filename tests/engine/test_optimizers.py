@@ -13,16 +13,6 @@ from segtrain.errors import ConfigError
 from segtrain.models import MODELS, Segmentor
 
 
-class Linear(Segmentor):
-    head_prefixes = ("classifier",)
-
-    def __init__(self) -> None:
-        super().__init__(num_classes=2)
-        self.backbone = nn.Conv2d(3, 3, 1)
-        self.norm = nn.BatchNorm2d(3)
-        self.classifier = nn.Conv2d(3, 2, 1)
-
-
 def groups(spec: dict[str, Any], model: Segmentor) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of every parameter, by name."""
     optimizer = OPTIMIZERS.build(spec, model=model)
@@ -35,14 +25,14 @@ def groups(spec: dict[str, Any], model: Segmentor) -> dict[str, tuple[float, flo
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_the_head_has_its_rate_and_norms_do_not_decay(name: str) -> None:
+def test_the_head_has_its_rate_and_norms_do_not_decay(name: str, linear: Segmentor) -> None:
     spec = {"name": name, "lr": 0.1, "weight_decay": 0.01, "head_lr_factor": 10.0}
-    found = groups(spec, Linear())
+    found = groups(spec, linear)
     assert found["backbone.weight"] == (0.1, 0.01)
     assert found["backbone.bias"] == found["norm.weight"] == found["norm.bias"] == (0.1, 0.0)
     assert found["classifier.weight"] == (1.0, 0.01)
     assert found["classifier.bias"] == (1.0, 0.0)
-    found = groups({**spec, "decay_norms_and_biases": True}, Linear())
+    found = groups({**spec, "decay_norms_and_biases": True}, linear)
     assert {decay for _, decay in found.values()} == {0.01}
 
 
@@ -52,9 +42,9 @@ def test_every_parameter_of_a_real_model_is_trained_once() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"lr": 0.0}, {"weight_decay": -1.0}, {"head_lr_factor": 0.0}])
-def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
+def test_values_out_of_range_are_refused(bad: dict[str, float], linear: Segmentor) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
-        OPTIMIZERS.build({"name": "sgd", **bad}, model=Linear())
+        OPTIMIZERS.build({"name": "sgd", **bad}, model=linear)
 
 
 def rates(spec: dict[str, Any], total_steps: int = 10) -> list[float]:
