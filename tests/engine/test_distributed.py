@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,15 +33,37 @@ STEPS = [
 
 
 def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Train with two processes.
+
+    One run in about ten was seen to hang in a collective, on torch 2.10 only and cause unknown; a
+    hang is tried once more, and two in a row are a failure.
+    """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
         *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
-        *(str(ROOT / "tools" / "train.py"), f"run_dir={run_dir}", *words),
+        *(str(ROOT / "tools" / "train.py"), *words, f"run_dir={run_dir}"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    fresh = not run_dir.exists()
+    for _ in range(2):
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, error = process.communicate(timeout=90)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if fresh:
+                shutil.rmtree(run_dir, ignore_errors=True)
+            continue
+        return subprocess.CompletedProcess(command, process.returncode, output, error)
+    pytest.fail("two processes hung twice")
 
 
 def outcome(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
