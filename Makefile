@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow format lint types imports doctest smoke check clean
+.PHONY: help install train test test-slow format lint types imports doctest smoke gallery check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ $(VENV)/.test: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@
 
 install: $(VENV)/.dev ## make .venv with everything for development
@@ -55,6 +59,9 @@ types: $(VENV)/.dev ## mypy --strict
 
 imports: $(VENV)/.dev ## who may import whom
 	$(BIN)/lint-imports
+
+gallery: $(VENV)/.docs ## write docs/losses and the README's table anew, pictures included
+	$(BIN)/python tools/gallery.py $(ARGS)
 
 check: lint types imports test ## everything that must be green
 

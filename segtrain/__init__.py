@@ -10,12 +10,23 @@ from segtrain.build import (
     list_minings,
     list_models,
 )
-from segtrain.criterion import Criterion, CriterionReport
+from segtrain.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
 from segtrain.errors import CheckpointError, ConfigError, DataError, NumericError, SegtrainError
 from segtrain.inference import Predictor
-from segtrain.losses import Loss, Mining, PixelLoss, RegionLoss, register_loss
-from segtrain.losses.mining import MININGS
+from segtrain.losses import (
+    MININGS,
+    ClassMapLoss,
+    DerivedTarget,
+    Loss,
+    Mining,
+    PixelLoss,
+    RegionLoss,
+    RegionSums,
+    TargetProbabilityLoss,
+    register_loss,
+    register_target,
+)
 from segtrain.metrics import ConfusionMatrix
 from segtrain.models import MODELS, Segmentor
 from segtrain.plugins import load_plugins
@@ -27,11 +38,13 @@ register_model = MODELS.register
 
 __all__ = [
     "CheckpointError",
+    "ClassMapLoss",
     "ConfigError",
     "ConfusionMatrix",
     "Criterion",
     "CriterionReport",
     "DataError",
+    "DerivedTarget",
     "LabelContract",
     "Loss",
     "Mining",
@@ -39,10 +52,13 @@ __all__ = [
     "PixelLoss",
     "Predictor",
     "RegionLoss",
+    "RegionSums",
     "Sample",
     "SegmentationDataset",
     "Segmentor",
     "SegtrainError",
+    "TargetProbabilityLoss",
+    "Task",
     "__version__",
     "build_criterion",
     "build_dataset",
@@ -57,4 +73,5 @@ __all__ = [
     "register_loss",
     "register_mining",
     "register_model",
+    "register_target",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,9 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     labels = train.labels
     model = MODELS.build(config.model, num_classes=labels.num_classes)
-    criterion = _build_criterion(config, labels, model.align_corners)
-    _try_parts(config, model, criterion)
+    outputs = try_model(model, config.model["name"])
+    criterion = _build_criterion(config, labels, model.align_corners, outputs)
+    try_criterion(criterion, outputs, config.loss["name"])
     sampler = partial(
         StepSampler,
         len(train),
@@ -75,6 +77,8 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * steps_per_epoch
     model.to(processes.device)
     optimizer = OPTIMIZERS.build(config.optimizer, model=model)
+    criterion.to(processes.device)
+    _add_learned(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
     _check_data_once(train, val, config.dataset["name"], processes)
     transform = _train_transform(config, labels)
@@ -88,7 +92,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     trainer = Trainer(
         config,
         model=model,
-        criterion=criterion.to(processes.device),
+        criterion=criterion,
         optimizer=optimizer,
         scheduler=scheduler,
         batches=batches,
@@ -140,29 +144,46 @@ def _open_run(config: Config, resumed_from: Path | None, step: int) -> Run:
     return Run(path, config.to_dict(), first_step=step)
 
 
-def _build_criterion(config: Config, labels: LabelContract, align_corners: bool) -> Criterion:
+def _build_criterion(
+    config: Config, labels: LabelContract, align_corners: bool, outputs: Collection[str]
+) -> Criterion:
     mining = None if is_no_mining(config.mining) else config.mining
+    given = config.criterion
+    for key in ("output_weights", "output_losses", "output_targets"):
+        _check_names(getattr(given, key), outputs, key, config.model["name"])
     return build_criterion(
         config.loss,
         num_classes=labels.num_classes,
         ignore_label=labels.ignore_label,
         align_corners=align_corners,
-        output_weights=config.criterion.output_weights,
-        strip_rows=config.criterion.strip_rows,
+        outputs=list(outputs),
+        output_weights=given.output_weights,
+        output_losses=given.output_losses,
+        output_targets=given.output_targets,
+        strip_rows=given.strip_rows,
         mining=mining,
+        class_names=labels.names,
     )
 
 
-def _try_parts(config: Config, model: Segmentor, criterion: Criterion) -> None:
-    """Find out what fails before the data is read."""
-    outputs = try_model(model, config.model["name"])
-    weights = config.criterion.output_weights
-    if weights is not None and weights.keys() != outputs.keys():
+def _check_names(given: Any, outputs: Collection[str], key: str, model: str) -> None:
+    """Refuse an output that the model has not; weights must name every output that it has."""
+    if not isinstance(given, dict):
+        return
+    missing = set(outputs) - set(given) if key == "output_weights" else set()
+    if missing or not set(given) <= set(outputs):
         raise ConfigError(
-            f"criterion.output_weights names {', '.join(weights) or 'no output'}, but the outputs"
-            f" of model {config.model['name']!r} are {', '.join(outputs)}"
+            f"criterion.{key} names {', '.join(given) or 'no output'}, but the outputs of model"
+            f" {model!r} are {', '.join(outputs)}"
         )
-    try_criterion(criterion, outputs, config.loss["name"])
+
+
+def _add_learned(optimizer: torch.optim.Optimizer, criterion: Criterion) -> None:
+    """Train what the criterion learns, at the learning rate of the backbone and without decay."""
+    learned = [parameter for parameter in criterion.parameters() if parameter.requires_grad]
+    if learned:
+        rate = optimizer.param_groups[0]["lr"]
+        optimizer.add_param_group({"params": learned, "lr": rate, "weight_decay": 0.0})
 
 
 def _check_data(train: SegmentationDataset, val: SegmentationDataset, name: str) -> None:

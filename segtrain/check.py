@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
+from segtrain.build import build_criterion, check_output_specs, is_no_mining
 from segtrain.config import Config, Spec, parse_config
 from segtrain.data import DATASETS
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
-from segtrain.errors import ConfigError
-from segtrain.losses import LOSSES, MININGS
+from segtrain.errors import ConfigError, SegtrainError
+from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.models import MODELS
 from segtrain.registry import Registry
 from segtrain.schema import did_you_mean
@@ -39,8 +40,36 @@ def check_config(raw: Mapping[str, Any]) -> Config:
         if key not in {field.name for field in fields(Config)}:
             raise ConfigError(f"unknown key {key}{_closest_key(str(key), known)}")
     config = parse_config(dict(raw))
+    _check_outputs(config)
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     return replace(config, **filled)  # type: ignore[arg-type]
+
+
+def check_criterion(config: Config) -> None:
+    """Build the losses of `config` once, for what only their constructors can judge.
+
+    Where the dataset is not at hand, nobody knows how many classes there are, and nothing is built.
+
+    Raises:
+        ConfigError: As :func:`~segtrain.build.build_criterion`.
+    """
+    try:
+        labels = DATASETS.build(config.dataset, split="train").labels
+    except SegtrainError:
+        return
+    given = config.criterion
+    build_criterion(
+        config.loss,
+        num_classes=labels.num_classes,
+        ignore_label=labels.ignore_label,
+        # Without a model the outputs have no names, which is no mistake of the configuration.
+        output_weights=None if isinstance(given.output_weights, str) else given.output_weights,
+        output_losses=given.output_losses,
+        output_targets=given.output_targets,
+        strip_rows=given.strip_rows,
+        mining=None if is_no_mining(config.mining) else config.mining,
+        class_names=labels.names,
+    )
 
 
 def _checked_section(section: str, spec: Spec) -> Spec:
@@ -67,6 +96,21 @@ def _check_inside(params: Mapping[str, Any], where: str) -> None:
                 spec, provided=("num_classes", "ignore_label"), where=f"{where}.terms.{key}"
             )
             _check_inside(inner, f"{where}.terms.{key}")
+
+
+def _check_outputs(config: Config) -> None:
+    """The losses and targets that the criterion has for single outputs."""
+    provided = SECTIONS["loss"][1]
+    losses, targets = check_output_specs(
+        config.criterion.output_losses, config.criterion.output_targets
+    )
+    for name, spec in losses.items():
+        where = f"criterion.output_losses.{name}"
+        _, params = LOSSES.check(spec, provided=provided, where=where)
+        _check_inside(params, where)
+    for name, target in targets.items():
+        if target is not None:
+            TARGETS.check(target, where=f"criterion.output_targets.{name}")
 
 
 def _known_keys(raw: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segtrain import commands
-from segtrain.check import SECTIONS, check_config
+from segtrain.check import SECTIONS, check_config, check_criterion
 from segtrain.config import Config, EvaluateConfig, PredictConfig
 from segtrain.engine.run import console, start_logging
 from segtrain.errors import ConfigError, ResourceError, SegtrainError
@@ -131,6 +131,8 @@ def _check_choice(group: str, override: Override, choice: str, extra: Path | Non
     choices = group_choices(group, extra)
     name = str(raw.text if isinstance(raw, QuotedString) else choice)
     if (name.lower() if group in RENAMED_BY_KEY else name) not in choices:
+        if group in SECTIONS:
+            raise ConfigError(SECTIONS[group][0].why_not(name, choices))
         raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, choices)}")
 
 
@@ -218,6 +220,9 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 def _one_line(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if "Cannot merge DictConfig with ListConfig" in str(cause):
+        key = getattr(cause, "full_key", None) or "a key of the config"
+        return f"{key} is a mapping of keys, so no list can be given for it: set {key}.KEY=VALUE"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
 
 
@@ -235,6 +240,7 @@ def train(
         return
     config = check_config(compose_config(words, "train", extra))
     if show:
+        check_criterion(config)
         sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
         return
     commands.train(config)

@@ -31,14 +31,20 @@ def _check_size(size: tuple[int, int] | None) -> None:
 class CriterionConfig:
     """How the outputs of the model become one loss."""
 
-    output_weights: dict[str, float] | None = None
-    """Weight per output; null: 1 for ``out``, 0.4 for each auxiliary output."""
+    output_weights: dict[str, float | Literal["learned"]] | Literal["learned"] | None = None
+    """Weight per output; null: 1 for ``out``, 0.4 for any other; ``learned``, of one or of all."""
+    output_losses: dict[str, str | Spec] | None = None
+    """A loss of its own for an output: a name, or a mapping with name and parameters."""
+    output_targets: dict[str, str | Spec | None] | None = None
+    """A target of its own for an output, such as ``boundary``; null: the class ids."""
     strip_rows: int | Literal["auto"] | None = "auto"
     """Rows of the target that are upsampled at a time; null: all at once."""
 
     def __post_init__(self) -> None:
-        for name, weight in (self.output_weights or {}).items():
-            _positive(f"output_weights.{name}", weight, zero=True)
+        if isinstance(self.output_weights, dict):
+            for name, weight in self.output_weights.items():
+                if not isinstance(weight, str):
+                    _positive(f"output_weights.{name}", weight, zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)

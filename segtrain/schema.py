@@ -298,6 +298,8 @@ def describe(annotation: Any) -> str:
     Example:
         >>> describe(float | None), describe(Literal["a", "b"]), describe(list[int])
         ('a number or null', "'a' or 'b'", 'a list of (a whole number)')
+        >>> describe(dict[str, float]), describe(dict[str, dict[str, Any]])
+        ('a mapping of names to (a number)', 'a mapping by name')
     """
     if annotation in _WORDS:
         return _WORDS[annotation]
@@ -319,7 +321,19 @@ def describe(annotation: Any) -> str:
 def _described_items(arguments: tuple[Any, ...]) -> str:
     if not arguments:
         return ""
-    return f" of ({describe(arguments[0])}) to ({describe(arguments[1])})"
+    key, value = arguments
+    if key is not str:
+        return f" of ({describe(key)}) to ({describe(value)})"
+    # What is inside of a section is said of its own keys, when one of them is wrong.
+    return f" of names to ({describe(value)})" if _is_plain(value) else " by name"
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether a single number, text or the like is meant, however many kinds of them."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return all(_is_plain(argument) for argument in typing.get_args(annotation))
+    is_scalar = annotation in _WORDS and annotation is not Any
+    return is_scalar or typing.get_origin(annotation) is Literal
 
 
 def _describe_sequence(container: type, arguments: tuple[Any, ...]) -> str:

@@ -58,7 +58,9 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
             f"model {name!r} must return a dict of logits with the key {MAIN_OUTPUT!r}"
         )
     for key, logits in outputs.items():
-        if logits.dim() != 4 or logits.shape[:2] != (1, model.num_classes):
+        # Another output may learn something else, and its loss says with how many channels.
+        channels = model.num_classes if key == MAIN_OUTPUT else logits.shape[1:2].numel()
+        if logits.dim() != 4 or logits.shape[:2] != (1, channels):
             raise ConfigError(
                 f"model {name!r} must return logits (N, {model.num_classes}, h, w),"
                 f" got {tuple(logits.shape)} in {key!r}"
@@ -70,9 +72,12 @@ def try_criterion(criterion: Criterion, outputs: Mapping[str, Tensor], name: str
     """One loss and its gradient, with every class and an ignored row in the target.
 
     Raises:
-        ConfigError: When the loss fails, or gives no number or no gradient.
+        ConfigError: When an output has not the channels of what it learns, or the loss fails, or
+            gives no number or no gradient.
     """
+    _check_channels(criterion, outputs)
     logits = {key: value.detach().requires_grad_() for key, value in outputs.items()}
+    criterion.eval()  # a trial leaves no trace in running averages
     loss = criterion.loss
     target = torch.arange(_SIZE**2).reshape(1, _SIZE, _SIZE) % loss.num_classes
     target[:, 0] = loss.ignore_label
@@ -83,9 +88,30 @@ def try_criterion(criterion: Criterion, outputs: Mapping[str, Tensor], name: str
         raise
     except Exception as error:
         raise ConfigError(f"loss {name!r} failed on a trial batch: {_said(error)}") from error
+    criterion.train().zero_grad()
     if logits[MAIN_OUTPUT].grad is None:
         value = float(total.detach())
         raise ConfigError(f"loss {name!r} gave {value} and no gradient on a trial batch")
+
+
+def _check_channels(criterion: Criterion, outputs: Mapping[str, Tensor]) -> None:
+    for name, logits in outputs.items():
+        task = criterion.tasks.get(name)
+        loss = criterion.loss if name == MAIN_OUTPUT else criterion.auxiliary_loss
+        loss = loss if task is None else task.loss
+        if logits.shape[1] == loss.num_classes:
+            continue
+        start = f"output {name!r} has {_counted(logits.shape[1])}, but learns"
+        if task is None or task.target is None:
+            raise ConfigError(
+                f"{start} the class ids, of which there are {loss.num_classes}; name its target in"
+                " criterion.output_targets"
+            )
+        raise ConfigError(f"{start} a target that has {_counted(loss.num_classes)}")
+
+
+def _counted(channels: int) -> str:
+    return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
 def _said(error: Exception) -> str:

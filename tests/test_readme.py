@@ -15,7 +15,7 @@ from segtrain import cli
 from segtrain.check import check_config
 from segtrain.cli import compose_config, run_command
 from segtrain.config import EvaluateConfig, PredictConfig
-from segtrain.losses import LOSSES
+from segtrain.losses import LOSSES, MININGS
 from segtrain.schema import build_dataclass
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -73,13 +73,21 @@ def test_the_library_example_runs() -> None:
 
 
 def test_the_table_of_losses_is_complete() -> None:
-    rows = "\n".join(line for line in README.splitlines() if line.startswith("| `"))
+    table = README.split("<!-- losses:begin -->")[1].split("<!-- losses:end -->")[0]
+    rows = "\n".join(line for line in table.splitlines() if line.startswith("| `"))
     named = set(re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in rows.splitlines())))
     assert named == {name for name in LOSSES.names() if "test" not in name and "docs" not in name}
     for row in rows.splitlines():
         names, keys = (re.findall(r"`(\w+)`", row.split("|")[column]) for column in (1, 3))
         for name in names:
             assert set(keys) <= LOSSES.schema(name).keys()
+
+
+def test_the_table_of_minings_is_complete() -> None:
+    table = README.split("| mining |")[1].split("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    found = {row[1].strip(" `"): re.findall(r"`(\w+)`", row[3]) for row in rows}
+    assert found == {name: list(MININGS.schema(name)) for name in MININGS.names()}
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

@@ -25,6 +25,12 @@ class Leaf(Middle):
         self.level = level
 
 
+class Strict(Base):
+    def __init__(self, *, level: float = 0.5, says: str = "", **common: Any) -> None:
+        super().__init__(**common)
+        raise ConfigError(says or f"level must be above 1, got {level}")
+
+
 class Closed(Base):
     def __init__(self, *, level: float = 0.5) -> None:
         super().__init__(size=1)
@@ -109,6 +115,44 @@ def test_parameters_are_converted_and_the_spec_is_kept(parts: Registry[Base]) ->
 def test_wrong_specs(parts: Registry[Base], spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parts.build(spec)
+
+
+@pytest.mark.parametrize("where", [None, "run.part", "part"])
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ("", "WHERE.level must be above 1, got 0.5"),
+        ("level.inner must be more", "WHERE.level.inner must be more"),
+        ("levels differ", "WHERE: levels differ"),
+        ("size must be even, got 3", "WHERE: size must be even, got 3"),  # nobody sets it there
+        ("part.level must be more", "WHERE.level must be more"),
+        ("too much", "WHERE: too much"),
+    ],
+)
+def test_a_constructors_own_sentence_gets_the_key(
+    parts: Registry[Base], where: str | None, says: str, message: str
+) -> None:
+    parts.register("strict")(Strict)
+    with pytest.raises(ConfigError) as caught:
+        parts.build({"name": "strict", "says": says}, where=where, size=3)
+    assert str(caught.value) == message.replace("WHERE", where or "part")
+
+
+def test_no_place_is_named_twice(parts: Registry[Base]) -> None:
+    parts.register("strict")(Strict)
+    for says in ("run.part.level is odd", "unknown key run.part.x", "run.part: no"):
+        with pytest.raises(ConfigError) as caught:
+            parts.build({"name": "strict", "says": says}, where="run.part", size=3)
+        assert str(caught.value) == says
+    with pytest.raises(ConfigError, match=r"^part 'strict' is bad$"):
+        parts.build({"name": "strict", "says": "part 'strict' is bad"}, size=3)
+
+
+def test_an_unknown_name_says_where(parts: Registry[Base]) -> None:
+    message = "^run.part: unknown part 'laef'; did you mean 'leaf'"
+    for ask in (parts.check, parts.build):
+        with pytest.raises(ConfigError, match=message):
+            ask("laef", where="run.part")
 
 
 def test_what_follows_from_elsewhere_is_not_set(parts: Registry[Base]) -> None:

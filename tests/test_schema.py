@@ -77,7 +77,7 @@ def test_what_fits(value: Any, annotation: Any, expected: Any) -> None:
         ([1.0], tuple[int, int], r"a list of \(a whole number\), \(a whole number\), got \[1.0\]"),
         ([1, 2, 3], tuple[int, int], r"a list of \(a whole number\), \(a whole number\), got"),
         (3, tuple, "a list, got 3"),
-        ([1], dict[str, int], r"a mapping of \(a text\) to \(a whole number\), got \[1\]"),
+        ([1], dict[str, int], r"a mapping of names to \(a whole number\), got \[1\]"),
         (
             {"x": 1},
             dict[int, int],
@@ -112,6 +112,24 @@ def test_describe_says_a_thing_once() -> None:
 )
 def test_did_you_mean(word: str, known: list[str], expected: str) -> None:
     assert did_you_mean(word, known) == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (dict, "a mapping"),
+        (Mapping[str, Mapping[str, Any] | None], "a mapping by name"),
+        (dict[str, str | dict[str, Any]], "a mapping by name"),
+        (dict[str, Any], "a mapping by name"),
+        (
+            dict[str, float | Literal["learned"]] | Literal["learned"] | None,
+            "a mapping of names to (a number or 'learned') or 'learned' or null",
+        ),
+        (dict[int, int], "a mapping of (a whole number) to (a whole number)"),
+    ],
+)
+def test_describe_a_mapping(annotation: Any, words: str) -> None:
+    assert describe(annotation) == words
 
 
 def test_parameters_of_a_function() -> None:

@@ -66,6 +66,16 @@ class Processes:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Make the gradients of parameters outside the wrapped model those of all processes."""
+        if self.world_size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= self.world_size
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world_size > 1:

@@ -144,6 +144,7 @@ class Trainer:
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """One optimizer step over its micro-batches; returns its losses, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.criterion.at_step(self.step)
         batches = [self._to_device(batch) for batch in batches]
         step_share = self._step_share(batches)
         losses: dict[str, Tensor] = {}
@@ -158,6 +159,7 @@ class Trainer:
                 self.scaler.scale(report.total).backward()
             for name, value in {"loss": report.total.detach(), **report.parts}.items():
                 losses[name] = losses[name] + value if name in losses else value
+        self.processes.average_gradients(self.criterion.parameters())  # the model's are already
         self.scaler.unscale_(self.optimizer)
         losses["grad_norm"] = clip_grad_norm_(
             self.parameters, self.options.clip_grad_norm or float("inf")
@@ -292,6 +294,7 @@ class Trainer:
             "total_steps": self.total_steps,
             "seconds": self._clock.seconds,
             "evaluated_step": self._evaluated_step,
+            "criterion": self.processes.gather(self._criterion_state()),
             "rng": self.processes.gather(rng_state()),
         }
 
@@ -306,6 +309,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.module.load_state_dict(entry(state, "ema", path))
                 self.ema.n_averaged.copy_(entry(state, "ema_updates", path))
+            self._load_criterion(state)
             self._load_optimizer(state, path)
             if self.scaler.is_enabled() and entry(state, "scaler", path):
                 self.scaler.load_state_dict(state["scaler"])
@@ -328,6 +332,15 @@ class Trainer:
             logger.warning(
                 "the run had %d processes before: it goes on, not bit for bit", len(states)
             )
+
+    def _criterion_state(self) -> State:
+        return {key: value.cpu() for key, value in self.criterion.state_dict().items()}
+
+    def _load_criterion(self, state: State) -> None:
+        """What the criterion learned or averages; every process had its own averages."""
+        saved = state.get("criterion") or [{}]  # older checkpoints have none
+        rank = self.processes.rank if len(saved) == self.processes.world_size else 0
+        self.criterion.load_state_dict(saved[rank])
 
     def _load_optimizer(self, state: State, path: Path) -> None:
         saved = entry(state, "optimizer", path)

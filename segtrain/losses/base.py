@@ -1,25 +1,27 @@
-"""What a loss is: a map of pixels that a mining reduces, or a few sums that a formula reduces.
+"""What a loss is: one term or several, each a scalar from logits and a target of one resolution.
 
-Both halves are separate methods so that whoever holds the logits may walk them in strips of rows:
-    `statistics` of a strip,
-`join` of all strips, `finish` once (see :mod:`segtrain.strips`). A loss computes at the resolution
-of its target, in float32 or better, and never resizes, moves or changes what it is given.
+There are three families of terms, and each is defined so that whoever holds the logits need not
+hold all of them upsampled (see :mod:`segtrain.strips`):
+
+- :class:`~segtrain.losses.pixel.PixelLoss`, a map of pixel losses that a mining reduces;
+- :class:`~segtrain.losses.region.RegionLoss`, a few sums per class and a formula of them;
+- :class:`~segtrain.losses.class_map.ClassMapLoss`, a function of one class's map at a time.
+
+A loss computes at the resolution of its target, in float32 or better, and never resizes, moves or
+changes what it is given.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.losses.mining import MeanMining, Mining, build_mining
 
-ClassWeights = Sequence[float] | None
-MiningSpec = str | Mapping[str, object] | None
+Dense = Literal["probability", "multi_hot", "regression"]
 
 
 class Loss(nn.Module, ABC):
@@ -28,9 +30,15 @@ class Loss(nn.Module, ABC):
     Args:
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
+
+    Attributes:
+        dense: What a target with a value per channel means to this loss: a ``probability`` or soft
+            label in [0, 1], a ``multi_hot`` label in {0, 1}, or a ``regression`` target of any
+            size; None where the loss takes class ids only.
     """
 
     registered_name: ClassVar[str] = ""
+    dense: ClassVar[Dense | None] = None
 
     def __init__(self, *, num_classes: int, ignore_label: int = 255) -> None:
         super().__init__()
@@ -47,9 +55,16 @@ class Loss(nn.Module, ABC):
     def terms(self) -> dict[str, Term]:
         """The terms by name; a loss that is no combination has one, itself."""
 
-    def combine(self, values: Tensor) -> Tensor:
-        """The scalar that is trained, from the values ``(T,)`` of the terms: their sum."""
-        return values.sum()
+    def term_weights(self, like: Tensor) -> Tensor:
+        """The weight of each term ``(T,)``, of the dtype and on the device of `like`."""
+        return like.new_ones(len(self.terms()))
+
+    def term_penalties(self, like: Tensor) -> Tensor | None:  # noqa: ARG002
+        """What is added for each term beside its weighted value, ``(T,)``; None: nothing."""
+        return None
+
+    def at_step(self, step: int) -> None:
+        """Tell the loss that `step` optimizer steps are done, for weights that follow a plan."""
 
     def share(self, target: Tensor) -> Tensor:
         """How much `target` counts among the batches of one step, for each term: ``(T,)``.
@@ -65,7 +80,9 @@ class Loss(nn.Module, ABC):
 
         Shape:
             - logits: ``(N, C, H, W)``, float, unnormalised. Computed in float32 or better.
-            - target: ``(N, H, W)``, integer, in ``[0, C)`` or ``ignore_label``.
+            - target: ``(N, H, W)``, integer, in ``[0, C)`` or ``ignore_label``. A loss that has
+              `dense` also takes ``(N, C, H, W)``, float or integer; a pixel is ignored there where
+              a channel is NaN or, but for regression, ``ignore_label``.
             - output: ``()``, float32 (float64 for float64 logits).
 
         Raises:
@@ -76,11 +93,14 @@ class Loss(nn.Module, ABC):
         target = self.check_target(target, logits)
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
-            values = [
-                term.finish(term.statistics(logits, target), target)
-                for term in self.terms().values()
-            ]
-            return self.combine(torch.stack(values))
+            values = torch.stack([term.value(logits, target) for term in self.terms().values()])
+            total = (values * self.term_weights(logits)).sum()
+            penalties = self.term_penalties(logits)
+            return total if penalties is None else total + self.penalty(penalties, target)
+
+    def penalty(self, penalties: Tensor, target: Tensor) -> Tensor:
+        """The sum of `penalties` of the terms that count for something in `target`."""
+        return torch.where(self.share(target) > 0, penalties, 0).sum()
 
     def check_target(self, target: Tensor, logits: Tensor, *, resized: bool = False) -> Tensor:
         """`target` as int64 after the checks of :meth:`forward`, size left out when `resized`."""
@@ -90,40 +110,56 @@ class Loss(nn.Module, ABC):
             )
         if not logits.is_floating_point():
             raise TypeError(f"logits must be a floating point tensor, got {logits.dtype}")
-        if target.dim() != 3 or target.shape[0] != logits.shape[0]:
+        is_dense = target.dim() == 4 and self.dense is not None
+        wanted = logits.shape[:2] if is_dense else logits.shape[:1]
+        if target.dim() not in (3, 4 if is_dense else 3) or target.shape[: len(wanted)] != wanted:
+            either = f" or (N, {self.num_classes}, H, W)" if self.dense else ""
             raise ValueError(
-                f"target must be (N, H, W) with N = {logits.shape[0]}, got {tuple(target.shape)}"
+                f"target must be (N, H, W){either} with N = {logits.shape[0]},"
+                f" got {tuple(target.shape)}"
             )
-        if not resized and target.shape[1:] != logits.shape[2:]:
+        if not resized and target.shape[-2:] != logits.shape[2:]:
             raise ValueError(
-                f"target is {tuple(target.shape[1:])} but logits are {tuple(logits.shape[2:])}:"
+                f"target is {tuple(target.shape[-2:])} but logits are {tuple(logits.shape[2:])}:"
                 " a loss does not resize; use segtrain.build_criterion"
             )
+        return self._check_dense(target, logits) if is_dense else self._check_ids(target)
+
+    def _check_ids(self, target: Tensor) -> Tensor:
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"target must hold integers, got {target.dtype}")
         target = target.long()
-        if (
-            target.device.type == "cpu" and target.numel()
-        ):  # elsewhere a look at the values would wait for the device
-            self._check_values(target)
+        # On another device a look at the values would wait for it.
+        if target.device.type == "cpu" and target.numel():
+            largest = max(self.num_classes, 2) - 1  # one logit channel tells two classes apart
+            outside = (target > largest) | (target < 0)
+            if bool((outside & (target != self.ignore_label)).any()):
+                outside &= target != self.ignore_label
+                raise ValueError(
+                    f"target holds {int(target[outside][0])} at {int(outside.sum())} or fewer"
+                    f" pixels; allowed are 0 to {largest} and ignore_label {self.ignore_label}"
+                )
         return target
 
-    def _check_values(self, target: Tensor) -> None:
-        largest = max(self.num_classes, 2) - 1  # one logit channel tells two classes apart
-        outside = (target > largest) | (target < 0)
-        if bool(outside.any()) and bool((outside := outside & (target != self.ignore_label)).any()):
-            wrong = int(target[outside][0])
-            raise ValueError(
-                f"target holds {wrong} at {int(outside.sum())} or fewer pixels; allowed are 0 to"
-                f" {largest} and ignore_label {self.ignore_label}"
-            )
+    def _check_dense(self, target: Tensor, logits: Tensor) -> Tensor:
+        if target.is_complex():
+            raise TypeError(f"a dense target must hold numbers, got {target.dtype}")
+        target = target.detach().to(at_least_float32(logits).dtype)
+        if self.dense != "regression" and target.device.type == "cpu" and target.numel():
+            wrong = ((target < 0) | (target > 1)) & (target != self.ignore_label)
+            if bool(wrong.any()):
+                raise ValueError(
+                    f"a dense target holds {float(target[wrong][0])}; allowed are 0 to 1, and"
+                    f" ignore_label {self.ignore_label} or NaN where a pixel does not count"
+                )
+        return target
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, ignore_label={self.ignore_label}"
 
 
 class Term(Loss):
-    """A loss that is no combination of others, in three parts so that it can run in strips."""
+    """A loss that is no combination of others."""
 
     can_strip: ClassVar[bool] = True
 
@@ -131,230 +167,25 @@ class Term(Loss):
         return {self.registered_name or type(self).__name__: self}
 
     @abstractmethod
-    def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """What the loss needs to know of these rows, ``(N, C, R, W)`` and ``(N, R, W)``."""
+    def value(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss ``()`` of logits and target of one size, both checked, with a graph."""
 
-    @abstractmethod
-    def join(self, parts: list[Tensor]) -> Tensor:
-        """One statistic of the whole image from those of its strips, in the order of the rows."""
-
-    @abstractmethod
-    def part(self, gradient: Tensor, rows: slice) -> Tensor:
-        """The inverse of :meth:`join` for gradients: what of `gradient` belongs to `rows`."""
-
-    @abstractmethod
-    def finish(self, statistics: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        """The value ``()`` from the statistics of the whole batch."""
-
-    @abstractmethod
     def term_share(self, target: Tensor) -> Tensor:
-        """:meth:`Loss.share` of this term, ``()``."""
+        """:meth:`Loss.share` of this term, ``()``: its valid pixels unless it says otherwise."""
+        return self.valid(target).count_nonzero().float()
 
     def valid(self, target: Tensor) -> Tensor:
         """Where a pixel counts: ``(N, H, W)`` bool."""
-        return target != self.ignore_label
+        if target.dim() == 3:
+            return target != self.ignore_label
+        missing = target.isnan()
+        if self.dense != "regression":
+            missing |= target == self.ignore_label
+        return ~missing.any(1)
 
-
-class PixelLoss(Term):
-    """A loss per pixel, averaged over the valid pixels or reduced by a mining.
-
-    A subclass writes :meth:`pixel_loss`; ignored pixels, class weights, mining and strips come with
-    it.
-
-    Args:
-        num_classes: Number of channels of the logits.
-        ignore_label: Target value of the pixels that do not count.
-        class_weights: One non-negative number per class; the mean becomes the weighted mean, as in
-            :class:`torch.nn.CrossEntropyLoss`.
-        mining: Which pixels count how much: the name of a mining, or a mapping with its name and
-            parameters.
-
-    Example:
-        >>> class Squared(PixelLoss):
-        ...     def __init__(self, power: float = 2.0, **common):
-        ...         super().__init__(**common)
-        ...         self.power = power
-        ...     def pixel_loss(self, logits, target):
-        ...         return (1 - self.target_probability(logits, target)) ** self.power
-        >>> loss = Squared(num_classes=2, ignore_label=255)
-        >>> loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]))
-        tensor(0.2500)
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        ignore_label: int = 255,
-        class_weights: ClassWeights = None,
-        mining: MiningSpec = None,
-    ) -> None:
-        super().__init__(num_classes=num_classes, ignore_label=ignore_label)
-        self.class_weights: Tensor | None
-        self.register_buffer(
-            "class_weights", check_class_weights(class_weights, num_classes), persistent=False
-        )
-        self.mining: Mining = build_mining(mining) if mining is not None else MeanMining()
-
-    @abstractmethod
-    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each pixel.
-
-        Shape:
-            - logits: ``(N, C, R, W)``, float32 or float64; R rows of the image, which may be a part
-              of it.
-            - target: ``(N, R, W)``, int64, class ids only: ignored pixels come as class 0 and are
-              dropped afterwards.
-            - output: ``(N, R, W)``.
-        """
-
-    def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Probability of the target's class ``(N, R, W)``: minings tell hard pixels by it."""
-        if self.num_classes == 1:
-            return ((2 * target - 1) * logits[:, 0]).sigmoid()
-        return logits.log_softmax(1).gather(1, target[:, None])[:, 0].exp()
-
-    def weighted_pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """:meth:`pixel_loss` times the weight of the target's class."""
-        values = self.pixel_loss(logits, target)
-        return (
-            values
-            if self.class_weights is None
-            else values * self.class_weights.to(values.dtype)[target]
-        )
-
-    def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        valid = self.valid(target)
-        ids = torch.where(valid, target, 0)
-        values = self.weighted_pixel_loss(logits, ids)
-        if values.shape != ids.shape:
-            raise ConfigError(
-                f"pixel_loss of {type(self).__name__} must return a map of {tuple(ids.shape)},"
-                f" got {tuple(values.shape)}"
-            )
-        values = torch.where(valid, values, 0)
-        if not self.mining.needs_probability:
-            return (values,)
-        with torch.no_grad():
-            return values, self.target_probability(logits, ids)
-
-    def join(self, parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts, dim=-2)
-
-    def part(self, gradient: Tensor, rows: slice) -> Tensor:
-        return gradient[..., rows, :]
-
-    def finish(self, statistics: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        values, *probability = statistics
-        weights = self.pixel_weights(target, values.dtype)
-        value: Tensor = self.mining(values, weights, self.valid(target), *probability)
-        return value
-
-    def term_share(self, target: Tensor) -> Tensor:
-        return self.mining.share(self.pixel_weights(target, torch.float32), self.valid(target))
-
-    def pixel_weights(self, target: Tensor, dtype: torch.dtype) -> Tensor:
-        """Weight of each pixel in the mean, ``(N, H, W)``: its class's, 0 where it is ignored."""
-        valid = self.valid(target)
-        if self.class_weights is None:
-            return valid.to(dtype)
-        return torch.where(valid, self.class_weights.to(dtype)[torch.where(valid, target, 0)], 0)
-
-
-class RegionLoss(Term):
-    """A loss per class from sums over the valid pixels: true and false positives, false negatives.
-
-    A subclass writes :meth:`class_loss`; the mean over classes, ignored pixels, class weights and
-    strips come with it. Probabilities are the softmax of the logits (their sigmoid for one
-    channel).
-
-    Args:
-        num_classes: Number of channels of the logits.
-        ignore_label: Target value of the pixels that do not count.
-        class_weights: One non-negative number per class: the mean over classes becomes the weighted
-            mean.
-        classes: Over which classes the mean goes: ``present`` (those with a valid target pixel; a
-            class that the batch does not show has no overlap to improve), ``all``, or a list of
-            ids.
-        per_image: Sum over each image alone and average over the images that have a valid pixel,
-            instead of summing over the batch. Only then does a batch equal the mean of its images.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        ignore_label: int = 255,
-        class_weights: ClassWeights = None,
-        classes: Literal["present", "all"] | list[int] = "present",
-        per_image: bool = False,
-    ) -> None:
-        super().__init__(num_classes=num_classes, ignore_label=ignore_label)
-        self.class_weights: Tensor | None
-        self.register_buffer(
-            "class_weights", check_class_weights(class_weights, num_classes), persistent=False
-        )
-        self.per_image = per_image
-        self.present_only = classes == "present"
-        chosen = range(num_classes) if isinstance(classes, str) else classes
-        if not chosen or not all(0 <= index < num_classes for index in chosen):
-            raise ConfigError(f"classes must be ids from 0 to {num_classes - 1}, got {classes}")
-        selected = torch.zeros(num_classes).index_fill_(0, torch.tensor(list(chosen)), 1.0)
-        self.selected: Tensor
-        self.register_buffer("selected", selected, persistent=False)
-
-    @abstractmethod
-    def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        """The loss of each class from its soft counts, ``(..., C)`` each, which may all be 0."""
-
-    def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        # Sums, not maps: a matrix product with the mask of valid pixels needs no copy of the
-        # probabilities.
-        valid = self.valid(target)
-        ids = torch.where(valid, target, 0).flatten(1)
-        weight = valid.to(logits.dtype).flatten(1)
-        if self.num_classes == 1:
-            probability = logits.sigmoid().flatten(2)
-            positive = weight * ids
-            tp = torch.einsum("ncp,np->nc", probability, positive)
-            actual = positive.sum(1, keepdim=True)
-        else:
-            probability = logits.softmax(1).flatten(2)
-            of_target = probability.gather(1, ids[:, None])[:, 0] * weight
-            zeros = logits.new_zeros(logits.shape[0], self.num_classes)
-            tp = zeros.scatter_add(1, ids, of_target)
-            actual = zeros.scatter_add(1, ids, weight)
-        predicted = torch.einsum("ncp,np->nc", probability, weight)
-        return (torch.stack([tp, predicted - tp, actual - tp], dim=1),)
-
-    def join(self, parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts).sum(0)
-
-    def part(self, gradient: Tensor, rows: slice) -> Tensor:  # noqa: ARG002
-        return gradient  # every strip adds to the same sums
-
-    def finish(self, statistics: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        (sums,) = statistics
-        sums = sums if self.per_image else sums.sum(0, keepdim=True)
-        tp, fp, fn = sums.unbind(1)
-        weight = self.selected.to(tp.dtype) * (
-            1.0
-            if self.class_weights is None
-            else self.class_weights[-self.num_classes :].to(tp.dtype)
-        )
-        actual = (tp + fn).detach()
-        if self.present_only and self.num_classes > 1:
-            weight = weight * (actual > 0.5)
-        # An image with no valid pixel leaves the mean rather than scoring as perfect.
-        counted = self.valid(target).flatten(1).any(1)
-        counted = counted if self.per_image else counted.any(0, keepdim=True)
-        weight = weight * counted[:, None]
-        per_image = safe_ratio((weight * self.class_loss(tp, fp, fn)).sum(1), weight.sum(1))
-        return safe_ratio(per_image.sum(), counted.to(tp.dtype).sum())
-
-    def term_share(self, target: Tensor) -> Tensor:
-        valid = self.valid(target)
-        return (valid.flatten(1).any(1) if self.per_image else valid).sum().float()
+    def clean(self, target: Tensor, valid: Tensor) -> Tensor:
+        """`target` with 0 at the pixels that do not count."""
+        return torch.where(valid if target.dim() == 3 else valid[:, None], target, 0)
 
 
 def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Tensor:
@@ -372,24 +203,3 @@ def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Te
 def at_least_float32(logits: Tensor) -> Tensor:
     """`logits` in float64 if they are, else in float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def check_class_weights(weights: ClassWeights, num_classes: int) -> Tensor | None:
-    """`weights` as a float32 tensor ``(C,)``, or None; two for one channel, which has two classes.
-
-    Raises:
-        ConfigError: When the length is wrong, or a weight is negative or not finite, or all are 0.
-    """
-    if weights is None:
-        return None
-    values = torch.as_tensor(weights, dtype=torch.float32)
-    if values.shape != (max(num_classes, 2),):
-        raise ConfigError(
-            f"class_weights has {values.numel()} values, but num_classes is {num_classes}"
-            f" and {max(num_classes, 2)} are needed"
-        )
-    if not bool(torch.isfinite(values).all()) or bool((values < 0).any()) or not bool(values.any()):
-        raise ConfigError(
-            f"class_weights must be finite, not negative and not all 0, got {list(weights)}"
-        )
-    return values

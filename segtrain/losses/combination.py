@@ -1,93 +1,235 @@
-"""Losses made of losses."""
+"""Losses made of losses: a weighted sum, and one whose weights are learned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.losses.base import ClassWeights, Loss, MiningSpec, Term
+from segtrain.losses.base import Dense, Loss, Term
+from segtrain.losses.mining import MiningSpec, build_mining
 from segtrain.losses.registry import LOSSES, register_loss
+from segtrain.losses.weights import ClassWeights
+from segtrain.schema import build_dataclass
+
+Terms = Mapping[str, Mapping[str, Any] | None]
 
 
-@register_loss("sum")
-class WeightedSum(Loss):
-    r"""A sum of losses, each with a weight.
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """A weight that goes from `start` to `end` in a straight line, and stays there.
 
-    .. math:: L = \sum_t w_t L_t
+    Attributes:
+        start: Up to `from_step`.
+        end: From `to_step` on.
+        from_step: Optimizer steps done when the line begins.
+        to_step: Optimizer steps done when it ends.
+
+    Example:
+        >>> ramp = Ramp(start=1.0, end=0.0, from_step=100, to_step=300)
+        >>> [ramp.at(step) for step in (0, 100, 200, 1000)]
+        [1.0, 1.0, 0.5, 0.0]
+    """
+
+    start: float
+    end: float
+    to_step: int
+    from_step: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            _check_weight(getattr(self, name), name)
+        if not 0 <= self.from_step < self.to_step:
+            raise ConfigError(
+                f"to_step must come after from_step, got {self.from_step} to {self.to_step}"
+            )
+
+    def at(self, step: int) -> float:
+        """The weight after `step` optimizer steps."""
+        done = min(max((step - self.from_step) / (self.to_step - self.from_step), 0.0), 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+class Combination(Loss):
+    """Several losses over the same logits and target: what `sum` and `uncertainty` have in common.
 
     Args:
         terms: Each term's parameters by its name: ``{"dice": {"weight": 0.5, "smooth": 1.0}}``. A
             term's ``name`` is the loss it uses, and may be left out where it equals the key; its
-            ``weight`` is 1 unless given.
+            ``weight`` is 1 unless given, and may follow the steps of the training:
+            ``{"start": 1.0, "end": 0.0, "from_step": 0, "to_step": 5000}``.
         class_weights: Passed to the terms that do not set their own.
         mining: Passed to the pixel losses among the terms that do not set their own.
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
-
-    Example:
-        >>> loss = WeightedSum(terms={"cross_entropy": {}, "dice": {"weight": 0.5}}, num_classes=2)
-        >>> list(loss.terms()), loss.weights.tolist()
-        (['cross_entropy', 'dice'], [1.0, 0.5])
     """
 
     def __init__(
         self,
         *,
-        terms: Mapping[str, Mapping[str, Any] | None],
+        terms: Terms,
         num_classes: int,
         ignore_label: int = 255,
         class_weights: ClassWeights = None,
         mining: MiningSpec = None,
     ) -> None:
         super().__init__(num_classes=num_classes, ignore_label=ignore_label)
-        shared = {"class_weights": class_weights, "mining": mining}
         # A term set to null in a config is a term taken out.
         specs = {
             key: {"name": key, **params} for key, params in terms.items() if params is not None
         }
-        if not specs:
-            raise ConfigError(
-                "loss.terms is empty: name at least one loss, as in loss.terms.dice.weight=1"
-            )
-        if mining is not None and not any(
-            "mining" in LOSSES.schema(spec["name"]) for spec in specs.values()
-        ):
-            raise ConfigError(
-                f"mining works on pixel losses, and loss.terms has none: {', '.join(specs)}"
-            )
-        weights, modules = [], nn.ModuleDict()
-        for key, spec in specs.items():
-            weights.append(_weight(spec.pop("weight", 1.0), f"loss.terms.{key}.weight"))
-            known = LOSSES.schema(spec["name"])
-            defaults = {
-                name: value for name, value in shared.items() if value is not None and name in known
+        _check_terms(specs, mining)
+        plans = [
+            _weight(spec.pop("weight", 1.0), f"terms.{key}.weight") for key, spec in specs.items()
+        ]
+        self.ramps = {index: plan for index, plan in enumerate(plans) if isinstance(plan, Ramp)}
+        shared = {"class_weights": class_weights, "mining": mining}
+        self.names = tuple(specs)
+        self.parts = nn.ModuleDict(
+            {
+                _module_name(key, index): self._build_term(key, spec, shared)
+                for index, (key, spec) in enumerate(specs.items())
             }
-            modules[key] = LOSSES.build(
-                {**defaults, **spec},
-                where=f"loss.terms.{key}",
-                num_classes=num_classes,
-                ignore_label=ignore_label,
-            )
-            if not isinstance(modules[key], Term):
-                raise ConfigError(
-                    f"loss.terms.{key} is a combination itself; write its terms beside the others"
-                )
-        self.parts = modules
+        )
+        self.dense = _common_kind(self.terms())  # type: ignore[misc]
         self.weights: Tensor
-        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        start = [plan.at(0) if isinstance(plan, Ramp) else plan for plan in plans]
+        self.register_buffer("weights", torch.tensor(start), persistent=False)
+
+    def _build_term(self, key: str, spec: dict[str, Any], shared: Mapping[str, Any]) -> Term:
+        known = LOSSES.schema(spec["name"], where=f"terms.{key}")
+        defaults = {
+            name: value for name, value in shared.items() if value is not None and name in known
+        }
+        part = LOSSES.build(
+            {**defaults, **spec},
+            where=f"terms.{key}",
+            num_classes=self.num_classes,
+            ignore_label=self.ignore_label,
+        )
+        if not isinstance(part, Term):
+            raise ConfigError(
+                f"terms.{key} is a combination itself; write its terms beside the others"
+            )
+        return part
 
     def terms(self) -> dict[str, Term]:
-        return {key: part for key, part in self.parts.items() if isinstance(part, Term)}
+        parts = zip(self.names, self.parts.values(), strict=True)
+        return {name: part for name, part in parts if isinstance(part, Term)}
 
-    def combine(self, values: Tensor) -> Tensor:
-        return (values * self.weights.to(values.dtype)).sum()
+    def term_weights(self, like: Tensor) -> Tensor:
+        return self.weights.to(like)
+
+    def at_step(self, step: int) -> None:
+        for index, ramp in self.ramps.items():
+            self.weights[index] = ramp.at(step)
 
 
-def _weight(value: Any, where: str) -> float:
+@register_loss("sum")
+class WeightedSum(Combination):
+    r"""A sum of losses, each with a weight of its own.
+
+    .. math:: L = \sum_t w_t L_t
+
+    Args:
+        **common: ``terms``, ``class_weights``, ``mining``, ``num_classes``, ``ignore_label`` of
+            :class:`Combination`.
+
+    Note:
+        In strips the terms share one upsampling and, where they can, one softmax.
+
+    Example:
+        >>> loss = WeightedSum(terms={"cross_entropy": {}, "dice": {"weight": 0.5}}, num_classes=2)
+        >>> list(loss.terms()), loss.term_weights(torch.zeros(())).tolist()
+        (['cross_entropy', 'dice'], [1.0, 0.5])
+
+    References:
+        Cross entropy plus Dice: Isensee et al., nnU-Net, Nature Methods 2021. A hand-over from
+        region to boundary: Kervadec et al., Boundary Loss for Highly Unbalanced Segmentation,
+        MIDL 2019, section 3.
+    """
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+
+
+@register_loss("uncertainty")
+class Uncertainty(Combination):
+    r"""A sum of losses whose weights are learned, each as the inverse of a task's noise.
+
+    .. math:: L = \sum_t w_t\, e^{-s_t} L_t + \tfrac{1}{2} s_t, \qquad s_t = \log \sigma_t^2
+
+    with one trained number :math:`s_t` per term, 0 at first.
+
+    Args:
+        **common: ``terms``, ``class_weights``, ``mining``, ``num_classes``, ``ignore_label`` of
+            :class:`Combination`.
+
+    Note:
+        A term settles where :math:`e^{-s_t} = 1 / (2 w_t L_t)`, so small losses get large weights,
+        and the value may be below 0. A term without a valid pixel adds nothing, and neither does
+        one whose weight is 0, or whose plan is there: with no loss beside it,
+        :math:`\tfrac{1}{2} s_t` alone would drive :math:`s_t` down without end. The numbers are
+        parameters: hand ``loss.parameters()`` to the optimizer, as the trainer does. For outputs
+        and not terms, use ``criterion.output_weights=learned``.
+
+    Example:
+        >>> loss = Uncertainty(terms={"cross_entropy": {}, "dice": {}}, num_classes=2)
+        >>> loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])).item()  # ln 2 + 1/3
+        1.0264804...
+
+    References:
+        Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018,
+        eq. 10, in the form for classification for every term; for a regression the paper has a
+        factor 1/2, which is ``weight: 0.5`` here.
+    """
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self.log_variances = nn.Parameter(torch.zeros(len(self.parts)))
+
+    def term_weights(self, like: Tensor) -> Tensor:
+        return super().term_weights(like) * torch.exp(-self.log_variances.to(like))
+
+    def term_penalties(self, like: Tensor) -> Tensor:
+        return torch.where(self.weights > 0, self.log_variances.to(like) / 2, 0)
+
+
+def _module_name(term: str, index: int) -> str:
+    """What torch files a term under: its name, but where that is no attribute's or taken."""
+    return term if term.isidentifier() and not hasattr(nn.ModuleDict(), term) else str(index)
+
+
+def _check_terms(specs: Mapping[str, Mapping[str, Any]], mining: MiningSpec) -> None:
+    if not specs:
+        raise ConfigError("terms is empty: name at least one loss, as in terms.dice.weight=1")
+    schemas = [LOSSES.schema(spec["name"], where=f"terms.{key}") for key, spec in specs.items()]
+    if mining is None:
+        return
+    build_mining(mining)  # a mistake in it is not one of the terms that it is passed to
+    if not any("mining" in schema for schema in schemas):
+        raise ConfigError(f"mining works on pixel losses, and no term is one: {', '.join(specs)}")
+
+
+def _common_kind(terms: Mapping[str, Term]) -> Dense | None:
+    """What a dense target may be for all of `terms` at once."""
+    kinds = {term.dense for term in terms.values()}
+    if None in kinds or ("regression" in kinds and len(kinds) > 1):
+        return None
+    return "probability" if len(kinds) > 1 else kinds.pop()
+
+
+def _weight(value: Any, where: str) -> float | Ramp:
+    if isinstance(value, Mapping):
+        return build_dataclass(Ramp, value, where)
+    return _check_weight(value, where)
+
+
+def _check_weight(value: Any, where: str) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))

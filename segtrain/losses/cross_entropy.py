@@ -1,7 +1,8 @@
-"""The softmax losses of a pixel: cross entropy and focal."""
+"""The softmax losses of a pixel: cross entropy and its relatives."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,16 +10,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.base import PixelLoss
+from segtrain.losses.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
 
 
+class _SoftmaxLoss(TargetProbabilityLoss):
+    """A function of the target's log-probability; for a soft target its mean over the classes."""
+
+    dense = "probability"
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        check_channels(self.num_classes)
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if target.dim() == 3:
+            return super().pixel_loss(logits, target)
+        classes = torch.arange(self.num_classes, device=target.device)[:, None, None]
+        return (target * self.loss_of(logits.log_softmax(1), classes)).sum(1)
+
+    def weighted_pixel_loss(
+        self, logits: Tensor, target: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        if target.dim() == 3 or self.class_weights is None:
+            return super().weighted_pixel_loss(logits, target, context)
+        # Each class's share of the target weighs what the class does, as in cross entropy.
+        weights = self.class_weights.to(target.dtype)[:, None, None]
+        return self.pixel_loss(logits, target * weights)
+
+
 @register_loss("cross_entropy")
-class CrossEntropy(PixelLoss):
+class CrossEntropy(TargetProbabilityLoss):
     r"""Cross entropy of softmax probabilities, averaged over the valid pixels.
 
-    .. math:: \ell = -(1 - \varepsilon) \log p_y - \frac{\varepsilon}{C} \sum_c \log p_c, \qquad p =
-    \text{softmax}(z)
+    .. math:: \ell = -\sum_c \tilde t_c \log p_c, \qquad \tilde t_c = (1 - \varepsilon)\, t_c +
+              \frac{\varepsilon}{C}, \qquad p = \text{softmax}(z)
+
+    where :math:`t` is the one-hot vector of a class id, and then :math:`\ell = -\log p_y` without
+    smoothing, or the channels of a dense target.
 
     Args:
         label_smoothing: :math:`\varepsilon` in [0, 1): how much of the target is spread over all
@@ -27,82 +56,217 @@ class CrossEntropy(PixelLoss):
             :class:`PixelLoss`.
 
     Note:
-        Values and gradients are those of :class:`torch.nn.CrossEntropyLoss` with its weighted mean,
-        except that a batch without a valid pixel gives 0 and not NaN. The mean over a batch is the
-        mean over its parts, weighted by their valid pixels.
+        With class ids, values and gradients are those of :class:`torch.nn.CrossEntropyLoss` with
+        its weighted mean, except that a batch without a valid pixel gives 0 and not NaN.
+
+        A dense target holds a probability per class that adds up to 1 over the classes, and gives
+        torch's values too; a one-hot one gives those of its ids. With class weights
+        :math:`w` the mean divides by the weights :math:`\sum_c w_c t_c` of the pixels, as it does
+        for class ids, where torch divides by the number of pixels as soon as a target is dense.
+
+        The mean over a batch is the mean over its parts, weighted by their valid pixels.
 
     Example:
         >>> loss = CrossEntropy(num_classes=2)
         >>> loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # ln 2
         tensor(0.6931)
+        >>> logits = torch.tensor([3.0, 1.0]).log().reshape(1, 2, 1, 1)  # p = 3/4 and 1/4
+        >>> loss(logits, torch.full((1, 2, 1, 1), 0.5))  # (ln 4/3 + ln 4) / 2
+        tensor(0.8370)
 
     References:
         Label smoothing: Szegedy et al., Rethinking the Inception Architecture for Computer Vision,
             CVPR 2016, section 7.
     """
 
+    dense = "probability"
+
     def __init__(self, *, label_smoothing: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
-        _check_channels(self.num_classes)
+        check_channels(self.num_classes)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(
                 f"label_smoothing must be at least 0 and below 1, got {label_smoothing}"
             )
         self.label_smoothing = label_smoothing
 
-    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits, target, reduction="none", label_smoothing=self.label_smoothing
-        )
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        return -log_probability
 
-    def weighted_pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def reads_target_probability(self, target: Tensor) -> bool:
+        return self.label_smoothing == 0 and super().reads_target_probability(target)
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self._cross_entropy(logits, target, None)
+
+    def weighted_pixel_loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        context: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         # Smoothing weighs every class's share of the target with that class's weight, so it is not
         # a product per pixel.
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        return self._cross_entropy(logits, target, weights)
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
         return F.cross_entropy(
             logits, target, weights, reduction="none", label_smoothing=self.label_smoothing
         )
 
 
 @register_loss("focal")
-class Focal(PixelLoss):
+class Focal(_SoftmaxLoss):
     r"""Cross entropy with well-predicted pixels weighted down, averaged over the valid pixels.
 
-    .. math:: \ell = -(1 - p_y)^\gamma \log p_y, \qquad p = \text{softmax}(z)
+    .. math:: \ell = -\alpha_y (1 - p_y)^\gamma \log p_y, \qquad p = \text{softmax}(z)
 
     Args:
         gamma: :math:`\gamma \ge 0`; 0 is cross entropy, and 2 is the paper's choice.
+        alpha: :math:`\alpha`, a number in (0, 1] for every pixel, or a list with one that is not
+            negative for each class. 1 leaves the loss as it is.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
         The mean is over all valid pixels, so values are smaller than those of cross entropy.
 
+        A number for ``alpha`` scales the whole loss, which matters beside another term: among the
+        classes of a softmax none is the positive one. Where two of them are background and object,
+        the :math:`\alpha = 0.25` that a binary focal loss takes for the object, and leaves
+        :math:`1 - \alpha` to the background, is the list ``[0.75, 0.25]``. The mean does not divide
+        by ``alpha``; it does divide by ``class_weights``, which therefore move weight between
+        classes and leave the size of the loss alone.
+
+        With a dense target, a probability per class, it is the mean over the classes:
+        :math:`-\sum_c t_c \alpha_c (1 - p_c)^\gamma \log p_c`.
+
     Example:
-        >>> loss = Focal(num_classes=2, gamma=2.0)
-        >>> loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # ln 2 / 4
+        >>> target = torch.ones(1, 1, 1, dtype=torch.long)
+        >>> Focal(num_classes=2, gamma=2.0)(torch.zeros(1, 2, 1, 1), target)  # ln 2 / 4
         tensor(0.1733)
+        >>> loss = Focal(num_classes=2, gamma=2.0, alpha=[0.75, 0.25])
+        >>> loss(torch.zeros(1, 2, 1, 1), target)  # a quarter of it
+        tensor(0.0433)
 
     References:
-        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 4; with softmax in place
-        of the paper's sigmoid, and averaged over pixels in place of the number of anchors.
+        Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 4, and eq. 5 with alpha;
+        with softmax in place of the paper's sigmoid, and averaged over pixels in place of the
+        number of anchors that hold an object.
     """
 
-    def __init__(self, *, gamma: float = 2.0, **common: Any) -> None:
+    def __init__(
+        self, *, gamma: float = 2.0, alpha: float | list[float] = 1.0, **common: Any
+    ) -> None:
         super().__init__(**common)
-        _check_channels(self.num_classes)
-        if gamma < 0:
-            raise ConfigError(f"gamma must not be negative, got {gamma}")
+        if not 0 <= gamma < math.inf:
+            raise ConfigError(f"gamma must be finite and not negative, got {gamma}")
         self.gamma = gamma
+        self.scale = 1.0
+        self.alpha: Tensor | None
+        self.register_buffer("alpha", None, persistent=False)
+        if isinstance(alpha, (int, float)):
+            if not 0 < alpha <= 1:
+                raise ConfigError(f"alpha must be above 0 and at most 1, got {alpha}")
+            self.scale = float(alpha)
+        else:
+            self.alpha = self._check_alpha(alpha)
 
-    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        log_probability = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
-        # 1 - p from log p without cancellation; the floor keeps the slope of x**gamma finite at 0
-        # for gamma < 1.
-        miss = (-torch.expm1(log_probability)).clamp(min=torch.finfo(logits.dtype).tiny)
-        return -(miss**self.gamma) * log_probability
+    def _check_alpha(self, alpha: list[float]) -> Tensor:
+        if len(alpha) != self.num_classes:
+            raise ConfigError(
+                f"alpha has {len(alpha)} values, but num_classes is {self.num_classes}"
+            )
+        if not all(0 <= value < math.inf for value in alpha) or not any(alpha):
+            raise ConfigError(f"alpha must be finite, not negative and not all 0, got {alpha}")
+        return torch.tensor(alpha, dtype=torch.float32)
+
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:
+        # 1 - p with the digits that log p has, of which 1 - exp(log p) would lose more near p = 1;
+        # the floor keeps the slope of x**gamma finite at 0 for gamma < 1.
+        tiny = torch.finfo(log_probability.dtype).tiny
+        miss = (-torch.expm1(log_probability)).clamp(min=tiny)
+        alpha = self.scale if self.alpha is None else self.alpha.to(miss.dtype)[target]
+        return -alpha * (miss**self.gamma) * log_probability
 
 
-def _check_channels(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ConfigError("num_classes is 1, and the softmax of one channel is always 1: use bce")
+@register_loss("poly1")
+class Poly1(_SoftmaxLoss):
+    r"""Cross entropy with another weight for its leading term, averaged over the valid pixels.
+
+    .. math:: \ell = -\log p_y + \varepsilon\, (1 - p_y)
+              = (1 + \varepsilon)(1 - p_y) + \tfrac{1}{2} (1 - p_y)^2 + \tfrac{1}{3} (1 - p_y)^3 +
+              \dots, \qquad p = \text{softmax}(z)
+
+    Args:
+        epsilon: :math:`\varepsilon \ge -1`; 0 is cross entropy, -1 takes the leading term away.
+            Positive values go on pushing pixels that are predicted well. The paper finds 2 best for
+            ImageNet and -1 for detection: it wants tuning.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        With a dense target, a probability per class, it is the mean over the classes:
+        :math:`\sum_c t_c [-\log p_c + \varepsilon\, (1 - p_c)]`.
+
+    Example:
+        >>> loss = Poly1(num_classes=2, epsilon=2.0)
+        >>> loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # ln 2 + 2 / 2
+        tensor(1.6931)
+
+    References:
+        Leng et al., PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions,
+        ICLR 2022, the loss :math:`L_\text{Poly-1}`; averaged over pixels.
+    """
+
+    def __init__(self, *, epsilon: float = 1.0, **common: Any) -> None:
+        super().__init__(**common)
+        if not -1 <= epsilon < math.inf:  # below, a pixel predicted well would score below 0
+            raise ConfigError(f"epsilon must be finite and at least -1, got {epsilon}")
+        self.epsilon = epsilon
+
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        return -log_probability - self.epsilon * torch.expm1(log_probability)
+
+
+@register_loss("generalized_cross_entropy")
+class GeneralizedCrossEntropy(_SoftmaxLoss):
+    r"""A bounded relative of cross entropy for wrong labels, averaged over the valid pixels.
+
+    .. math:: \ell = \frac{1 - p_y^{\,q}}{q}, \qquad p = \text{softmax}(z)
+
+    Args:
+        q: In (0, 1]. Towards 0 it is cross entropy; 1 is :math:`1 - p_y`, half the absolute error
+            of the probabilities, which forgives wrong labels most and learns slowest. 0.7 is the
+            paper's choice.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        The gradient is that of cross entropy times :math:`p_y^{\,q}`, so pixels that the model
+        thinks impossible are left alone, wrong labels among them: a training that starts from
+        nothing may want cross entropy first.
+
+        With a dense target, a probability per class, it is the mean over the classes.
+
+    Example:
+        >>> loss = GeneralizedCrossEntropy(num_classes=4, q=0.5)
+        >>> target = torch.zeros(1, 1, 1, dtype=torch.long)
+        >>> loss(torch.zeros(1, 4, 1, 1), target)  # (1 - sqrt(1/4)) / 0.5
+        tensor(1.)
+
+    References:
+        Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks with
+        Noisy Labels, NeurIPS 2018, section 3.2; without the truncation that the paper adds, and
+        averaged over pixels.
+    """
+
+    def __init__(self, *, q: float = 0.7, **common: Any) -> None:
+        super().__init__(**common)
+        if not 0 < q <= 1:
+            raise ConfigError(f"q must be above 0 and at most 1, got {q}")
+        self.q = q
+
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        return -torch.expm1(self.q * log_probability) / self.q

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.base import Loss, PixelLoss, Term
+from segtrain.losses.base import Loss, Term
+from segtrain.losses.pixel import PixelLoss
 from segtrain.registry import Registry
 from segtrain.schema import parameters
 
@@ -19,18 +20,31 @@ R = TypeVar("R", bound=Callable[..., Any])
 
 _FILLED_IN = ("num_classes", "ignore_label")  # what a function may ask for and no config sets
 _PROBE_SIZE = 16  # rows and columns of the tensors with which a function is asked what it returns
+_MOST_PROBED_IDS = _PROBE_SIZE**2
 
 
 def register_loss(name: str) -> Callable[[R], R]:
     """A decorator that makes a function or a :class:`Loss` subclass selectable as ``loss=name``.
 
     A function takes ``(logits, target)`` and keyword parameters with defaults and types, which
-    become the keys of its config. It returns a map ``(N, H, W)``, and then ignored pixels, class
-    weights, mining and strips are taken care of, or a scalar, and then it sees the target as it is,
-    ``ignore_label`` included. A parameter called ``num_classes`` or ``ignore_label`` is filled in.
+    become the keys of its config. A parameter called ``num_classes`` or ``ignore_label`` is filled
+    in. What it returns decides what it is:
+
+    - A map ``(N, H, W)``: ignored pixels come as class 0 and are dropped afterwards, and class
+      weights, mining and strips are taken care of. Strips ask for a few rows of the image at a
+      time, so each pixel's loss has to follow from that pixel alone.
+    - A scalar: it sees all logits and the target as it is, ``ignore_label`` included, and there is
+      no mining, no class weights and no strips.
+
+    A function that looks at neighbouring pixels, or divides by a sum or a maximum over the image,
+    must therefore return a scalar and not a map. Or it becomes a class: a :class:`PixelLoss` with a
+    ``context``, where it is the target around a pixel that it looks at, or with ``can_strip =
+    False``, where it is the logits; or a :class:`ClassMapLoss`. In no case may it change the logits
+    in place.
 
     Raises:
-        ConfigError: When the name is taken.
+        ConfigError: When the name is taken; when a function is built, if it fails on a trial batch
+            that shows every class id, or returns neither a map nor a scalar.
         TypeError: When what is decorated is neither a function of two tensors nor a :class:`Loss`.
 
     Example:
@@ -128,41 +142,32 @@ class _ScalarFunctionLoss(Term):
         self.function = function
         self.params = dict(params)
 
-    def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def value(self, logits: Tensor, target: Tensor) -> Tensor:
         valid = self.valid(target)
         if not bool(valid.any()):  # a mean over nothing is the function's business nowhere
-            return (logits.sum() * 0,)
+            return logits.sum() * 0
         # The value may depend on the ignored pixels as the function likes; a gradient must not
         # reach them.
         logits = torch.where(valid[:, None], logits, logits.detach())
-        return (self.function(logits, target, **self.params),)
-
-    def join(self, parts: list[Tensor]) -> Tensor:
-        raise NotImplementedError("a loss that returns one number has no strips")
-
-    def part(self, gradient: Tensor, rows: slice) -> Tensor:
-        raise NotImplementedError("a loss that returns one number has no strips")
-
-    def finish(self, statistics: tuple[Tensor, ...], target: Tensor) -> Tensor:  # noqa: ARG002
-        return statistics[0]
-
-    def term_share(self, target: Tensor) -> Tensor:
-        return self.valid(target).sum().float()
+        return self.function(logits, target, **self.params)
 
 
 def _returns_map(loss: _FunctionLoss, name: str) -> bool:
-    """Whether the function returns a map or a number, asked with zeros."""
+    """Whether the function returns a map or a number, asked with zeros and every class id."""
     size = (1, _PROBE_SIZE, _PROBE_SIZE)
-    logits, target = (
-        torch.zeros(1, loss.num_classes, *size[1:]),
-        torch.zeros(size, dtype=torch.long),
-    )
+    logits = torch.zeros(1, loss.num_classes, *size[1:])
+    largest = max(loss.num_classes, 2) - 1  # one channel tells two classes apart
+    # Of more classes than the trial has pixels: evenly, with the first and the last.
+    target = torch.linspace(0, largest, _MOST_PROBED_IDS).round().long().reshape(size)
     try:
         with torch.no_grad():
             result = loss.function(logits, target, **loss.params)
     except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        hint = "" if loss.num_classes > 1 else "; one channel is the logit of id 1 against id 0"
         raise ConfigError(
-            f"loss {name!r} failed on a trial batch: {type(error).__name__}: {error}"
+            f"loss {name!r} failed on a trial batch of logits {tuple(logits.shape)} and class ids 0"
+            f" to {largest}: {reason}{hint}"
         ) from error
     shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
     if shape not in (size, ()):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from segtrain.errors import ConfigError
 from segtrain.models.heads import HRNetHead, concatenate_branches
 from segtrain.models.hrnet import VARIANTS, HRNetTrunk, HRNetVariant
 from segtrain.models.registry import MODELS
@@ -24,15 +25,18 @@ class HRNetSegmentor(Segmentor, HRNetTrunk):
             imported model needs the value it was trained with.
         aux_head: Adds the output ``"aux"``: a second head of the same layout on the same features,
             as in HRNet-OCR.
+        task_heads: More outputs by name, each with its number of channels and a head of the same
+            layout: ``{"boundary": 1, "distance": 1}``. What they learn is the criterion's business.
         dropout: Probability of zeroing a channel before each classifier while training.
 
     Shape:
         - images: ``(N, 3, H, W)``, floating point, any size.
-        - output: ``(N, num_classes, ceil(H / 4), ceil(W / 4))`` under ``"out"``, and ``"aux"`` with
-          `aux_head`.
+        - output: ``(N, num_classes, ceil(H / 4), ceil(W / 4))`` under ``"out"``, ``"aux"`` with
+          `aux_head`, and those of `task_heads` with their own channels.
 
     Raises:
-        ConfigError: When `num_classes` is below 1 or `dropout` outside [0, 1).
+        ConfigError: When `num_classes` is below 1, `dropout` outside [0, 1), or a task head has no
+            channels or a name that is taken.
 
     Example:
         >>> import torch
@@ -43,7 +47,7 @@ class HRNetSegmentor(Segmentor, HRNetTrunk):
     """
 
     variant: ClassVar[HRNetVariant]
-    head_prefixes: ClassVar[tuple[str, ...]] = ("last_layer", "aux_head")
+    head_prefixes: ClassVar[tuple[str, ...]] = ("last_layer", "aux_head", "task_heads")
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class HRNetSegmentor(Segmentor, HRNetTrunk):
         num_classes: int,
         align_corners: bool = False,
         aux_head: bool = False,
+        task_heads: dict[str, int] | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_classes=num_classes, align_corners=align_corners)
@@ -65,6 +70,19 @@ class HRNetSegmentor(Segmentor, HRNetTrunk):
                 in_channels=in_channels, num_classes=num_classes, dropout=dropout
             )
 
+        for name, channels in (task_heads or {}).items():
+            if name in ("out", "aux") or not name.isidentifier() or channels < 1:
+                raise ConfigError(
+                    "task_heads needs names other than out and aux, and at least 1 channel each,"
+                    f" got {name}: {channels}"
+                )
+        self.task_heads = nn.ModuleDict(
+            {
+                name: HRNetHead(in_channels=in_channels, num_classes=channels, dropout=dropout)
+                for name, channels in (task_heads or {}).items()
+            }
+        )
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits by output name; see the class for shapes.
 
@@ -77,6 +95,8 @@ class HRNetSegmentor(Segmentor, HRNetTrunk):
         outputs = {"out": self.last_layer(features)}
         if self.aux_head is not None:
             outputs["aux"] = self.aux_head(features)
+        for name, head in self.task_heads.items():
+            outputs[name] = head(features)
         return outputs
 
 

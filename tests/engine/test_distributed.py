@@ -30,6 +30,15 @@ STEPS = [
     "dataset.num_val=5",  # does not divide by two
 ]
 
+# What the criterion learns is outside of the wrapped model: its gradients are averaged apart.
+LEARNED = [
+    "model.tasks=true",
+    "criterion.output_weights=learned",
+    "criterion.output_losses.boundary={name:bce}",
+    "loss=uncertainty",
+    "loss.terms.dice.per_image=true",
+]
+
 
 def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Train with two processes; a hang is a failure, and leaves no process behind."""
@@ -55,11 +64,17 @@ def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def outcome(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The weights of model and criterion, and the lines of the log."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return load_checkpoint(run_dir / "checkpoints" / "last.pt")["model"], lines
+    state = load_checkpoint(run_dir / "checkpoints" / "last.pt")
+    learned = {f"criterion.{name}": value for name, value in state["criterion"][0].items()}
+    assert all(rank.keys() == state["criterion"][0].keys() for rank in state["criterion"])
+    return {**state["model"], **learned}, lines
 
 
-@pytest.mark.parametrize("others", [[], ["loss=focal", "mining=none", "loss.class_weights=null"]])
+@pytest.mark.parametrize(
+    "others", [[], ["loss=focal", "mining=none", "loss.class_weights=null"], LEARNED]
+)
 def test_accumulation_is_one_large_batch(
     train: Callable[..., int], tmp_path: Path, others: list[str]
 ) -> None:
@@ -73,11 +88,12 @@ def test_accumulation_is_one_large_batch(
     )
 
 
+@pytest.mark.parametrize("others", [[], LEARNED], ids=["weights", "learned"])
 def test_two_processes_are_one_large_batch(
-    train: Callable[..., int], tmp_path: Path, small: list[str]
+    train: Callable[..., int], tmp_path: Path, small: list[str], others: list[str]
 ) -> None:
-    assert train("one", *STEPS) == 0
-    done = torchrun(tmp_path / "two", *small, *STEPS, "trainer.batch_size=2")
+    assert train("one", *STEPS, *others) == 0
+    done = torchrun(tmp_path / "two", *small, *STEPS, *others, "trainer.batch_size=2")
     assert done.returncode == 0, done.stderr
     one, two = outcome(tmp_path / "one"), outcome(tmp_path / "two")
     for name, weights in one[0].items():

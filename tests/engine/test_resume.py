@@ -12,10 +12,19 @@ import torch
 from segtrain.engine import trainer
 from segtrain.engine.checkpoint import load_checkpoint
 
+WEIGHTS = "criterion.output_weights={out:1.0,aux:0.4}"
+LEARNED = [  # numbers that the criterion learns, averages and plans
+    "model.tasks=true",
+    "criterion.output_weights=learned",
+    "criterion.output_losses.aux={name:focal,mining:{name:ghm,momentum:0.7}}",
+    "loss=uncertainty",
+    "loss.terms.dice.weight={start:1.0,end:0.1,from_step:2,to_step:15}",
+    "mining=ghm",
+    "mining.momentum=0.5",
+]
 STEPS = [
     "trainer.max_steps=20",
     "trainer.ema_decay=0.9",
-    "criterion.output_weights={out:1.0,aux:0.4}",
     "augmentation.crop_size=[40,40]",
     "augmentation.hue=0.1",
     "mining=ohem",
@@ -59,6 +68,7 @@ def state(path: Path) -> dict[str, Any]:
             0,
             ["loss=sum", "loss.terms.cross_entropy.mining=ohem", "mining=none", "scheduler=cosine"],
         ),
+        (11, 0, LEARNED),
     ],
 )
 def test_resume_is_exact(
@@ -70,7 +80,9 @@ def test_resume_is_exact(
     others: list[str],
 ) -> None:
     words = [*STEPS, *others, f"loader.num_workers={workers}"]
-    if "mining=none" in others:
+    if others is not LEARNED:
+        words.append(WEIGHTS)
+    if "mining=none" in others or others is LEARNED:
         words.remove("mining=ohem")
         words.remove("mining.min_kept=500")
     assert train("straight", *words) == 0
@@ -91,17 +103,18 @@ def test_resume_works_with_another_number_of_workers(
     assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) == []
 
 
-@pytest.mark.parametrize("forgotten", ["rng", "position", "optimizer"])
+@pytest.mark.parametrize("forgotten", ["rng", "position", "optimizer", "criterion"])
 def test_the_comparison_notices_what_is_forgotten(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
     """The negative control: without any one part of the state, the comparison above must fail."""
-    assert train("straight", *STEPS) == 0
-    assert train("parts", *STEPS, "trainer.stop_after=11") == 0
+    words = [*STEPS[:-2], *LEARNED]
+    assert train("straight", *words) == 0
+    assert train("parts", *words, "trainer.stop_after=11") == 0
     if forgotten == "rng":
         monkeypatch.setattr(trainer, "set_rng_state", lambda state: None)
-    elif forgotten == "optimizer":
-        monkeypatch.setattr(trainer.Trainer, "_load_optimizer", lambda *_: None)
+    elif forgotten in ("optimizer", "criterion"):
+        monkeypatch.setattr(trainer.Trainer, f"_load_{forgotten}", lambda *_: None)
     else:
         fit = trainer.Trainer.fit
 
@@ -111,7 +124,7 @@ def test_the_comparison_notices_what_is_forgotten(
             return fit(self)
 
         monkeypatch.setattr(trainer.Trainer, "fit", from_the_start)
-    assert train("parts", *STEPS, "resume=auto") == 0
+    assert train("parts", *words, "resume=auto") == 0
     assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) != []
 
 

@@ -11,7 +11,7 @@ import segtrain
 
 @segtrain.register_model("tiny")
 class Tiny(segtrain.Segmentor):
-    """Two convolutions at stride 2, with an auxiliary output between them."""
+    """Two convolutions at stride 2, with an auxiliary output and outputs that learn boundaries."""
 
     head_prefixes: ClassVar[tuple[str, ...]] = ("head",)
 
@@ -23,6 +23,7 @@ class Tiny(segtrain.Segmentor):
         dropout: float = 0.2,
         norm: bool = True,
         aux: bool = True,
+        tasks: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, align_corners=align_corners)
         self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
@@ -30,8 +31,11 @@ class Tiny(segtrain.Segmentor):
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(8, num_classes, 3, padding=1)
         self.aux = nn.Conv2d(8, num_classes, 1) if aux else None
+        names = ("boundary", "distance") if tasks else ()
+        self.tasks = nn.ModuleDict({name: nn.Conv2d(8, 1, 1) for name in names})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.dropout(self.norm(self.stem(images)).relu())
         outputs = {"out": self.head(features)}
+        outputs |= {name: head(features) for name, head in self.tasks.items()}
         return outputs if self.aux is None else {**outputs, "aux": self.aux(features)}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from segtrain import build_criterion
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, CrossEntropy, Dice, WeightedSum
 
@@ -66,7 +68,7 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
         ({"terms": {}}, "loss.terms is empty"),
         ({"terms": {"dice": None}}, "loss.terms is empty"),
         ({}, "loss.terms: loss 'sum' needs a value for 'terms'"),
-        ({"terms": {"dicee": {}}}, "unknown loss 'dicee'; did you mean 'dice'"),
+        ({"terms": {"dicee": {}}}, "^loss.terms.dicee: unknown loss 'dicee'; did you mean 'd"),
         ({"terms": {"dice": {"smoth": 1.0}}}, "loss.terms.dice.smoth: .*did you mean 'smooth'"),
         ({"terms": {"dice": {"smooth": "x"}}}, "loss.terms.dice.smooth must be a number, got 'x'"),
         (
@@ -77,7 +79,20 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
         ({"terms": {"dice": {"weight": True}}}, "loss.terms.dice.weight must be a number"),
         ({"terms": {"dice": {"weight": float("inf")}}}, "loss.terms.dice.weight must be a number"),
         ({"terms": {"dice": {"num_classes": 3}}}, "loss.terms.dice.num_classes is not set here"),
-        ({"terms": {"dice": {}}, "mining": "ohem"}, "mining works on pixel losses, .*none: dice"),
+        (
+            {"terms": {"dice": {}}, "mining": "ohem"},
+            "^loss.mining works on pixel losses, .*one: dice",
+        ),
+        ({"terms": {"focal": {"gamma": -1}}}, "^loss.terms.focal.gamma must be finite and not neg"),
+        ({"terms": {"focal": {"mining": "ohm"}}}, "^loss.terms.focal: unknown mining 'ohm'"),
+        (
+            {"terms": {"focal": {}}, "mining": {"name": "ohem", "threshold": 2}},
+            r"^loss.mining.threshold must be .*, got 2",
+        ),
+        (
+            {"terms": {"dice": {"weight": {"start": 1, "end": 0}}}},
+            "^loss.terms.dice.weight.to_step needs a value",
+        ),
         (
             {"terms": {"two": {"name": "sum", "terms": {"dice": {}}}}},
             "loss.terms.two is a combination itself",
@@ -87,3 +102,56 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
 def test_wrong_terms(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**params)
+    # In another place it is the same sentence, of that place.
+    elsewhere = message.replace("loss.", "criterion.output_losses.aux.")
+    with pytest.raises(ConfigError, match=elsewhere):
+        build_criterion("dice", num_classes=3, output_losses={"aux": {"name": "sum", **params}})
+
+
+def test_a_constructor_knows_no_place() -> None:
+    with pytest.raises(ConfigError, match=r"^terms.focal.gamma must be finite"):
+        WeightedSum(terms={"focal": {"gamma": -1.0}}, num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["sum", "uncertainty"])
+def test_any_name_will_do(name: str, batch: tuple[Tensor, Tensor]) -> None:
+    names = ["items", "keys", "forward", "training", "", "a.b", "1", "x y", "5", "dice"]
+    terms = {key: {"name": "dice", "smooth": float(i + 1)} for i, key in enumerate(names)}
+    loss = LOSSES.build({"name": name, "terms": terms}, num_classes=3)
+    assert list(loss.terms()) == names
+    expected = sum(Dice(num_classes=3, smooth=float(i + 1))(*batch) for i in range(len(names)))
+    torch.testing.assert_close(loss(*batch), expected)
+
+
+def test_the_state_is_filed_under_the_names() -> None:
+    mining = {"name": "ghm", "momentum": 0.5}
+    terms = {"bce": {"mining": mining}, "items": {"name": "bce", "mining": mining}, "dice": {}}
+    loss = LOSSES.build({"name": "uncertainty", "terms": terms}, num_classes=3)
+    assert list(loss.state_dict()) == [
+        "log_variances",
+        "parts.bce.mining.running_counts",
+        "parts.1.mining.running_counts",
+    ]
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_weight_of_0_leaves_its_variance_alone(rows: int | None) -> None:
+    """A penalty s / 2 without a loss beside it would have no lowest point."""
+    ramp = {"start": 0.0, "end": 1.0, "from_step": 1, "to_step": 2}
+    terms = {"bce": {}, "dice": {"weight": 0}, "focal": {"weight": ramp}}
+    criterion = build_criterion(
+        {"name": "uncertainty", "terms": terms}, num_classes=3, strip_rows=rows
+    ).double()
+    with torch.no_grad():
+        criterion.loss.log_variances.fill_(0.6)
+    logits, target = torch.randn(2, 3, 4, 3).double(), torch.randint(0, 3, (2, 11, 7))
+    for step, counted in ((0, [True, False, False]), (2, [True, False, True])):
+        criterion.at_step(step)
+        criterion.zero_grad()
+        report = criterion(logits, target)
+        report.total.backward()
+        used = [key for key, counts in zip(terms, counted, strict=True) if counts]
+        # e^-0.6 L + 0.6 / 2 of each
+        expected = sum(math.exp(-0.6) * report.parts[f"out/{key}"] + 0.3 for key in used)
+        torch.testing.assert_close(report.total.detach(), expected, atol=1e-10, rtol=0)
+        assert (criterion.loss.log_variances.grad != 0).tolist() == counted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 import torch
@@ -11,12 +12,10 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, MININGS, Loss, PixelLoss, RegionLoss
-from segtrain.schema import Parameter
 
 C, IGNORE = 4, 255
-REQUIRED: dict[str, dict[str, Any]] = {
-    "sum": {"terms": {"cross_entropy": {}, "dice": {"weight": 0.5}}},
-}
+TERMS = {"terms": {"cross_entropy": {}, "dice": {"weight": 0.5}}}
+REQUIRED: dict[str, dict[str, Any]] = {"sum": TERMS, "uncertainty": TERMS}
 
 
 def make(case: str, *, num_classes: int = C, **params: Any) -> Loss:
@@ -148,12 +147,12 @@ MISTAKES: dict[str, tuple[Bend, type[Exception], str]] = {
     "4d target": (
         lambda z, t: (z, t[:, None]),
         ValueError,
-        r"target must be \(N, H, W\) with N = 3, got \(3, 1, 6, 5\)",
+        r"target must be \(N, H, W\).* with N = 3, got \(3, 1, 6, 5\)",
     ),
     "batch": (
         lambda z, t: (z, t[:2]),
         ValueError,
-        r"target must be \(N, H, W\) with N = 3, got \(2, 6, 5\)",
+        r"target must be \(N, H, W\).* with N = 3, got \(2, 6, 5\)",
     ),
     "size": (
         lambda z, t: (z, t[:, :3]),
@@ -199,7 +198,9 @@ def test_better_logits_score_lower(case: str, shape: tuple[int, ...]) -> None:
     direction = torch.nn.functional.one_hot(target, num_classes).movedim(-1, 1) * 2.0 - 1
     loss = make(case, num_classes=num_classes)
     values = []
-    for scale in (-5.0, 0.0, 5.0, 20.0, 100.0):
+    # Information has no sign: a prediction and its complement tell as much of the target.
+    scales = (0.0, 5.0, 20.0, 100.0) if case == "rmi" else (-5.0, 0.0, 5.0, 20.0, 100.0)
+    for scale in scales:
         leaf = (scale * direction).requires_grad_()
         value = loss(leaf, target)
         value.backward()
@@ -207,7 +208,7 @@ def test_better_logits_score_lower(case: str, shape: tuple[int, ...]) -> None:
         assert torch.isfinite(leaf.grad).all()
         values.append(value.item())
     assert values == sorted(values, reverse=True)
-    assert values[0] > values[1] > values[2] >= 0
+    assert values[0] > values[1] > values[2] >= 0 or (case == "rmi" and values[0] > values[1])
     assert values[-1] < 1e-4 > values[-2]
 
 
@@ -230,7 +231,8 @@ def test_tensors_are_buffers_outside_the_state(case: str) -> None:
     params = {"class_weights": [1.0] * C} if case.split("+")[0] in WEIGHTED else {}
     loss = make(case, **params)
     assert list(loss.buffers())
-    assert not loss.state_dict()
+    learned = {key for key, _ in loss.named_parameters()}
+    assert set(loss.state_dict()) == learned
     assert not any(
         isinstance(value, Tensor) for module in loss.modules() for value in vars(module).values()
     )
@@ -255,7 +257,7 @@ def test_parts_of_a_batch_add_up(
         terms = list(loss.terms().values())
         values = torch.stack([torch.stack([term(z, t) for term in terms]) for z, t in pieces])
         shares = torch.stack([loss.share(t) for _, t in pieces])
-        joined = loss.combine((values * shares / total).sum(0))
+        joined = ((values * shares / total).sum(0) * loss.term_weights(values)).sum()
         torch.testing.assert_close(joined, loss(logits.double(), target), atol=1e-6, rtol=1e-6)
 
 
@@ -303,23 +305,40 @@ ALTERNATIVES: dict[str, list[Any]] = {
     "class_weights": [[0.1, 1.0, 2.0, 5.0]],
     "classes": ["all", [0, 2]],
 }
-BY_TYPE = {float: [0.25, 0.5, 3.0], int: [1, 2, 40], bool: [True, False]}
+BY_TYPE: dict[Any, list[Any]] = {
+    float: [0.25, 0.5, 1.0, 3.0],
+    int: [0, 1, 2, 40],
+    bool: [True, False],
+    list[float]: [[0.9, 0.1, 0.5, 0.3]],
+    type(None): [None],
+}
 PROVIDED = ("num_classes", "ignore_label")
 
 
-def alternatives(parameter: Parameter) -> list[Any]:
-    return ALTERNATIVES.get(parameter.name) or BY_TYPE[parameter.annotation]
+def alternatives(name: str, annotation: Any) -> list[Any]:
+    """Values of a parameter, one of which has to make a difference or to be refused."""
+    if name in ALTERNATIVES:
+        return ALTERNATIVES[name]
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return [value for item in get_args(annotation) for value in alternatives("", item)]
+    return BY_TYPE[annotation]
 
 
 def changes(build: Callable[[Any], Loss], base: Loss, values: list[Any], target: Tensor) -> bool:
     logits = torch.randn(3, C, 6, 5, generator=torch.Generator().manual_seed(3)) * 2
-    three_classes = torch.where(target == 3, 0, target)
+    seen_by_all = [target, torch.where(target == 3, 0, target)]
+    if base.dense is not None:  # some arguments say what such a target means
+        seen_by_all.append(
+            torch.randn(3, C, 6, 5, generator=torch.Generator().manual_seed(4)).softmax(1)
+        )
     for value in values:
         try:
             loss = build(value)
         except ConfigError:
             continue
-        for seen in (target, three_classes):
+        for seen in seen_by_all:
             if not torch.allclose(loss(logits, seen), base(logits, seen), rtol=1e-5):
                 return True
     return False
@@ -332,7 +351,12 @@ def changes(build: Callable[[Any], Loss], base: Loss, values: list[Any], target:
 def test_every_argument_does_something(name: str, key: str, target: Tensor) -> None:
     parameter = LOSSES.schema(name)[key]
     base = make(name)
-    assert changes(lambda value: make(name, **{key: value}), base, alternatives(parameter), target)
+    assert changes(
+        lambda value: make(name, **{key: value}),
+        base,
+        alternatives(key, parameter.annotation),
+        target,
+    )
 
 
 @pytest.mark.parametrize(
@@ -341,6 +365,8 @@ def test_every_argument_does_something(name: str, key: str, target: Tensor) -> N
 def test_every_argument_of_a_mining_does_something(name: str, key: str, target: Tensor) -> None:
     # One argument at a time would hide `min_kept` behind a large `threshold`.
     small: dict[str, Any] = {"threshold": 0.01, "min_kept": 1}
+    if name == "hard_negative":  # three to one keeps nearly all of so few pixels
+        small["ratio"] = 0.0
     known = MININGS.schema(name)
     start = {"name": name, **{item: value for item, value in small.items() if item in known}}
 
@@ -348,7 +374,7 @@ def test_every_argument_of_a_mining_does_something(name: str, key: str, target: 
         return make("cross_entropy", mining={**start, key: value})
 
     base = make("cross_entropy", mining=start)
-    assert changes(build, base, alternatives(known[key]), target)
+    assert changes(build, base, alternatives(key, known[key].annotation), target)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in REQUIRED])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from typing import Any
 
 import pytest
@@ -9,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segtrain.criterion import Criterion
 from segtrain.errors import ConfigError
-from segtrain.losses import LOSSES, CrossEntropy, Loss, PixelLoss, register_loss
+from segtrain.losses import LOSSES, MININGS, CrossEntropy, Loss, PixelLoss, register_loss
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +162,7 @@ def test_a_required_parameter_is_asked_for() -> None:
         (lambda z: z, r"must return a map \(N, H, W\) or a scalar.*got \(1, 3, 16, 16\)"),
         (lambda z: z.mean((1, 2, 3)), r"got \(1,\) for a trial"),
         (lambda z: 1.0, "got float for a trial"),
-        (lambda z: z[:, 5], "loss 'wrong' failed on a trial batch: IndexError"),
+        (lambda z: z[:, 5], "loss 'wrong' failed on a trial batch of .*: IndexError"),
     ],
 )
 def test_wrong_returns(result: Any, message: str) -> None:
@@ -170,6 +173,80 @@ def test_wrong_returns(result: Any, message: str) -> None:
 
     with pytest.raises(ConfigError, match=message):
         build("wrong")
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 19, 256, 257, 1000])
+def test_the_trial_batch_shows_every_id(num_classes: int) -> None:
+    seen: list[Tensor] = []
+
+    @register_loss("curious")
+    def curious(logits: Tensor, target: Tensor) -> Tensor:
+        seen.append(target)
+        return logits[:, 0]
+
+    LOSSES.build("curious", num_classes=num_classes, ignore_label=-1)
+    ids = seen[0].unique().tolist()
+    largest = max(num_classes - 1, 1)
+    assert (ids[0], ids[-1], len(ids)) == (0, largest, min(largest + 1, 256))
+
+
+def test_a_softmax_of_one_channel_is_refused_when_it_is_built() -> None:
+    @register_loss("softmax")
+    def softmax(logits: Tensor, target: Tensor) -> Tensor:
+        return 1 - logits.softmax(1).gather(1, target[:, None])[:, 0]
+
+    LOSSES.build("softmax", num_classes=2)
+    message = (
+        r"loss 'softmax' failed on a trial batch of logits \(1, 1, 16, 16\) and class ids 0 to 1:"
+        r" RuntimeError: index 1 is out of bounds.*; one channel is the logit of id 1 against id 0"
+    )
+    with pytest.raises(ConfigError, match=message):
+        LOSSES.build("softmax", num_classes=1)
+
+
+class Blurred(PixelLoss):
+    """Cross entropy of logits that are averaged over their neighbours."""
+
+    can_strip = False
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(F.avg_pool2d(logits, 3, 1, 1), target, reduction="none")
+
+
+def test_a_pixel_loss_that_looks_around_is_taken_whole() -> None:
+    mining = {"name": "top_k", "ratio": 0.5}
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 4).double(), torch.randint(0, 3, (2, 23, 17))
+    # large enough for "auto" to take a loss that can be taken in strips that way
+    large = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 1024, 768))
+    for batch in ((logits, target), large):
+        found = []
+        for rows in ("auto", None):
+            loss = Blurred(num_classes=3, mining=mining)
+            leaf = batch[0].clone().requires_grad_()
+            report = Criterion(loss, strip_rows=rows)(leaf, batch[1])
+            found.append((report.total, *torch.autograd.grad(report.total, leaf)))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+    with pytest.raises(ConfigError, match=r"strip_rows: loss 'Blurred' needs the whole image"):
+        Criterion(Blurred(num_classes=3), strip_rows=3)
+    # also beside another term
+    register_loss("blurred")(Blurred)
+    both = build("sum", terms={"blurred": {}, "cross_entropy": {}})
+    with pytest.raises(ConfigError, match=r"strip_rows: loss 'blurred' needs the whole image"):
+        Criterion(both, strip_rows=3)
+
+
+@pytest.mark.parametrize("name", [*LOSSES.names(), *MININGS.names()])
+def test_formulas_are_indented_more_than_their_directive(name: str) -> None:
+    # Otherwise the rest of a formula is text of its own to what renders the docstring.
+    part = (LOSSES if name in LOSSES.names() else MININGS).get(name)
+    lines = inspect.cleandoc(part.__doc__ or "").splitlines()
+    for start, line in enumerate(lines):
+        if line.strip().startswith(".. math::"):
+            indent = len(line) - len(line.lstrip())
+            for following in itertools.takewhile(str.strip, lines[start + 1 :]):
+                assert len(following) - len(following.lstrip()) > indent, following
 
 
 def test_duplicates_are_refused() -> None:

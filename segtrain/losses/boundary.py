@@ -1,0 +1,184 @@
+"""Losses that know how far a pixel is from a boundary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segtrain.errors import ConfigError
+from segtrain.losses.class_map import ClassMapLoss
+from segtrain.losses.distance import boundary_distance, signed_distance
+from segtrain.losses.pixel import PixelLoss, check_channels
+from segtrain.losses.registry import register_loss
+
+
+@register_loss("boundary")
+class Boundary(ClassMapLoss):
+    r"""How far from the target's boundary the wrong probability lies, averaged over classes.
+
+    .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{N} \sum_i \phi_{ic}\,(p_{ic} - y_{ic})
+
+    with the signed distance :math:`\phi_{ic}` of pixel :math:`i` to the boundary of class
+    :math:`c`, in pixels, negative inside (:func:`~segtrain.losses.distance.signed_distance`), and
+    the :math:`N` valid pixels of the batch.
+
+    Args:
+        max_distance: Larger distances count as this one, in pixels, above 0. None are larger unless
+            given; a limit keeps far mistakes in a large image from outweighing everything else.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
+            ``per_image`` of :class:`ClassMapLoss`.
+
+    Note:
+        Meant to stand beside a region loss, as in the preset ``dice_boundary``: it is linear in the
+        probabilities, so that its gradient does not grow with the mistake, and what is near a
+        boundary hardly counts. A class that an image lacks or that fills it has no boundary there,
+        and the image adds 0 to it. Values are in pixels: they double with the size of the image.
+        The distances are computed on the CPU, a class at a time: two transforms per image, of some
+        milliseconds each for half a megapixel. On another device each class is waited for.
+
+    Example:
+        >>> loss = Boundary(num_classes=2)  # |phi| is 1.5, 0.5, 0.5, 1.5 and |p - y| is 1/2
+        >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
+        tensor(0.5000)
+
+    References:
+        Kervadec et al., Boundary Loss for Highly Unbalanced Segmentation, MIDL 2019, eq. 5. That
+            equation lacks :math:`-\phi y`, the second integral of its eq. 4, which no prediction
+            changes; with it the gradient is the same and a perfect prediction is 0 in place of some
+            negative number. The paper's code has distances that are 1/2 larger everywhere, which
+            are 0 on the pixels inside the boundary, and one class only: ``classes: [1]``.
+    """
+
+    def __init__(self, *, max_distance: float = math.inf, **common: Any) -> None:
+        super().__init__(**common)
+        self.max_distance = _check_max_distance(max_distance)
+
+    def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+        distance = signed_distance(positive, valid).clamp(-self.max_distance, self.max_distance)
+        wrong = probability - positive.to(probability.dtype)
+        return (distance * wrong).sum() / valid.sum().clamp(min=1)
+
+
+@register_loss("hausdorff_dt")
+class HausdorffDT(ClassMapLoss):
+    r"""Squared mistakes by how far they are from the boundaries, averaged over classes.
+
+    .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{N} \sum_i (p_{ic} - y_{ic})^2
+              (d_{p,ic}^\alpha + d_{y,ic}^\alpha)
+
+    with the distance :math:`d_y` of a pixel to the boundary of the class in the target and
+    :math:`d_p` to that in the prediction, which is where :math:`p > 1/2`, and the :math:`N` valid
+    pixels of the batch.
+
+    Args:
+        alpha: :math:`\alpha > 0`: how much more a far mistake counts than a near one; the paper
+            found 1 to 3 to work and took 2.
+        max_distance: Larger distances count as this one, in pixels, above 0. By default the factor
+            of a mistake is at most ``2 * 20**2``; in a large image without a limit it would be a
+            million. ``.inf`` is the paper's.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
+            ``per_image`` of :class:`ClassMapLoss`.
+
+    Note:
+        Meant to stand beside a region loss, with a small weight: values are in pixels to the power
+        of :math:`\alpha`. The distances are constants for the gradient. A class that an image lacks
+        or that fills it has no boundary there, and 0 stands for the distance to it; of a class that
+        neither target nor prediction bounds, nothing is learned. The value jumps where a
+        probability passes 1/2. The distances are computed on the CPU, a class at a time: four
+        transforms per image, of some milliseconds each for half a megapixel. On another device each
+        class is waited for.
+
+    Example:
+        >>> loss = HausdorffDT(num_classes=2)  # d_y is 1.5, 0.5, 0.5, 1.5; no p is above 1/2
+        >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # 1/4 of 1.25
+        tensor(0.3125)
+
+    References:
+        Karimi and Salcudean, Reducing the Hausdorff Distance in Medical Image Segmentation with
+            Convolutional Neural Networks, IEEE TMI 2019, eq. 8; with a limit to the distances, for
+            several classes each against the rest, and with boundaries between the pixels. The paper
+            sets the weight beside Dice so that both are alike in size.
+    """
+
+    def __init__(self, *, alpha: float = 2.0, max_distance: float = 20.0, **common: Any) -> None:
+        super().__init__(**common)
+        if not 0 < alpha < math.inf:
+            raise ConfigError(f"alpha must be above 0 and finite, got {alpha}")
+        self.alpha = alpha
+        self.max_distance = _check_max_distance(max_distance)
+
+    def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+        predicted = probability.detach() > 0.5
+        factor = self._power(predicted, valid) + self._power(positive, valid)
+        wrong = probability - positive.to(probability.dtype)
+        return (factor * wrong.square()).sum() / valid.sum().clamp(min=1)
+
+    def _power(self, mask: Tensor, valid: Tensor) -> Tensor:
+        return signed_distance(mask, valid).abs().clamp(max=self.max_distance) ** self.alpha
+
+
+@register_loss("distance_weighted_cross_entropy")
+class DistanceWeightedCrossEntropy(PixelLoss):
+    r"""Cross entropy that counts more near the boundaries of the target's classes.
+
+    .. math:: \ell = -(1 + s\, e^{-d / \tau}) \log p_y, \qquad p = \text{softmax}(z)
+
+    with the distance :math:`d` of a pixel to the nearest boundary between two classes, in pixels
+    (:func:`~segtrain.losses.distance.boundary_distance`).
+
+    Args:
+        strength: :math:`s \ge 0`: how much more a pixel on the boundary itself counts; 0 is cross
+            entropy.
+        scale: :math:`\tau > 0`: the distance in pixels at which that has fallen to a third.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        The mean is over valid pixels, with class weights their weighted mean; the weight of the
+        distance is in the loss and not in the denominator, so values are larger than those of cross
+        entropy and parts of a batch add up. The edge of ignored pixels is no boundary, and an image
+        without a boundary has weight 1 everywhere. The distances are computed on the CPU, once per
+        image; on another device they are waited for.
+
+    Example:
+        >>> loss = DistanceWeightedCrossEntropy(num_classes=2, strength=1.0, scale=1.0)
+        >>> loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))  # (1 + e^-0.5) ln 2
+        tensor(1.1136)
+
+    References:
+        Caliva et al., Distance Map Loss Penalty Term for Semantic Segmentation, MIDL 2019 (extended
+            abstract): cross entropy times one plus a map that is large at the boundary. There the
+            map is the largest distance of the mask minus the distance, and depends on the size of
+            the object; here it falls off with the distance alone, as in Ronneberger et al., U-Net,
+            MICCAI 2015, eq. 2, which has a Gaussian of the distances to two objects.
+    """
+
+    def __init__(self, *, strength: float = 5.0, scale: float = 5.0, **common: Any) -> None:
+        super().__init__(**common)
+        check_channels(self.num_classes)
+        if not 0 <= strength < math.inf:
+            raise ConfigError(f"strength must not be negative and must be finite, got {strength}")
+        if not 0 < scale < math.inf:
+            raise ConfigError(f"scale must be above 0 and finite, got {scale}")
+        self.strength = strength
+        self.scale = scale
+
+    def context(self, target: Tensor) -> Tensor:
+        distance = boundary_distance(target, self.ignore_label)
+        return 1 + self.strength * torch.exp(-distance / self.scale)
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, reduction="none")
+
+    def pixel_loss_in_context(self, logits: Tensor, target: Tensor, context: Tensor) -> Tensor:
+        return context * self.pixel_loss(logits, target)
+
+
+def _check_max_distance(value: float) -> float:
+    if not value > 0:
+        raise ConfigError(f"max_distance must be above 0, got {value}")
+    return value

@@ -1,0 +1,101 @@
+"""Losses that look at the whole map of one class at a time: order, distance, structure."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from segtrain.losses.base import Dense, safe_ratio
+from segtrain.losses.region import ClassMean, class_counts
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """One class in one image or in the batch: which images, which class, its share of the mean."""
+
+    images: slice
+    index: int
+    weight: Tensor
+
+
+class ClassMapLoss(ClassMean):
+    """A loss of the map of one class, averaged over classes.
+
+    A subclass writes :meth:`class_map_loss`; the mean over classes, ignored pixels and class
+    weights come with it. In strips one class is upsampled at a time, so what is kept at label
+    resolution are a few maps, whatever the number of classes.
+
+    Args:
+        num_classes: Number of channels of the logits.
+        ignore_label: Target value of the pixels that do not count.
+        class_weights: One non-negative number per class, or a file that holds them: the mean over
+            classes becomes the weighted mean.
+        activation: What makes probabilities of logits: ``softmax`` for classes that exclude each
+            other, ``sigmoid`` for a yes or no per class. One channel is always a sigmoid.
+        classes: Over which classes the mean goes: ``present`` (those with a valid target pixel),
+            ``all``, or a list of ids.
+        per_image: One value per image and class instead of one per class over the batch, averaged
+            over the images that have a valid pixel.
+
+    Attributes:
+        reads_logits: The map is that of the logits themselves, and there is no activation.
+    """
+
+    dense: Dense | None = "multi_hot"  # type: ignore[misc]
+    reads_logits: ClassVar[bool] = False
+
+    @abstractmethod
+    def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
+        """The loss ``()`` of one class.
+
+        Shape:
+            - probability: ``(N, H, W)`` of the class, float32 or float64, with a graph; 0 at
+              ignored pixels. Logits where `reads_logits` is set.
+            - positive: ``(N, H, W)``, bool: the pixels of the class; False at ignored pixels.
+            - valid: ``(N, H, W)``, bool: the pixels that count.
+        """
+
+    def class_maps(self, target: Tensor) -> Iterator[ClassMap]:
+        """What the mean is made of; weights add up to 1, or there are none."""
+        valid = self.valid(target)
+        clean, weight = self.clean(target, valid), valid.flatten(1).float()
+        clean = clean.flatten(-2) if target.dim() == 3 else clean.flatten(-2).float()
+        # What a class weighs, a third say, would in float32 spoil the value of float64 logits.
+        actual = class_counts(clean, weight, self.num_classes).double()
+        counted = weight.sum(1).sign().double()
+        if not self.per_image:
+            actual, counted = actual.sum(0, keepdim=True), counted.sum(0, keepdim=True).sign()
+        weight = self._mean_weights(actual) * counted[:, None]
+        weight = safe_ratio(weight, weight.sum(1, keepdim=True)) / counted.sum().clamp(min=1)
+        for group, index in weight.nonzero().tolist():
+            images = slice(group, group + 1) if self.per_image else slice(None)
+            yield ClassMap(images, index, weight[group, index])
+
+    def positive(self, target: Tensor, index: int) -> Tensor:
+        """The pixels of class `index`, ``(N, H, W)`` bool."""
+        if target.dim() == 4:
+            return (target[:, index] > 0.5) & self.valid(target)
+        return target == (1 if self.num_classes == 1 else index)
+
+    def map_value(self, values: Tensor, target: Tensor, item: ClassMap) -> Tensor:
+        """What `item` adds to the loss, from the map of its class in its images."""
+        target = target[item.images]
+        valid = self.valid(target)
+        values = torch.where(valid, values, 0)
+        found = self.class_map_loss(values, self.positive(target, item.index), valid)
+        return found * item.weight.to(found.dtype)
+
+    def value(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.reads_logits:
+            values = logits
+        else:
+            values = logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+        total = logits.flatten()[:0].sum()  # nothing, with a graph
+        for item in self.class_maps(target):
+            total = total + self.map_value(values[item.images, item.index], target, item)
+        return total

@@ -1,0 +1,142 @@
+"""Distances between the pixels of a map, and where the classes of a target meet.
+
+A boundary runs between two pixels: whatever lies beside it is half a pixel away.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FAR = 1e6  # the distance to what a map does not have: finite, and above any distance in an image
+
+
+def distance_to(mask: Tensor) -> Tensor:
+    """The Euclidean distance of every pixel to the nearest True one of its map, in pixels.
+
+    It is exact up to the rounding of float32. OpenCV computes it on the CPU: a map that lies on
+    another device is waited for, brought here and sent back.
+
+    Args:
+        mask: A map without a True pixel is ``FAR`` from it everywhere.
+
+    Shape:
+        - mask: ``(N, H, W)``, bool.
+        - output: ``(N, H, W)``, float32, without a graph.
+
+    Example:
+        >>> distance_to(torch.tensor([[[True, False, False], [False, False, False]]]))
+        tensor([[[0.0000, 1.0000, 2.0000],
+                 [1.0000, 1.4142, 2.2361]]])
+
+    References:
+        Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions, Theory of Computing
+        2012, which is what ``DIST_MASK_PRECISE`` stands for.
+    """
+    found: Tensor = _distance_to(mask)
+    return found
+
+
+def signed_distance(mask: Tensor, valid: Tensor | None = None) -> Tensor:
+    r"""The distance of every pixel to the boundary of `mask`: negative inside, positive outside.
+
+    .. math:: \phi_i = \begin{cases} \tfrac{1}{2} - \min_{j \notin M} |i - j| & i \in M \\
+              \min_{j \in M} |i - j| - \tfrac{1}{2} & i \notin M \end{cases}
+
+    Args:
+        mask: What is inside.
+        valid: Pixels that are neither inside nor outside are False; the edge of `mask` towards
+            them is no boundary. All are valid unless given.
+
+    Shape:
+        - mask, valid: ``(N, H, W)``, bool.
+        - output: ``(N, H, W)``, float32, without a graph; 0 where not valid, and all over a map
+          that has no inside or no outside, and so no boundary.
+
+    Note:
+        Inside and outside are alike: the distances of the complement are these with the other sign.
+        Where distances are counted to the pixels beside the boundary, and not to the line between
+        them, one side is 0 there: the code of Kervadec et al. has 0 and 1 for the -1/2 and 1/2 of
+        this function, so that a line one pixel wide is 0 along its whole length.
+
+    Example:
+        >>> signed_distance(torch.tensor([[[False, False, True, True, True]]]))
+        tensor([[[ 1.5000,  0.5000, -0.5000, -1.5000, -2.5000]]])
+    """
+    valid = torch.ones_like(mask) if valid is None else valid
+    inside, outside = mask & valid, ~mask & valid
+    distance = torch.where(inside, 0.5 - distance_to(outside), distance_to(inside) - 0.5)
+    has_boundary = inside.flatten(1).any(1) & outside.flatten(1).any(1)
+    return torch.where(valid & has_boundary[:, None, None], distance, 0)
+
+
+def boundary_pixels(target: Tensor, ignore_label: int, width: int = 1) -> Tensor:
+    """The pixels that have another class near them.
+
+    Args:
+        target: Class ids.
+        ignore_label: The value of pixels that have no class: they are on no boundary, and the edge
+            towards them is none.
+        width: How near, at least 1: in rows or columns, whichever is more. A boundary is then twice
+            as many pixels wide.
+
+    Shape:
+        - target: ``(N, H, W)``, integer.
+        - output: ``(N, H, W)``, bool.
+
+    Example:
+        >>> boundary_pixels(torch.tensor([[[0, 0, 0, 1, 1, 255, 2]]]), ignore_label=255)
+        tensor([[[False, False,  True,  True, False, False, False]]])
+    """
+    valid, ids = target != ignore_label, target.float()
+    largest = _largest_near(torch.where(valid, ids, -torch.inf), width)
+    smallest = -_largest_near(torch.where(valid, -ids, -torch.inf), width)
+    return valid & (largest > smallest)
+
+
+def boundary_distance(target: Tensor, ignore_label: int) -> Tensor:
+    """The distance of every pixel to the nearest boundary between two classes, in pixels.
+
+    One transform serves all classes, as it measures the way to the pixels beside a boundary and
+    adds the half pixel that is left; where the way is not along a row or column that is up to half
+    a pixel short.
+
+    Args:
+        target: Class ids.
+        ignore_label: The value of pixels that have no class; see :func:`boundary_pixels`.
+
+    Shape:
+        - target: ``(N, H, W)``, integer.
+        - output: ``(N, H, W)``, float32; ``FAR`` in an image without a boundary.
+
+    Example:
+        >>> boundary_distance(torch.tensor([[[0, 0, 0, 1, 1]]]), ignore_label=255)
+        tensor([[[2.5000, 1.5000, 0.5000, 0.5000, 1.5000]]])
+    """
+    return (distance_to(boundary_pixels(target, ignore_label)) + 0.5).clamp(max=FAR)
+
+
+def _largest_near(values: Tensor, width: int) -> Tensor:
+    """The maximum of the square of ``2 * width + 1`` pixels around each pixel, ``(N, H, W)``."""
+    size = 2 * width + 1
+    rows = F.max_pool2d(values[:, None], (size, 1), stride=1, padding=(width, 0))
+    square: Tensor = F.max_pool2d(rows, (1, size), stride=1, padding=(0, width))
+    return square[:, 0]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _distance_to(mask: Tensor) -> Tensor:
+    cv2 = importlib.import_module("cv2")
+    # OpenCV measures the way to the nearest zero.
+    away = (~mask).to("cpu", torch.uint8).contiguous().numpy()
+    found = np.full(away.shape, FAR, dtype=np.float32)
+    for index, image in enumerate(away):
+        if not image.all():
+            distance = cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            # The last digit depends on where OpenCV's memory lies. Squares are whole numbers.
+            found[index] = np.sqrt(np.rint(distance.astype(np.float64) ** 2))
+    return torch.from_numpy(found).to(mask.device)

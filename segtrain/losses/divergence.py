@@ -1,0 +1,169 @@
+"""Divergences between two distributions of a pixel: Kullback-Leibler and Jensen-Shannon."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segtrain.errors import ConfigError
+from segtrain.losses.base import Dense
+from segtrain.losses.pixel import TargetProbabilityLoss, check_channels
+from segtrain.losses.registry import register_loss
+
+LN_2 = math.log(2)
+
+
+class _Divergence(TargetProbabilityLoss):
+    """How far the softmax of the logits is from the target's distribution.
+
+    A subclass writes :meth:`loss_of` for a target that is sure of its class, :meth:`divergence` for
+    one that is not.
+    """
+
+    dense: Dense | None = "probability"  # type: ignore[misc]
+
+    def __init__(
+        self, *, target_logits: bool = False, temperature: float = 1.0, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        check_channels(self.num_classes)
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature must be finite and above 0, got {temperature}")
+        self.temperature = temperature
+        self.target_logits = target_logits
+        if target_logits:  # of any size, and NaN where a pixel does not count
+            self.dense = "regression"
+
+    @abstractmethod
+    def divergence(self, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
+        """Of each pixel ``(N, R, W)``, from ``(N, C, R, W)`` each.
+
+        `p` is predicted and `q` the target; `log_q` may be minus infinity where `q` is 0, and has
+        no gradient.
+        """
+
+    def reads_target_probability(self, target: Tensor) -> bool:
+        # The softmax that strips share is that of the logits as they are.
+        return self.temperature == 1 and super().reads_target_probability(target)
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = (logits / self.temperature).log_softmax(1)
+        target = target.detach()  # strips have no gradient for it either
+        if target.dim() == 3:
+            values = self.loss_of(log_p.gather(1, target[:, None])[:, 0], target)
+        elif self.target_logits:
+            log_q = (target / self.temperature).log_softmax(1)
+            values = self.divergence(log_p, log_q.exp(), log_q)
+        else:
+            values = self.divergence(log_p, target, target.log())
+        return values * self.temperature**2
+
+    def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
+        if target.dim() == 4 and self.target_logits:
+            target = target.softmax(1)
+        return super().target_probability(logits, target)
+
+    def class_weight_map(self, target: Tensor, dtype: torch.dtype) -> Tensor | None:
+        if target.dim() == 4 and self.target_logits and self.class_weights is not None:
+            target = (target.detach().to(dtype) / self.temperature).softmax(1)
+        return super().class_weight_map(target, dtype)
+
+
+@register_loss("kl_divergence")
+class KLDivergence(_Divergence):
+    r"""Kullback-Leibler divergence of the target from the prediction, averaged over valid pixels.
+
+    .. math:: \ell = T^2\, \text{KL}(q \,\|\, p) = T^2 \sum_c q_c\, (\log q_c - \log p_c), \qquad
+              p = \text{softmax}(z / T)
+
+    in nats. It is :math:`-\log p_y` for a class id, cross entropy, as a one-hot :math:`q` has no
+    entropy; for any other :math:`q` it is cross entropy less the entropy of :math:`q`, so that 0 is
+    the best there is.
+
+    Args:
+        target_logits: A dense target holds the logits of another network, a teacher, and
+            :math:`q = \text{softmax}(t / T)`; otherwise it holds the probabilities :math:`q`.
+        temperature: :math:`T > 0`. Above 1 it brings out what a teacher thinks of the classes that
+            it does not choose; the factor :math:`T^2` keeps the size of the gradients.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        The target's logits alone are divided by the temperature: probabilities are taken as the
+        soft ones that they are (those of a teacher at the same temperature), and a class id is sure
+        at any. Probabilities are meant to add up to 1 over the classes.
+
+        A target of logits leaves a pixel out where a channel is NaN; a target of probabilities also
+        where one is ``ignore_label``. The target gets no gradient. A mining tells hard pixels by
+        :math:`\sum_c q_c p_c` at temperature 1. A pixel's class weight is :math:`\sum_c w_c q_c`.
+
+    Example:
+        >>> target = torch.tensor([0.75, 0.25]).reshape(1, 2, 1, 1)
+        >>> loss = KLDivergence(num_classes=2)
+        >>> loss(torch.zeros(1, 2, 1, 1), target)  # ln 2 - (3/4 ln 4/3 + 1/4 ln 4)
+        tensor(0.1308)
+
+    References:
+        Kullback and Leibler, On Information and Sufficiency, Annals of Mathematical Statistics
+        1951. Temperature: Hinton et al., Distilling the Knowledge in a Neural Network, 2015,
+        section 2, where the term is the cross entropy of the teacher; its gradient is the same.
+    """
+
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        return -log_probability
+
+    def divergence(self, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:  # noqa: ARG002
+        return (torch.xlogy(q, q) - q * log_p).sum(1)
+
+
+@register_loss("js_divergence")
+class JSDivergence(_Divergence):
+    r"""Jensen-Shannon divergence of prediction and target, averaged over the valid pixels.
+
+    .. math:: \ell = \frac{T^2}{2} \left[ \text{KL}(p \,\|\, m) + \text{KL}(q \,\|\, m) \right],
+              \qquad m = \frac{p + q}{2}, \qquad p = \text{softmax}(z / T)
+
+    in nats. It does not change when prediction and target change places, and lies in :math:`[0, T^2
+    \ln 2]`. For a class id it is :math:`\tfrac{1}{2} [p_y \ln p_y - (1 + p_y) \ln (1 + p_y)] + \ln
+    2`.
+
+    Args:
+        target_logits: A dense target holds the logits of another network and :math:`q =
+            \text{softmax}(t / T)`; otherwise it holds the probabilities :math:`q`.
+        temperature: :math:`T > 0`, for both sides; the factor :math:`T^2` keeps the size of the
+            gradients, as for ``kl_divergence``.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        Being bounded, it forgives wrong labels: the gradient vanishes as :math:`p_y \to 0`, where
+        that of cross entropy is largest.
+
+        The target's logits alone are divided by the temperature: probabilities are taken as the
+        soft ones that they are, and a class id is sure at any. Probabilities are meant to add up to
+        1 over the classes. Which pixels count, minings and class weights are those of
+        ``kl_divergence``, and so is the gradient: the prediction's alone.
+
+    Example:
+        >>> loss = JSDivergence(num_classes=2)
+        >>> target = torch.zeros(1, 1, 1, dtype=torch.long)
+        >>> loss(torch.zeros(1, 2, 1, 1), target)  # p = (1/2, 1/2), m = (3/4, 1/4): 3/4 ln 4/3
+        tensor(0.2158)
+
+    References:
+        Lin, Divergence Measures Based on the Shannon Entropy, IEEE Transactions on Information
+        Theory 1991, section IV with equal weights.
+    """
+
+    def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        # With 1 - p apart nothing cancels as p goes to 1, where the loss goes to 0.
+        p, miss = log_probability.exp(), -torch.expm1(log_probability)
+        return (LN_2 * miss + p * log_probability - (1 + p) * torch.log1p(-miss / 2)) / 2
+
+    def divergence(self, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
+        log_m = torch.logaddexp(log_p, log_q) - LN_2
+        return (log_p.exp() * (log_p - log_m) + torch.xlogy(q, q) - q * log_m).sum(1) / 2

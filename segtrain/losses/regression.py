@@ -1,0 +1,100 @@
+"""Smooth L1: distances of numbers, not of distributions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segtrain.errors import ConfigError
+from segtrain.losses.base import safe_ratio
+from segtrain.losses.pixel import PixelLoss
+from segtrain.losses.registry import register_loss
+
+
+@register_loss("smooth_l1")
+class SmoothL1(PixelLoss):
+    r"""Squared error where it is small and absolute error where it is large, averaged over pixels.
+
+    .. math:: \ell = \frac{1}{C} \sum_c h(d_c), \qquad h(d) = \begin{cases}
+              d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{otherwise} \end{cases}
+
+    With class ids :math:`d_c = p_c - \delta_{cy}`, softmax probabilities against the one-hot
+    target; for one channel :math:`d = \sigma(z) - y`. With a dense target :math:`d_c = z_c - t_c`,
+    the outputs as they are: depth, a height, a distance map, one per channel.
+
+    Args:
+        beta: :math:`\beta \ge 0`, in units of the target: where the square ends. 0 is the absolute
+            error. Probabilities are never further apart than 1, so with class ids the default is
+            the squared error, half of the Brier score's :math:`\frac{1}{C} \sum_c d_c^2`.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            :class:`PixelLoss`.
+
+    Note:
+        The mean is over the channels too, as in :class:`torch.nn.SmoothL1Loss`, so with class ids
+        values and gradients shrink as the number of classes grows; a ``weight`` in ``sum`` makes up
+        for it.
+
+        A dense target ignores a pixel where a channel is NaN, and ``ignore_label`` is a number like
+        any other. ``class_weights`` weigh its channels in the mean over the channels, where with
+        class ids they weigh pixels; one channel has nothing to weigh it against. The target gets no
+        gradient.
+
+        What a mining takes for the probability of a dense target is :math:`1 - |d| / \sqrt{d^2 +
+        \beta^2}`, averaged over the channels: 1 for no error, towards 0 for errors far above
+        :math:`\beta`. It is 1 less the gradient norm that GHM-R looks at.
+
+    Example:
+        >>> loss = SmoothL1(num_classes=2)
+        >>> outputs = torch.tensor([0.5, 3.0]).reshape(1, 2, 1, 1)
+        >>> loss(outputs, torch.zeros(1, 2, 1, 1))  # (1/8 + 5/2) / 2
+        tensor(1.3125)
+        >>> loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.long))  # d = 1/2, -1/2
+        tensor(0.1250)
+
+    References:
+        Girshick, Fast R-CNN, ICCV 2015, eq. 3, with beta = 1; beta as in torch. Gradient norm: Li
+        et al., Gradient Harmonized Single-stage Detector, AAAI 2019, the section on GHM-R, where it
+        is that of the loss :math:`\sqrt{d^2 + \mu^2} - \mu` and not of smooth L1.
+    """
+
+    dense = "regression"
+
+    def __init__(self, *, beta: float = 1.0, **common: Any) -> None:
+        super().__init__(**common)
+        if not 0 <= beta < math.inf:
+            raise ConfigError(f"beta must be finite and not negative, got {beta}")
+        self.beta = beta
+
+    def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if target.dim() == 4:
+            return self._mean(self._smooth_l1(logits - target.detach()))
+        if self.num_classes == 1:
+            return self._smooth_l1(logits[:, 0].sigmoid() - target)
+        probability = logits.softmax(1)
+        one = torch.ones_like(probability[:, :1])
+        return self._smooth_l1(probability.scatter_add(1, target[:, None], -one)).mean(1)
+
+    def _smooth_l1(self, difference: Tensor) -> Tensor:
+        zero = difference.new_zeros(()).expand_as(difference)
+        return F.smooth_l1_loss(difference, zero, reduction="none", beta=self.beta)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over the channels of a regression, ``(N, R, W)``."""
+        if self.class_weights is None or self.num_classes == 1:
+            return values.mean(1)
+        weights = self.class_weights.to(values.dtype)
+        return torch.einsum("nchw,c->nhw", values, weights / weights.sum())
+
+    def class_weight_map(self, target: Tensor, dtype: torch.dtype) -> Tensor | None:
+        return None if target.dim() == 4 else super().class_weight_map(target, dtype)
+
+    def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
+        if target.dim() == 3:
+            return super().target_probability(logits, target)
+        distance = (logits - target).abs()
+        slope = safe_ratio(distance, torch.hypot(distance, distance.new_tensor(self.beta)))
+        return 1 - slope.mean(1)

@@ -1,0 +1,131 @@
+"""A loss that compares regions: what a prediction's neighbourhood tells about the target's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segtrain.errors import ConfigError
+from segtrain.losses.class_map import ClassMapLoss
+from segtrain.losses.region import Activation
+from segtrain.losses.registry import register_loss
+
+Pooling = Literal["average", "max"]
+
+_NOISE_RATIO = 1e-4  # of the prediction to the target: a right prediction then costs 5e-5 at most
+
+
+@register_loss("rmi")
+class RegionMutualInformation(ClassMapLoss):
+    r"""The part of the target's regions that the prediction's do not explain, mean over classes.
+
+    .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{2d} \log \det \big( I +
+              \tfrac{1}{\epsilon} M_c \big), \qquad
+              M = \Sigma_y - \Sigma_{yp} (\Sigma_p + \delta I)^{-1} \Sigma_{py}
+
+    A region is the vector of the :math:`d = \text{radius}^2` pixels of a square of the pooled map;
+    the covariances :math:`\Sigma` are over all regions of an image. :math:`M` is what is left of
+    the target's when the prediction's are known, so up to a constant :math:`L` is minus a lower
+    bound of the mutual information of the two.
+
+    Args:
+        radius: Side of a region in pixels of the pooled map, at least 1.
+        pool_size: Side of the squares that are pooled to one pixel, at least 1, which is no
+            pooling. A region covers ``radius * pool_size`` pixels of the image.
+        pooling: How: ``average`` or ``max``.
+        epsilon: :math:`\epsilon`, from 1e-8 to 1: the variance below which what is not explained
+            counts as noise. :math:`\delta` is a ten thousandth of it.
+        activation: What makes probabilities of logits: the paper's ``sigmoid``, or ``softmax``.
+        per_image: Covariances of each image alone, as in the paper, or of the batch.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``classes`` of
+            :class:`ClassMapLoss`.
+
+    Note:
+        Information has no sign: a prediction and its complement score the same, and a constant one
+        has no gradient. So it takes a loss beside it that tells them apart; the paper's is binary
+        cross entropy, half and half, which ``configs/loss/bce_rmi.yaml`` is. The value is never
+        below 0, and 0 where the target's regions follow linearly from the prediction's. Ignored
+        pixels are 0 in both maps. Beyond the border the nearest pixel is repeated. Computed in
+        float64. A map that is pooled to one pixel has nothing to compare, and costs 0. Pooling
+        makes it uneven: a shape moved by a multiple of ``pool_size`` scores better than one moved
+        by a pixel less.
+
+    Example:
+        >>> loss = RegionMutualInformation(num_classes=1, radius=1, pool_size=1, epsilon=0.25)
+        >>> target = torch.tensor([[[0, 1]]])  # of variance 1/4, none of it explained: ln(2) / 2
+        >>> loss(torch.zeros(1, 1, 1, 2), target)
+        tensor(0.3466)
+
+    References:
+        Zhao, Wang, Yang and Cai, Region Mutual Information Loss for Semantic Segmentation, NeurIPS
+        2019, section 3. There the loss is 1/2 log det M / d, with a small number on the diagonals
+        of the unscaled scatter matrices, and summed over classes; here covariances do not depend
+        on the size of the image, and the constant is chosen so that the loss is 0 when all is
+        explained. The authors' code pads nothing but the pooling.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: int = 3,
+        pool_size: int = 3,
+        pooling: Pooling = "average",
+        epsilon: float = 1e-4,
+        activation: Activation = "sigmoid",
+        per_image: bool = True,
+        **common: Any,
+    ) -> None:
+        super().__init__(activation=activation, per_image=per_image, **common)
+        for name, size in (("radius", radius), ("pool_size", pool_size)):
+            if size < 1:
+                raise ConfigError(f"{name} must be at least 1, got {size}")
+        if not 1e-8 <= epsilon <= 1:  # below, the rounding of a covariance shows
+            raise ConfigError(f"epsilon must be from 1e-8 to 1, got {epsilon}")
+        self.radius = radius
+        self.pool_size = pool_size
+        self.pooling = pooling
+        self.epsilon = epsilon
+
+    def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
+        pair = torch.stack([probability, positive.to(probability.dtype)])
+        prediction, target = self._regions(self._pooled(pair).double())
+        return self._unexplained(prediction, target).to(probability.dtype)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        pool = F.avg_pool2d if self.pooling == "average" else F.max_pool2d
+        below, right = (-size % self.pool_size for size in maps.shape[2:])
+        if below or right:  # pooling with ceil_mode has a wrong gradient in torch.compile
+            maps = F.pad(maps, (0, right, 0, below), mode="replicate")
+        return pool(maps, self.pool_size)
+
+    def _regions(self, maps: Tensor) -> Tensor:
+        """The regions ``(2, d, P)`` around the pixels of maps ``(2, N, H, W)``."""
+        before, after, (height, width) = (self.radius - 1) // 2, self.radius // 2, maps.shape[2:]
+        padded = F.pad(maps, (before, after, before, after), mode="replicate")
+        shifted = [
+            padded[:, :, row : row + height, column : column + width]
+            for row in range(self.radius)
+            for column in range(self.radius)
+        ]
+        return torch.stack(shifted, dim=1).flatten(2)
+
+    def _unexplained(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The loss from the regions ``(d, P)`` of both."""
+        # In units of the noise of each, the last pivots of the joint covariance are those of
+        # I + M / epsilon: one factorisation, and neither an inverse nor a difference.
+        noise = (self.epsilon * _NOISE_RATIO, self.epsilon)
+        joint = torch.cat(
+            [
+                (values - values.mean(1, keepdim=True)) / math.sqrt(values.shape[1] * variance)
+                for values, variance in zip((prediction, target), noise, strict=True)
+            ]
+        )
+        identity = torch.eye(len(joint), dtype=joint.dtype, device=joint.device)
+        factor, failed = torch.linalg.cholesky_ex(identity + joint @ joint.mT)
+        last = torch.arange(len(prediction), len(joint), device=joint.device)
+        found = factor[last, last].log().mean()
+        return torch.where(failed == 0, found, torch.nan)  # it fails on NaN and infinity alone

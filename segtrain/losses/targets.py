@@ -1,0 +1,132 @@
+"""Targets that follow from the class ids of a target, for outputs that learn something else."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from segtrain.errors import ConfigError
+from segtrain.losses.distance import boundary_distance, boundary_pixels
+from segtrain.registry import Registry
+
+T = TypeVar("T", bound="type[DerivedTarget]")
+
+
+class DerivedTarget(ABC):
+    """What an auxiliary output learns, made of the class ids that the main output learns.
+
+    Attributes:
+        num_channels: How many channels an output has that learns it.
+        default_loss: The loss of such an output unless the configuration names one.
+
+    Example:
+        >>> class Seen(DerivedTarget):
+        ...     num_channels = 1
+        ...     default_loss = {"name": "bce"}
+        ...     def __call__(self, target, ignore_label):
+        ...         return torch.where(target == ignore_label, target, target.clamp(max=1))
+        >>> Seen()(torch.tensor([[[0, 4, 255]]]), 255)
+        tensor([[[  0,   1, 255]]])
+    """
+
+    num_channels: ClassVar[int]
+    default_loss: ClassVar[Mapping[str, Any]]
+
+    @abstractmethod
+    def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
+        """The derived target, on the device of `target`, which is not changed.
+
+        Shape:
+            - target: ``(N, H, W)``, int64, class ids or `ignore_label`.
+            - output: ``(N, H, W)``, int64, ids or `ignore_label`; or ``(N, num_channels, H, W)``,
+              float, with NaN at ignored pixels.
+        """
+
+
+TARGETS: Registry[DerivedTarget] = Registry("target")
+
+
+def register_target(name: str) -> Callable[[T], T]:
+    """A decorator that makes a :class:`DerivedTarget` subclass selectable as `name`.
+
+    Raises:
+        ConfigError: When the name is taken.
+        TypeError: When what is decorated is no :class:`DerivedTarget` class.
+    """
+
+    def decorate(part: T) -> T:
+        if not (inspect.isclass(part) and issubclass(part, DerivedTarget)):
+            raise TypeError(f"register_target({name!r}) takes a DerivedTarget class, got {part!r}")
+        return TARGETS.register(name)(part)
+
+    return decorate
+
+
+@register_target("boundary")
+class BoundaryTarget(DerivedTarget):
+    """1 at the pixels beside a boundary between two classes and 0 elsewhere.
+
+    Args:
+        width: How far from the boundary such a pixel may be, at least 1: a boundary is twice as
+            many pixels wide.
+
+    Note:
+        Ignored pixels stay ignored, and their edge is no boundary: what lies behind it is unknown.
+
+    Example:
+        >>> BoundaryTarget()(torch.tensor([[[3, 3, 7, 255, 7]]]), 255)
+        tensor([[[  0,   1,   1, 255,   0]]])
+    """
+
+    num_channels = 1
+    # Boundary pixels are few: without a choice among the others, to find none is a good answer.
+    default_loss: ClassVar[Mapping[str, Any]] = {
+        "name": "bce",
+        "mining": {"name": "hard_negative"},
+    }
+
+    def __init__(self, *, width: int = 1) -> None:
+        if width < 1:
+            raise ConfigError(f"width must be at least 1, got {width}")
+        self.width = width
+
+    def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
+        found = boundary_pixels(target, ignore_label, self.width).long()
+        return torch.where(target == ignore_label, ignore_label, found)
+
+
+@register_target("distance")
+class DistanceTarget(DerivedTarget):
+    """The distance to the nearest boundary between two classes, from 0 to 1.
+
+    Args:
+        max_distance: The distance in pixels that is 1, above 0; what is further is 1 as well. How
+            far a boundary is cannot be seen from much further away.
+
+    Note:
+        Pixels beside a boundary are half a pixel from it. In an image without one all are 1. The
+        distances are computed on the CPU; see :func:`~segtrain.losses.distance.distance_to`.
+
+    Example:
+        >>> DistanceTarget(max_distance=2.0)(torch.tensor([[[0, 0, 0, 1, 255]]]), 255)
+        tensor([[[[1.0000, 0.7500, 0.2500, 0.2500,    nan]]]])
+    """
+
+    num_channels = 1
+    default_loss: ClassVar[Mapping[str, Any]] = {"name": "smooth_l1", "beta": 0.1}
+
+    def __init__(self, *, max_distance: float = 20.0) -> None:
+        if not 0 < max_distance < math.inf:
+            raise ConfigError(f"max_distance must be above 0 and finite, got {max_distance}")
+        self.max_distance = max_distance
+
+    def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
+        distance = boundary_distance(target, ignore_label).clamp(max=self.max_distance)
+        found = torch.where(target == ignore_label, torch.nan, distance / self.max_distance)
+        return found[:, None]

@@ -1,0 +1,113 @@
+"""The pages are what the registries generate, their links hold, their numbers are computed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import segtrain
+from segtrain.check import check_config
+from segtrain.cli import compose_config
+from segtrain.losses import LOSSES
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(file for file in DOCS.rglob("*.md"))
+
+
+def test_the_generated_text_is_up_to_date() -> None:
+    """In a process of its own: other tests register losses that have no page."""
+    command = [sys.executable, "tools/gallery.py", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_is_out_of_date_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("gallery.pages")
+    named = pages.stale({DOCS / "losses" / "focal.md": "old ![curve](img/nothing.png)"})
+    assert named[:2] == ["docs/losses/focal.md", "docs/losses/img/nothing.png (missing)"]
+    assert "docs/losses/dice.md (no such loss)" in named
+    assert "docs/losses/README.md (no such loss)" not in named
+
+
+def test_text_without_markers_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("gallery.pages")
+    assert pages._between_markers("plain", "new") == "plain"
+    marked = "a\n<!-- losses:begin -->\nold\n<!-- losses:end -->\nb"
+    assert pages._between_markers(marked, "new") == marked.replace("old", "new")
+
+
+def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    docstrings = importlib.import_module("gallery.docstrings")
+    assert doctest.testmod(docstrings).failed == 0
+    text = """One line.
+
+    .. math:: a \\,
+              b
+
+    - An :math:`x
+      - 1` goes on
+    - `y`
+
+    >>> 1
+    1
+    """
+    assert docstrings.parse(text).body == (
+        "```math\na \\,\nb\n```\n\n- An $`x - 1`$ goes on\n- `y`\n\n```python\n>>> 1\n1\n```"
+    )
+    with pytest.raises(ValueError, match=r"no Markdown for .*note"):
+        docstrings.parse("One line.\n\n.. note:: here")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    for address in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in address:
+            assert (page.parent / address.partition("#")[0]).exists(), address
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
+    lines = re.findall(r"^python tools/train.py (.*)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    for line in lines:
+        check_config(compose_config(shlex.split(line), "train"))
+
+
+def test_what_the_hand_written_table_recommends_exists() -> None:
+    text = (DOCS / "losses" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|`]+ \| ([^|]+) \|[^|]+\|[^|]+\|$", text, flags=re.MULTILINE)
+    assert len(rows) > 10
+    words = {word for row in rows for word in re.findall(r"`([^`]+)`", row)}
+    parameters = {key for name in segtrain.list_losses() for key in LOSSES.schema(name)}
+    known = {*segtrain.list_losses(), *segtrain.list_minings(), *parameters}
+    presets = {file.stem for file in (ROOT / "configs" / "loss").glob("*.yaml")}
+    for word in words:
+        key, _, value = word.rpartition("=")
+        assert value in (known | presets if key else known) or key in parameters, word
+
+
+def test_pictures_are_small() -> None:
+    pictures = sorted(DOCS.rglob("*.png"))
+    assert pictures
+    assert not [file.name for file in pictures if file.stat().st_size >= 40_000]
+
+
+def test_the_numbers_of_the_theory_are_computed() -> None:
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    source = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    example = doctest.DocTestParser().get_doctest(source, {}, "theory.md", "docs/theory.md", 0)
+    report: list[str] = []
+    flags = doctest.NORMALIZE_WHITESPACE
+    results = doctest.DocTestRunner(optionflags=flags).run(example, out=report.append)
+    assert results.attempted > 40
+    assert results.failed == 0, "".join(report)

@@ -1,0 +1,65 @@
+"""Writes the loss gallery in docs/losses and the table in README.md.
+
+``python tools/gallery.py`` writes text and pictures (the extra ``docs`` draws them), ``--text`` the
+text alone, ``--check`` nothing: it exits 1 and names what is out of date. With names, only the
+pictures of these losses are drawn, and ``mining`` is the page of the minings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
+
+from gallery import catalogue, pages
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 1 when something is out of date or cannot be drawn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="name what is out of date")
+    parser.add_argument("--text", action="store_true", help="leave the pictures as they are")
+    parser.add_argument("names", nargs="*", help="draw the pictures of these alone")
+    options = parser.parse_args(arguments)
+    try:
+        wanted = pages.texts()
+        if options.check:
+            return _report(pages.stale(wanted))
+        for file, text in wanted.items():
+            file.write_text(text, encoding="utf-8")
+        for file in pages.left_over(wanted):
+            file.unlink()
+        if not options.text:
+            _draw(set(options.names))
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(stale: list[str]) -> int:
+    for name in stale:
+        print(f"out of date: {name}", file=sys.stderr)
+    if stale:
+        print("make gallery writes them anew", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def _draw(names: set[str]) -> None:
+    """The pictures, all of them where `names` is empty."""
+    folder = catalogue.PAGES / pages.IMAGES
+    folder.mkdir(exist_ok=True)
+    curves = importlib.import_module("gallery.curves")  # these two need matplotlib
+    portrait = importlib.import_module("gallery.portrait")
+    for entry in catalogue.losses():
+        if not names or entry.name in names:
+            curves.draw(entry, folder / f"{entry.name}.png")
+    if not names or "mining" in names:
+        portrait.draw(catalogue.minings(), folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
