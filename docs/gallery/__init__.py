@@ -1,0 +1,1 @@
+"""The loss gallery: pages from docstrings and pictures from the losses themselves."""
