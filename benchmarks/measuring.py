@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
-import re
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from contenders import PEERS, PLAIN, SELECTIVE, YARDSTICK, Contender, build, ours, upsampled
+from process_memory import memory_mib, reset_peak
 from torch import Tensor
 from workloads import WORKLOADS, Workload
 
@@ -70,9 +67,9 @@ def measure_memory(case: str, workload_name: str) -> dict[str, Any]:
     _load_libraries(case, workload)
     logits, target = workload.make()
     contender = build(case, workload.num_classes)
-    before = _reset_peak()
+    before = reset_peak()
     contender(logits, target).backward()
-    after = _memory_mib("VmHWM")
+    after = memory_mib("VmHWM")
     assert logits.grad is not None
     known = before is not None and after is not None
     return {"peak_mib": after - before if known else None}
@@ -122,28 +119,6 @@ def _load_libraries(case: str, workload: Workload) -> None:
     # The threads start, and get their work space, with the first operations that are worth it.
     product = torch.rand(600, 600) @ torch.rand(600, 600)
     torch.bmm(product.view(4, 150, 600), product.view(4, 600, 150)).exp_()
-
-
-def _reset_peak() -> float | None:
-    """Memory in use, from which the peak is counted from now on."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _memory_mib("VmRSS")
-
-
-def _memory_mib(field: str) -> float | None:
-    """A field of this process's status, where there is one."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) / 1024 if found else None
 
 
 def measure(what: str, case: str, workload_name: str, pairs: int) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from segtrain.build import (
     build_dataset,
     build_loss,
     build_model,
+    list_backbones,
     list_datasets,
+    list_heads,
     list_losses,
     list_minings,
     list_models,
@@ -28,15 +30,19 @@ from segtrain.losses import (
     register_target,
 )
 from segtrain.metrics import ConfusionMatrix
-from segtrain.models import MODELS, Segmentor
+from segtrain.models import BACKBONES, HEADS, MODELS, Backbone, Head, Segmentor
+from segtrain.models.weights import LoadReport, load_weights
 from segtrain.plugins import load_plugins
 from segtrain.version import __version__
 
+register_backbone = BACKBONES.register
 register_dataset = DATASETS.register
+register_head = HEADS.register
 register_mining = MININGS.register
 register_model = MODELS.register
 
 __all__ = [
+    "Backbone",
     "CheckpointError",
     "ClassMapLoss",
     "ConfigError",
@@ -45,7 +51,9 @@ __all__ = [
     "CriterionReport",
     "DataError",
     "DerivedTarget",
+    "Head",
     "LabelContract",
+    "LoadReport",
     "Loss",
     "Mining",
     "NumericError",
@@ -64,12 +72,17 @@ __all__ = [
     "build_dataset",
     "build_loss",
     "build_model",
+    "list_backbones",
     "list_datasets",
+    "list_heads",
     "list_losses",
     "list_minings",
     "list_models",
     "load_plugins",
+    "load_weights",
+    "register_backbone",
     "register_dataset",
+    "register_head",
     "register_loss",
     "register_mining",
     "register_model",

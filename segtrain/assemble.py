@@ -37,7 +37,8 @@ from segtrain.engine.distributed import Processes
 from segtrain.engine.run import Run, create_run_dir, logger, progress
 from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.inference.predictor import restore_model
-from segtrain.models import MODELS, Segmentor
+from segtrain.models import Segmentor
+from segtrain.starting import build_model, without_weights
 from segtrain.trial import try_criterion, try_dataset, try_model
 from segtrain.version import __version__
 
@@ -60,7 +61,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     state = None if resumed_from is None else load_checkpoint(resumed_from)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     labels = train.labels
-    model = MODELS.build(config.model, num_classes=labels.num_classes)
+    model = build_model(config.model, labels, state, processes)
     outputs = try_model(model, config.model["name"])
     criterion = _build_criterion(config, labels, model.align_corners, outputs)
     try_criterion(criterion, outputs, config.loss["name"])
@@ -107,13 +108,15 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
             model.align_corners,
         ),
         processes=processes,
-        metadata=_metadata(config, labels, model.align_corners),
+        metadata=metadata_of(config, labels, model),
     )
     if state is not None and resumed_from is not None:
         trainer.load_state(state, resumed_from)
     if processes.is_main:  # last: a run that cannot start writes nothing
         trainer.run = _open_run(config, resumed_from, trainer.step)
         _announce(trainer, len(train), len(val))
+        if model.load_report is not None:
+            logger.info("%s", model.load_report.summary())
         if resumed_from is not None:
             logger.info("going on from %s at step %d", resumed_from, trainer.step)
     return trainer
@@ -253,11 +256,11 @@ def _build_evaluator(
     )
 
 
-def _metadata(config: Config, labels: LabelContract, align_corners: bool) -> State:
+def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> State:
     """What a predictor needs beside the weights, in plain values."""
     return {
         "segtrain": __version__,
-        "model": config.model,
+        "model": {**without_weights(config.model), "align_corners": model.align_corners},
         "num_classes": labels.num_classes,
         "ignore_label": labels.ignore_label,
         "class_names": list(labels.names),
@@ -265,7 +268,7 @@ def _metadata(config: Config, labels: LabelContract, align_corners: bool) -> Sta
         "mean": list(config.augmentation.mean),
         "std": list(config.augmentation.std),
         "size": None if config.evaluation.size is None else list(config.evaluation.size),
-        "align_corners": align_corners,
+        "align_corners": model.align_corners,
         "precision": config.trainer.precision,
         "channels_last": config.trainer.channels_last,
     }

@@ -14,7 +14,7 @@ from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, MININGS, TARGETS, DerivedTarget, Loss
 from segtrain.losses.mining import MiningSpec, build_mining
 from segtrain.losses.weights import ClassWeights, resolve_class_weights
-from segtrain.models import MODELS, Segmentor
+from segtrain.models import BACKBONES, HEADS, MODELS, Segmentor
 from segtrain.schema import check_value
 
 # A derived target has classes of its own, and a dataset says nothing of them.
@@ -29,6 +29,16 @@ def list_losses() -> list[str]:
 def list_models() -> list[str]:
     """The names that :func:`build_model` and ``model=`` take."""
     return MODELS.names()
+
+
+def list_backbones() -> list[str]:
+    """The names that ``model.backbone=`` takes, besides those of timm and torchvision."""
+    return BACKBONES.names()
+
+
+def list_heads() -> list[str]:
+    """The names that ``model.head=`` takes."""
+    return HEADS.names()
 
 
 def list_datasets() -> list[str]:

@@ -14,6 +14,7 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.models import MODELS
+from segtrain.models.weights import check_weight_keys
 from segtrain.registry import Registry
 from segtrain.schema import did_you_mean
 
@@ -42,6 +43,8 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     config = parse_config(dict(raw))
     _check_outputs(config)
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
+    model = filled["model"]
+    check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")
     return replace(config, **filled)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from segtrain import commands
+from segtrain.build import list_backbones, list_heads
 from segtrain.check import SECTIONS, check_config, check_criterion
-from segtrain.config import Config, EvaluateConfig, PredictConfig
+from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig
 from segtrain.engine.run import console, start_logging
-from segtrain.errors import ConfigError, ResourceError, SegtrainError
+from segtrain.errors import ConfigError, ResourceError, SegtrainError, is_out_of_memory
+from segtrain.help import HELP
+from segtrain.importer import complete
+from segtrain.models.table import model_specs
+from segtrain.models.weights import list_of
 from segtrain.plugins import load_plugins
 from segtrain.schema import build_dataclass, did_you_mean
 
@@ -313,53 +318,47 @@ def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
     commands.predict(build_dataclass(PredictConfig, compose_config(words, "predict", extra)))
 
 
+def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write weights of other code as a checkpoint; prints the class weights found beside them."""
+    keys = {word.lstrip("+").partition("=")[0] for word in words}
+    dataset = [] if keys & {"dataset", "experiment"} else ["dataset=folder"]
+    composed = compose_config([*dataset, *words], "train", extra)
+    own = {
+        field.name: composed.pop(field.name)
+        for field in fields(ImportConfig)
+        if field.name in composed
+    }
+    given = build_dataclass(ImportConfig, own)
+    raw = complete(composed, given.weights, model_given=bool(keys & {"model", "experiment"}))
+    report = commands.import_weights(given, check_config(raw))
+    if report.class_weights:
+        sys.stdout.write(f"loss.class_weights={list_of(report.class_weights)}\n")
+
+
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
-    """Print what each group offers."""
+    """Print what each group offers, or with the word ``models`` what each model costs."""
     others = [word for word in words if not word.startswith("plugins=")]
-    if others:
-        raise ConfigError(f"list takes plugins=[...] and nothing else, got {others[0]!r}")
+    if others not in ([], ["models"]):
+        raise ConfigError(
+            f"list takes the word models, plugins=[...] and nothing else, got {others[-1]!r}"
+        )
     load_plugins(_plugins_in(words, extra))
+    if others:
+        folders = [config_dir(), *([extra] if extra else [])]
+        commands.list_models(model_specs(*(folder / "model" for folder in folders)))
+        return
     for group in (*SECTIONS, *PLAIN_GROUPS):
         sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
+    backbones = [*list_backbones(), "timm/<name>", "torchvision/<name>"]
+    for key, names in (("model.backbone", backbones), ("model.head", list_heads())):
+        sys.stdout.write(f"{key}: {', '.join(names)}\n")
 
 
-HELP = {
-    "train": """\
-Train a model. Choose parts by name, set any key, sweep any of them:
-
-  {program}                                       the embedded default
-  {program} loss=focal loss.gamma=3               another loss, another parameter
-  {program} model=hrnet_w18 mining=ohem           another model, only the hard pixels
-  {program} dataset=camvid dataset.root=DIR experiment=camvid_cpu
-  {program} -m loss=cross_entropy,focal,dice      one run for each
-  {program} run_dir=DIR resume=auto               go on with a run
-  {program} plugins=[my_losses.py] loss=mine      a loss of your own
-
-What there is:
-{choices}
-
-All keys, with what this command line makes of them: {program} --cfg""",
-    "evaluate": """\
-Score a checkpoint, as training did or on another dataset:
-
-  {program} checkpoint=RUN_DIR
-  {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR split=val
-
-Keys: checkpoint, dataset, split, evaluation.batch_size, evaluation.size, loader.num_workers,
-device, output (a JSON file).""",
-    "predict": """\
-Write class ids, coloured masks and overlays for an image or a folder of images, at their own size:
-
-  {program} checkpoint=RUN_DIR input=FOLDER output=FOLDER
-
-Keys: checkpoint, input, output, size, device.""",
-    "list": """\
-List what each config group offers: registered names and config files.""",
-}
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "import": import_weights,
     "list": list_names,
 }
 
@@ -431,17 +430,23 @@ def run_command(
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{place}", ResourceError.exit_code)
     except Exception as error:
-        if any(words in str(error).lower() for words in ("out of memory", "not enough memory")):
-            advice = (
-                "lower trainer.batch_size or augmentation.crop_size, or use trainer.precision=bf16"
-            )
-            return _fail(f"out of memory; {advice}", ResourceError.exit_code)
+        if is_out_of_memory(error):
+            return _fail(f"out of memory{_LESS_MEMORY.get(command, '')}", ResourceError.exit_code)
+        if isinstance(error, OSError):
+            place = f": {error.filename}" if error.filename else ""
+            return _fail(f"{error.strerror or error}{place}", ResourceError.exit_code)
         raise
     return 0
+
+
+# The keys of each command that make it need less.
+_LESS_MEMORY = {
+    "train": "; lower trainer.batch_size, augmentation.crop_size or evaluation.size, use"
+    " trainer.precision=bf16, or model.activation_checkpointing=true where the model has it",
+    "evaluate": "; lower evaluation.batch_size or evaluation.size",
+    "predict": "; lower size, the height and width that images are resized to",
+}
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from segtrain.assemble import build_evaluation, build_trainer
-from segtrain.config import Config, EvaluateConfig, PredictConfig
+from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig
 from segtrain.data import read_image, write_mask, write_palette_mask
 from segtrain.data.pairing import IMAGE_SUFFIXES
 from segtrain.engine.distributed import processes
 from segtrain.engine.run import console, logger, progress, results, scores_table
-from segtrain.errors import DataError
+from segtrain.errors import ConfigError, DataError
 from segtrain.files import write_text
+from segtrain.importer import import_checkpoint
 from segtrain.inference import Predictor
+from segtrain.models.table import HEADINGS, model_row
+from segtrain.models.weights import LoadReport
+
+_NUMBERS = ("parameters (M)", "GMACs")
+_PIPE_WIDTH = 1000
 
 
 @contextmanager
@@ -84,6 +94,31 @@ def predict(config: PredictConfig) -> list[Path]:
             bar.advance()
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
+
+
+def import_weights(given: ImportConfig, config: Config) -> LoadReport:
+    """Write weights of other code as a checkpoint; prints what became of them."""
+    with processes("cpu") as here:
+        report = import_checkpoint(given, config, here)
+        logger.info("%s written, for evaluate, predict and model.weights", given.output)
+        return report
+
+
+def list_models(specs: Mapping[str, Any]) -> None:
+    """Print what each of the models in `specs` costs, on standard output."""
+    table = Table(box=None, pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
+    with progress("count", len(specs)) as bar:
+        for name, spec in specs.items():
+            bar.advance(name)
+            try:
+                cells = model_row(name, spec).cells()
+            except ConfigError as error:  # a package that is not installed takes one row only
+                cells = (name, "", "", "", "", str(error))
+            table.add_row(*map(escape, cells))
+    # Whoever reads a file or a pipe wants whole lines.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _images(source: Path) -> list[Path]:

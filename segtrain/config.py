@@ -8,6 +8,7 @@ checked against its signature in :mod:`segtrain.build`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from segtrain.errors import ConfigError
@@ -239,6 +240,22 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _check_size(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """One import of weights; the model, the classes and the normalisation are those of a run."""
+
+    weights: str
+    """A file, a run directory, or ``hf://owner/name[/file][@revision]``."""
+    output: str
+    """The checkpoint to write."""
+
+    def __post_init__(self) -> None:
+        if Path(self.output).suffix != ".pt":
+            raise ConfigError(f"output={self.output} must end in .pt, as checkpoints do")
+        if Path(self.output).absolute() == Path(self.weights).absolute():
+            raise ConfigError(f"output={self.output} is the file of weights itself; name another")
 
 
 def parse_config(given: dict[str, Any]) -> Config:

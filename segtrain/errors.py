@@ -47,3 +47,27 @@ class RunDirectoryBusyError(SegtrainError):
     """The run directory already holds a run."""
 
     exit_code = 7
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that an allocation failed, in the words of any library under us.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory."))
+        (True, True)
+        >>> is_out_of_memory(RuntimeError("sizes must match"))
+        False
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
+
+
+# Of CUDA, MPS, torch on a CPU (an allocation, and a size beyond all numbers), C++ and OpenCV.
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "storage size calculation overflowed",
+    "bad_alloc",
+    "insufficient memory",
+)

@@ -14,6 +14,7 @@ from segtrain.errors import ConfigError, DataError, SegtrainError
 from segtrain.models import Segmentor
 
 _SIZE = 64  # height and width of the trial image
+_IMAGE_CHANNELS = 3
 
 
 def try_dataset(dataset: SegmentationDataset, name: str) -> None:
@@ -42,6 +43,20 @@ def try_dataset(dataset: SegmentationDataset, name: str) -> None:
         )
 
 
+def check_channels(model: Segmentor) -> None:
+    """Refuse a model for other images than the datasets give.
+
+    Raises:
+        ConfigError: When it does not take three channels.
+    """
+    if model.in_channels != _IMAGE_CHANNELS:
+        raise ConfigError(
+            f"model.in_channels={model.in_channels}, but every dataset gives images of"
+            f" {_IMAGE_CHANNELS} channels (red, green, blue); leave it at {_IMAGE_CHANNELS}, or"
+            " train with a loop of your own"
+        )
+
+
 def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
     """The outputs for one image, in evaluation mode.
 
@@ -50,7 +65,7 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
     """
     try:
         with torch.no_grad():
-            outputs = model.eval()(torch.zeros(1, 3, _SIZE, _SIZE))
+            outputs = model.eval()(torch.zeros(1, model.in_channels, _SIZE, _SIZE))
     except Exception as error:
         raise ConfigError(f"model {name!r} failed on a trial image: {_said(error)}") from error
     if not isinstance(outputs, Mapping) or MAIN_OUTPUT not in outputs:

@@ -1,4 +1,4 @@
-"""Writes the loss gallery in docs/losses and the table in README.md.
+"""Writes the loss gallery in docs/losses and the tables in README.md.
 
 ``python tools/gallery.py`` writes text and pictures (the extra ``docs`` draws them), ``--text`` the
 text alone, ``--check`` nothing: it exits 1 and names what is out of date. With names, only the

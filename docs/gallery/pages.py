@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from segtrain import losses as losses_module
+from segtrain.errors import ConfigError
+from segtrain.models.table import HEADINGS, model_row, model_specs
 from segtrain.schema import Parameter, describe
 
 from .catalogue import PAGES, ROOT, SHARED, Entry, losses, minings
@@ -52,13 +54,14 @@ FAMILY_NOTES = {
     "combination": "A combination of other losses; `mining` acts on the pixel losses among them.",
 }
 IMAGES = "img"
+_MODELS_BEGIN = "<!-- models:begin -->"
 
 
 def texts() -> dict[Path, str]:
     """What every generated file should hold, marked blocks of hand-written files included.
 
     Raises:
-        RuntimeError: When a loss or mining has no page, with its name.
+        RuntimeError: When a loss or mining has no page, with its name, or a model cannot be built.
     """
     found = losses()
     wanted = {PAGES / f"{entry.name}.md": _loss_page(entry) for entry in found}
@@ -70,6 +73,9 @@ def texts() -> dict[Path, str]:
     for file, block in blocks.items():
         text = file.read_text(encoding="utf-8")
         wanted[file] = _between_markers(text, block, file.stem if "mining" in file.stem else "")
+    readme = ROOT / "README.md"
+    if _MODELS_BEGIN in wanted[readme]:
+        wanted[readme] = _between_markers(wanted[readme], _model_table(), "models")
     return wanted
 
 
@@ -245,6 +251,24 @@ def _index_table(entries: list[Entry]) -> str:
     return "\n".join(["| loss | family | what it is | source |", "|---|---|---|---|", *rows])
 
 
+def _model_table() -> str:
+    """What each model costs; this takes seconds, and timm and SMP have to be installed.
+
+    Raises:
+        RuntimeError: When a model cannot be built.
+    """
+    specs = model_specs(ROOT / "configs" / "model")
+    try:
+        cells = [model_row(name, spec).cells() for name, spec in specs.items()]
+    except ConfigError as error:
+        raise RuntimeError(str(error)) from error
+    rows = [" | ".join([f"`{name}`", *rest]) for name, *rest in cells]
+    return "\n".join(
+        [f"| {' | '.join(HEADINGS)} |", "|---|--:|--:|---|---|---|"]
+        + [f"| {row} |" for row in rows]
+    )
+
+
 def _presets(entries: list[Entry]) -> str:
     """The config files that choose a loss under another name, with its parameters."""
     names = {entry.name for entry in entries}
@@ -252,9 +276,10 @@ def _presets(entries: list[Entry]) -> str:
     for file in sorted((ROOT / "configs" / "loss").glob("*.yaml")):
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         if file.stem not in names:
-            terms = ", ".join(f"`{term}`" for term in settings.get("terms", {}))
-            rows.append(f"| `loss={file.stem}` | `{settings['name']}` | {terms} |")
-    return "\n".join(["| preset | loss | terms |", "|---|---|---|", *rows])
+            mined = [f"mining {settings['mining']['name']}"] if "mining" in settings else []
+            parts = ", ".join(f"`{part}`" for part in [*settings.get("terms", {}), *mined])
+            rows.append(f"| `loss={file.stem}` | `{settings['name']}` | {parts} |")
+    return "\n".join(["| preset | loss | made of |", "|---|---|---|", *rows])
 
 
 _ORDER = list(FAMILY_NOTES)

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from segtrain.errors import RunDirectoryBusyError
 from segtrain.files import write_text
 from segtrain.metrics import Scores
+from segtrain.models.weights import LoadReport
 
 logger = logging.getLogger("segtrain")
 console = Console(stderr=True)  # standard output is left to what a command prints as its result
@@ -194,6 +195,17 @@ def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Tabl
     table.add_row(f"mean IoU{note}", _percent(scores.miou), "")
     table.add_row("pixel accuracy", _percent(scores.pixel_accuracy), "")
     table.add_row("mean accuracy", _percent(scores.mean_accuracy), "")
+    return table
+
+
+def weights_table(report: LoadReport) -> Table:
+    """What became of the weights that a model starts from."""
+    title = escape(report.title)
+    table = Table("weights", "count", "modules", title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    table.columns[2].overflow = "fold"  # a list to be copied is of no use in part
+    for row in report.rows():
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -15,7 +15,7 @@ from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, 
 from segtrain.engine.distributed import choose_device
 from segtrain.engine.evaluator import predict_ids
 from segtrain.engine.precision import autocast
-from segtrain.errors import CheckpointError
+from segtrain.errors import CheckpointError, ResourceError, is_out_of_memory
 from segtrain.models import MODELS, Segmentor
 
 OVERLAY_OPACITY = 0.5
@@ -36,7 +36,10 @@ def restore_model(state: State, path: Path) -> Segmentor:
             " segtrain.load_plugins([...]) in Python"
         )
     model = MODELS.build(
-        metadata["model"], where="model of the checkpoint", num_classes=metadata["num_classes"]
+        metadata["model"],
+        where="model of the checkpoint",
+        load=False,
+        num_classes=metadata["num_classes"],
     )
     try:
         model.load_state_dict(model_weights(state))
@@ -88,6 +91,7 @@ class Predictor:
         self.model = model.eval().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.labels = labels
         self.precision = precision
+        self.size = size
         self._transform = EvalTransform(mean, std, labels, size)
 
     @classmethod
@@ -137,11 +141,30 @@ class Predictor:
 
         Raises:
             DataError: When the file is no readable image.
+            ResourceError: When it is larger than the memory allows.
             ValueError: When an array has another shape or dtype.
         """
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        try:
+            return self._class_ids(pixels)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            name = f"{image}: " if isinstance(image, (str, Path)) else ""
+            raise ResourceError(
+                f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
+                f" memory of {self.device}{self._less_memory()}"
+            ) from error
+
+    def _less_memory(self) -> str:
+        if self.size is None:
+            return "; set size, the height and width that images are resized to for the model"
+        height, width = self.size
+        return f" with size=[{height},{width}]; set a smaller size"
+
+    def _class_ids(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
         height, width = pixels.shape[:2]
         tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.int64))
         batch = tensor[None].to(self.device, memory_format=self.memory_format)

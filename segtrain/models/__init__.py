@@ -3,8 +3,13 @@
 Importing the package registers every model of our own, so `MODELS.names()` is complete.
 """
 
-from segtrain.models import hrnet_segmentor as _hrnet_segmentor  # noqa: F401  (registers its names)
+from segtrain.models import encoder_decoder as _encoder_decoder  # noqa: F401  (registers its name)
+from segtrain.models import hrnet_segmentor as _hrnet_segmentor  # noqa: F401
+from segtrain.models import smp as _smp  # noqa: F401
+from segtrain.models import torchvision_models as _torchvision_models  # noqa: F401
+from segtrain.models.backbones import BACKBONES, Backbone
+from segtrain.models.heads import HEADS, Head
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 
-__all__ = ["MODELS", "Segmentor"]
+__all__ = ["BACKBONES", "HEADS", "MODELS", "Backbone", "Head", "Segmentor"]

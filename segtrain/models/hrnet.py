@@ -23,19 +23,31 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
+from segtrain.models.backbones import BACKBONES, Backbone
+from segtrain.models.backbones.timm import timm_weights
+from segtrain.models.hrnet_layers import (
+    EXPANSION,
+    Bottleneck,
+    ExchangeModule,
+    conv3x3,
+    conv3x3_bn,
+)
 from segtrain.models.init import init_layers
+from segtrain.models.recompute import recomputed
 from segtrain.schema import did_you_mean
 
 _STEM_CHANNELS = 64
-_EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convolution
 _NUM_BRANCHES = 4
+HRNET_STRIDES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -82,14 +94,17 @@ class HRNetTrunk(nn.Module):
     """
 
     align_corners: bool
+    in_channels: int
+    activation_checkpointing: bool = False
 
-    def add_trunk(self, variant: HRNetVariant) -> None:
+    def add_trunk(self, variant: HRNetVariant, *, activation_checkpointing: bool = False) -> None:
         """Creates the layers of `variant`, initialised."""
+        self.activation_checkpointing = activation_checkpointing
         channels = variant.branch_channels
-        stage1_out = variant.stage1_channels * _EXPANSION
-        self.conv1 = _conv3x3(3, _STEM_CHANNELS, stride=2)
+        stage1_out = variant.stage1_channels * EXPANSION
+        self.conv1 = conv3x3(self.in_channels, _STEM_CHANNELS, stride=2)
         self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS)
-        self.conv2 = _conv3x3(_STEM_CHANNELS, _STEM_CHANNELS, stride=2)
+        self.conv2 = conv3x3(_STEM_CHANNELS, _STEM_CHANNELS, stride=2)
         self.bn2 = nn.BatchNorm2d(_STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = _stage1(variant)
@@ -101,38 +116,56 @@ class HRNetTrunk(nn.Module):
         self.stage4 = self._stage(variant, 2)
         init_layers(self)
 
-    def _stage(self, variant: HRNetVariant, index: int) -> nn.Sequential:
+    def _stage(self, variant: HRNetVariant, index: int) -> nn.ModuleList:
         channels = variant.branch_channels[: index + 2]
-        modules = [
+        return nn.ModuleList(
             ExchangeModule(channels, blocks=variant.blocks, align_corners=self.align_corners)
             for _ in range(variant.modules[index])
-        ]
-        return nn.Sequential(*modules)
+        )
 
     def branches(self, images: Tensor) -> list[Tensor]:
         """The four branches, strides 4, 8, 16 and 32, sizes rounded up."""
-        features = self.relu(self.bn1(self.conv1(images)))
-        features = self.relu(self.bn2(self.conv2(features)))
-        branches: list[Tensor] = [self.layer1(features)]
+        features = self._run(self._stem, images, layers=[self.bn1, self.bn2])
+        for block in self.layer1:
+            features = self._run(block, features, layers=[block])
+        branches = [features]
         for transition, stage in (
             (self.transition1, self.stage2),
             (self.transition2, self.stage3),
             (self.transition3, self.stage4),
         ):
-            branches = stage(_widen(transition, branches))
+            branches = _widen(transition, branches)
+            for module in stage:
+                branches = self._run(module, *branches, layers=[module])
         return branches
 
+    def _stem(self, images: Tensor) -> Tensor:
+        features = self.relu(self.bn1(self.conv1(images)))
+        stem: Tensor = self.relu(self.bn2(self.conv2(features)))
+        return stem
 
-class HRNet(HRNetTrunk):
+    def _run(
+        self, function: Callable[..., Any], *inputs: Tensor, layers: Sequence[nn.Module]
+    ) -> Any:
+        """``function(*inputs)``, computed again in the backward pass where that was asked for."""
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return recomputed(function, *inputs, layers=layers)
+        return function(*inputs)
+
+
+class HRNet(Backbone, HRNetTrunk):
     """The trunk by itself.
 
     Args:
         variant: A key of `VARIANTS`, or a variant of your own.
         align_corners: The convention of the bilinear resize between branches.
+        in_channels: Channels of the images.
+        activation_checkpointing: Keep only what goes into the stem, each block of stage 1 and each
+            exchange module while training, and compute the rest again in the backward pass: less
+            memory, more time, the same gradients and running statistics.
 
     Shape:
-        - images: ``(N, 3, H, W)``. Any size; training needs more than one pixel per channel in the
-          stride-32 branch, counted over the batch, as batch norm does.
+        - images: ``(N, in_channels, H, W)``, any size.
         - output: four tensors ``(N, C * 2**i, ceil(H / 2**(i+2)), ceil(W / 2**(i+2)))``.
 
     Raises:
@@ -145,139 +178,72 @@ class HRNet(HRNetTrunk):
         [(16, 19, 30), (32, 10, 15), (64, 5, 8), (128, 3, 4)]
     """
 
-    def __init__(self, variant: str | HRNetVariant, *, align_corners: bool = False) -> None:
-        super().__init__()
-        self.align_corners = align_corners
+    strides = HRNET_STRIDES
+    norm_stride = HRNET_STRIDES[-1]
+
+    def __init__(
+        self,
+        variant: str | HRNetVariant,
+        *,
+        align_corners: bool | None = None,
+        in_channels: int = 3,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(in_channels=in_channels)
+        self.align_corners = bool(align_corners)
         if isinstance(variant, str):
             if variant not in VARIANTS:
                 raise ConfigError(
                     f"unknown HRNet variant {variant!r}{did_you_mean(variant, VARIANTS)}"
                 )
             variant = VARIANTS[variant]
-        self.add_trunk(variant)
+        self.variant = variant
+        self.channels = variant.branch_channels
+        self.add_trunk(variant, activation_checkpointing=activation_checkpointing)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The four branches; see the class for shapes."""
         return self.branches(images)
 
+    def pretrained(self) -> dict[str, Tensor]:
+        return imagenet_trunk(self.variant)
 
-class ExchangeModule(nn.Module):
-    """Residual blocks on every branch, then every branch receives the sum of all.
 
-    A lower resolution reaches a higher one by a 1x1 convolution and a bilinear resize to the
-    receiver's exact size, so no input size needs padding; a higher one reaches a lower one by 3x3
-    convolutions of stride 2.
+def imagenet_trunk(variant: HRNetVariant) -> dict[str, Tensor]:
+    """The ImageNet weights of timm for a trunk of this size, which have the official names.
+
+    They were trained with nearest neighbours where segmentation resizes bilinearly, as the official
+    ImageNet weights were.
+
+    Raises:
+        ConfigError: When it has none of the published sizes, or timm is not installed.
+        ResourceError: When the weights are neither here nor to be had, with where to put them.
     """
-
-    def __init__(self, channels: tuple[int, ...], *, blocks: int, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in channels
-        )
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_fuse_layer(channels, source, target) for source in range(len(channels)))
-            for target in range(len(channels))
-        )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        """As many branches as came in, of the same shapes."""
-        branches = [blocks(branch) for blocks, branch in zip(self.branches, inputs, strict=True)]
-        return [self._fuse(branches, target) for target in range(len(branches))]
-
-    def _fuse(self, branches: list[Tensor], target: int) -> Tensor:
-        size = branches[target].shape[-2:]
-        layers = self.fuse_layers[target]
-        assert isinstance(layers, nn.ModuleList)
-        # The official order of summation, so that float32 results agree with it closely.
-        total: Tensor | None = None
-        for source, (layer, branch) in enumerate(zip(layers, branches, strict=True)):
-            term: Tensor = layer(branch)
-            if source > target:
-                term = F.interpolate(
-                    term, size=size, mode="bilinear", align_corners=self.align_corners
-                )
-            total = term if total is None else total + term
-        fused: Tensor = self.relu(total)
-        return fused
+    name = next((name for name, known in VARIANTS.items() if known == variant), None)
+    if name is None:
+        raise ConfigError(f"there are no ImageNet weights for an HRNet of {variant}; give a file")
+    architecture = f"hrnet_{name.removesuffix('_v1')}"  # timm calls the first small one so
+    return timm_weights(architecture, feature_location="", out_indices=(1, 2, 3, 4))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; channels and size stay."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(channels, channels)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The shape of `features`."""
-        residual = self.relu(self.bn1(self.conv1(features)))
-        output: Tensor = self.relu(self.bn2(self.conv2(residual)) + features)
-        return output
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; the output is four times as wide."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        out_channels = channels * _EXPANSION
-        self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()  # the official name; here it only ever widens
-        if in_channels != out_channels:
-            self.downsample = _conv1x1_bn(in_channels, out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(N, in_channels, h, w)`` -> ``(N, 4 * channels, h, w)``."""
-        residual = self.relu(self.bn1(self.conv1(features)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        output: Tensor = self.relu(self.bn3(self.conv3(residual)) + self.downsample(features))
-        return output
-
-
-def _conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
-
-
-def _conv1x1_bn(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
-
-
-def _conv3x3_bn(
-    in_channels: int, out_channels: int, *, stride: int = 1, relu: bool = True
-) -> nn.Sequential:
-    layers = [_conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+for _name in VARIANTS:
+    BACKBONES.register(f"hrnet_{_name}")(partial(HRNet, variant=_name))
 
 
 def _stage1(variant: HRNetVariant) -> nn.Sequential:
     width = variant.stage1_channels
-    rest = [Bottleneck(width * _EXPANSION, width) for _ in range(variant.stage1_blocks - 1)]
+    rest = [Bottleneck(width * EXPANSION, width) for _ in range(variant.stage1_blocks - 1)]
     return nn.Sequential(Bottleneck(_STEM_CHANNELS, width), *rest)
 
 
 def _transition(old: tuple[int, ...], new: tuple[int, ...]) -> nn.ModuleList:
     """One layer per new branch; the last one starts from the lowest old resolution."""
     layers: list[nn.Module] = [
-        nn.Identity() if before == after else _conv3x3_bn(before, after)
+        nn.Identity() if before == after else conv3x3_bn(before, after)
         for before, after in zip(old, new, strict=False)
     ]
     # Nested once more than needed: the official keys are transition2.2.0.0, not transition2.2.0.
-    layers.append(nn.Sequential(_conv3x3_bn(old[-1], new[-1], stride=2)))
+    layers.append(nn.Sequential(conv3x3_bn(old[-1], new[-1], stride=2)))
     return nn.ModuleList(layers)
 
 
@@ -285,17 +251,3 @@ def _widen(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
     return [
         layer(branch) for layer, branch in zip(transition, [*branches, branches[-1]], strict=True)
     ]
-
-
-def _fuse_layer(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
-    if source == target:
-        return nn.Identity()
-    if source > target:
-        return _conv1x1_bn(channels[source], channels[target])
-    # The channels change, and the ReLU is left out, in the last step down only.
-    widths = [channels[source]] * (target - source) + [channels[target]]
-    last = target - source - 1
-    steps = [
-        _conv3x3_bn(*pair, stride=2, relu=step < last) for step, pair in enumerate(pairwise(widths))
-    ]
-    return nn.Sequential(*steps)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from segtrain.models.weights import LoadReport
 
 
 class Segmentor(nn.Module):
@@ -17,16 +22,24 @@ class Segmentor(nn.Module):
     resolution it computes them; the criterion and the predictor upsample.
 
     Args:
-        num_classes: Channels of every output.
-        align_corners: The convention of every bilinear resize inside the model and of its outputs.
+        num_classes: Channels of every output that learns the class ids.
+        align_corners: The convention of every bilinear resize inside the model and of its outputs;
+            None, the default of our own models, is false and tells that nobody has chosen.
+        in_channels: Channels of the images.
 
     Attributes:
         head_prefixes: Names of the submodules that are not backbone, such as ``("decoder",
-            "classifier")``; the optimizer can give them a learning rate of their own. Empty:
-            everything is backbone.
+            "classifier")``; the optimizer can give them a learning rate of their own, and
+            ``reinit=[head]`` means them. Empty: everything is backbone.
+        backbone_prefix: What the names of the backbone's weights start with, ``"backbone."`` where
+            it is a submodule of that name.
+        norm_stride: The coarsest stride at which batch norm counts values, infinity where it comes
+            after a mean over the whole image; None where nobody knows.
+        source: The paper or library that it comes from, for the table of models.
+        paper_size: Height and width at which that source counts operations.
 
     Shape:
-        - images: ``(N, 3, H, W)``, floating point, normalised.
+        - images: ``(N, in_channels, H, W)``, floating point, normalised.
         - output: dict of ``(N, num_classes, h, w)``, unnormalised; the main one is ``"out"``.
 
     Raises:
@@ -37,9 +50,9 @@ class Segmentor(nn.Module):
         >>> class Linear(Segmentor):
         ...     head_prefixes = ("classifier",)
         ...
-        ...     def __init__(self, *, num_classes: int, align_corners: bool = False) -> None:
-        ...         super().__init__(num_classes=num_classes, align_corners=align_corners)
-        ...         self.classifier = nn.Conv2d(3, num_classes, kernel_size=1)
+        ...     def __init__(self, **common: object) -> None:
+        ...         super().__init__(**common)
+        ...         self.classifier = nn.Conv2d(3, self.num_classes, kernel_size=1)
         ...
         ...     def forward(self, images: Tensor) -> dict[str, Tensor]:
         ...         return {"out": self.classifier(images)}
@@ -51,19 +64,57 @@ class Segmentor(nn.Module):
     """
 
     head_prefixes: ClassVar[tuple[str, ...]] = ()
+    backbone_prefix: ClassVar[str] = ""
+    norm_stride: float | None = None
+    source: str = ""
+    paper_size: ClassVar[tuple[int, int]] = (512, 512)
+    load_report: LoadReport | None = None
+    """What became of the weights that the model was built with; None without any."""
 
-    def __init__(self, *, num_classes: int, align_corners: bool = False) -> None:
+    def __init__(
+        self, *, num_classes: int, align_corners: bool | None = None, in_channels: int = 3
+    ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
+        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         self.num_classes = num_classes
-        self.align_corners = align_corners
+        self.align_corners = bool(align_corners)
+        self.in_channels = in_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits by output name; see the class for shapes."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement forward(images) -> dict of logits"
         )
+
+    def pretrained_backbone(self) -> dict[str, Tensor]:
+        """ImageNet weights for ``weights=imagenet``, under the names of this model's state dict.
+
+        Raises:
+            ConfigError: When there are none, or the library that has them is not installed.
+            ResourceError: When they are neither here nor to be had, with where to put the file.
+        """
+        raise ConfigError(f"there are no ImageNet weights for {type(self).__name__}; give a file")
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuses a batch on which a layer would fail later, with a message about that layer.
+
+        Raises:
+            ValueError: When the shape is not ``(N, in_channels, H, W)``, or batch norm would get a
+                single value per channel to train on.
+            TypeError: When the dtype is not floating point.
+        """
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images must have shape (N, {self.in_channels}, H, W), got {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise TypeError(
+                f"images must be floating point (scaled and normalised), got {images.dtype}"
+            )
+        if self.training and self.norm_stride is not None:
+            check_norm_values(images, self.norm_stride)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter exactly once, under ``"backbone"`` or ``"head"``; either may be empty.
@@ -87,16 +138,53 @@ class Segmentor(nn.Module):
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.head_prefixes)
 
 
-def check_images(images: Tensor) -> None:
-    """Refuses a batch that a model would fail on later with a message about a convolution.
+class ModuleSegmentor(Segmentor):
+    """Any module whose forward gives logits, or a dict of them, as a segmentor.
+
+    Args:
+        net: Takes images ``(N, in_channels, H, W)``.
+        **common: As in :class:`Segmentor`.
 
     Raises:
-        ValueError: When the shape is not ``(N, 3, H, W)``.
-        TypeError: When the dtype is not floating point.
+        TypeError: On a forward pass, when `net` gives neither a tensor nor a mapping.
+
+    Example:
+        >>> import torch
+        >>> model = ModuleSegmentor(nn.Conv2d(3, 5, kernel_size=1), num_classes=5)
+        >>> {name: tuple(logits.shape) for name, logits in model(torch.zeros(1, 3, 8, 8)).items()}
+        {'out': (1, 5, 8, 8)}
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must have shape (N, 3, H, W), got {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images must be floating point (scaled and normalised), got {images.dtype}"
-        )
+
+    def __init__(self, net: nn.Module, **common: Any) -> None:
+        super().__init__(**common)
+        self.net = net
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """What `net` gives, a single tensor under ``"out"``."""
+        self.check_images(images)
+        outputs = self.net(images)
+        if isinstance(outputs, Tensor):
+            return {"out": outputs}
+        if not isinstance(outputs, Mapping):
+            raise TypeError(
+                f"{type(self.net).__name__} must return logits or a dict of them, got"
+                f" {type(outputs).__name__}"
+            )
+        return dict(outputs)
+
+
+def check_norm_values(images: Tensor, stride: float) -> None:
+    """Refuses a batch of which batch norm would see one value per channel at `stride`.
+
+    Raises:
+        ValueError: When that is so.
+    """
+    num_images, _, height, width = images.shape
+    if num_images > 1 or max(height, width) > stride:
+        return
+    place = "a mean over the image" if math.isinf(stride) else f"stride {stride:.0f}"
+    raise ValueError(
+        f"batch norm cannot train on one value per channel, which is what one image of"
+        f" {height} x {width} gives after {place}: use at least 2 images in a batch"
+        + ("" if math.isinf(stride) else f" or images of more than {stride:.0f} pixels")
+    )

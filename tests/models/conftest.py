@@ -6,13 +6,24 @@ from typing import Any
 import pytest
 import torch
 
-_REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "seg_hrnet.pt"
+_REFERENCES = Path(__file__).resolve().parents[3] / "shared" / "reference"
+
+
+def _load(name: str) -> dict[str, Any]:
+    path = _REFERENCES / name
+    if not path.exists():
+        pytest.skip(f"no reference values at {path}")
+    loaded: dict[str, Any] = torch.load(path, weights_only=True)
+    return loaded
 
 
 @pytest.fixture(scope="session")
 def reference_seg_hrnet() -> dict[str, Any]:
     """Weights, inputs and outputs of the official seg_hrnet (w18_small_v1)."""
-    if not _REFERENCE.exists():
-        pytest.skip(f"no reference values at {_REFERENCE}")
-    loaded: dict[str, Any] = torch.load(_REFERENCE, weights_only=True)
-    return loaded
+    return _load("seg_hrnet.pt")
+
+
+@pytest.fixture(scope="session")
+def reference_seg_hrnet_ocr() -> dict[str, Any]:
+    """Weights, inputs and outputs [aux, main] of the official seg_hrnet_ocr (w18_small_v1)."""
+    return _load("seg_hrnet_ocr.pt")

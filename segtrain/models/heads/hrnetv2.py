@@ -1,36 +1,16 @@
-"""What turns the branches of a trunk into logits."""
+"""The head of HRNetV2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.errors import ConfigError
+from segtrain.models.heads.base import Head, check_dropout, concatenate
+from segtrain.models.heads.registry import HEADS
 from segtrain.models.init import init_classifier, init_layers
-
-
-def concatenate_branches(branches: Sequence[Tensor], *, align_corners: bool) -> Tensor:
-    """All branches side by side as channels, resized bilinearly to the first.
-
-    Shape:
-        - branches: ``(N, C_i, h_i, w_i)`` each.
-        - output: ``(N, sum of C_i, h_0, w_0)``.
-
-    Example:
-        >>> branches = [torch.zeros(1, 4, 8, 6), torch.zeros(1, 8, 4, 3)]
-        >>> concatenate_branches(branches, align_corners=False).shape
-        torch.Size([1, 12, 8, 6])
-    """
-    first, *others = branches
-    size = first.shape[-2:]
-    resized = [
-        F.interpolate(other, size=size, mode="bilinear", align_corners=align_corners)
-        for other in others
-    ]
-    return torch.cat([first, *resized], dim=1)
 
 
 class HRNetHead(nn.Sequential):
@@ -54,14 +34,14 @@ class HRNetHead(nn.Sequential):
         ConfigError: When `dropout` is outside [0, 1).
 
     Example:
+        >>> import torch
         >>> head = HRNetHead(in_channels=12, num_classes=3)
         >>> head(torch.zeros(2, 12, 8, 6)).shape
         torch.Size([2, 3, 8, 6])
     """
 
     def __init__(self, *, in_channels: int, num_classes: int, dropout: float = 0.0) -> None:
-        if not 0.0 <= dropout < 1.0:
-            raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+        check_dropout(dropout)
         classifier = nn.Conv2d(in_channels, num_classes, kernel_size=1)
         super().__init__(
             nn.Conv2d(in_channels, in_channels, kernel_size=1),
@@ -79,3 +59,30 @@ class HRNetHead(nn.Sequential):
         hidden = relu(norm(mix(features)))
         logits: Tensor = classifier(F.dropout2d(hidden, self.dropout, self.training))
         return logits
+
+
+@HEADS.register("hrnetv2")
+class HRNetV2Head(Head):
+    """All features side by side at the finest resolution, then the two layers of HRNetV2.
+
+    Shape:
+        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first.
+        - output: ``(N, num_classes, h_0, w_0)`` under ``"out"``.
+
+    Example:
+        >>> import torch
+        >>> head = HRNetV2Head(in_channels=(4, 8), strides=(4, 8), num_classes=3)
+        >>> head([torch.zeros(2, 4, 8, 6), torch.zeros(2, 8, 4, 3)])["out"].shape
+        torch.Size([2, 3, 8, 6])
+    """
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self.norm_stride = self.strides[0]
+        self.layers = HRNetHead(
+            in_channels=sum(self.in_channels), num_classes=self.num_classes, dropout=self.dropout
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Logits at the resolution of the first feature map."""
+        return {"out": self.layers(concatenate(features, align_corners=self.align_corners))}

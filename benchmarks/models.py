@@ -1,0 +1,184 @@
+"""Time and memory of our HRNet trunks against timm's of the same name, at the same input.
+
+    python benchmarks/models.py
+    python benchmarks/models.py --variants w18 --size 256 512 --cases train inference
+
+Every line comes from a process of its own; benchmarks/README.md says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from process_memory import memory_mib, reset_peak
+from torch import Tensor, nn
+
+from segtrain.models import BACKBONES
+
+NUM_THREADS = 2
+PAIRS = 7
+MEMORY_RUNS = 3
+MEASURE = "_measure"  # the first argument of a process that measures one case
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+Net = Callable[[Tensor], list[Tensor]]
+
+
+def ours(variant: str, **params: Any) -> nn.Module:
+    """Our trunk."""
+    return BACKBONES.build({"name": f"hrnet_{variant}", **params})
+
+
+def timms(variant: str) -> nn.Module:
+    """The trunk of timm that gives the same four branches."""
+    import timm  # noqa: PLC0415  our own cases need no timm
+
+    name = {"w18_small_v1": "w18_small"}.get(variant, variant)
+    trunk: nn.Module = timm.create_model(
+        f"hrnet_{name}", features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
+    )
+    return trunk
+
+
+# What is measured, and against what: a case is a pair of trunks and whether they are trained.
+CASES: dict[str, tuple[Callable[[str], nn.Module], Callable[[str], nn.Module], bool]] = {
+    "train": (ours, timms, True),
+    "inference": (ours, timms, False),
+    "activation checkpointing": (
+        lambda variant: ours(variant, activation_checkpointing=True),
+        ours,
+        True,
+    ),
+}
+
+
+def _run(net: nn.Module, images: Tensor, train: bool) -> float:
+    """Seconds of a forward pass, and of a backward pass in training."""
+    start = time.perf_counter()
+    with torch.set_grad_enabled(train):
+        branches = net(images)
+        if train:
+            torch.stack([branch.square().mean() for branch in branches]).sum().backward()
+    seconds = time.perf_counter() - start
+    net.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _prepared(
+    build: Callable[[str], nn.Module], variant: str, memory_format: str, train: bool
+) -> nn.Module:
+    torch.manual_seed(0)
+    net = build(variant).train(train)
+    return net.to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload,no-any-return]
+
+
+def measure_time(options: dict[str, Any]) -> dict[str, Any]:
+    """Medians in milliseconds, and the median of the pairs' ratios."""
+    first, second, train = CASES[options["case"]]
+    shared = (options["variant"], options["format"], train)
+    nets = [_prepared(build, *shared) for build in (first, second)]
+    images = _images(options)
+    for net in nets:
+        _run(net, images, train)
+    pairs = [[_run(net, images, train) for net in nets] for _ in range(PAIRS)]
+    return {
+        "ms": 1000 * statistics.median(pair[0] for pair in pairs),
+        "other_ms": 1000 * statistics.median(pair[1] for pair in pairs),
+        "ratio": statistics.median(pair[0] / pair[1] for pair in pairs),
+    }
+
+
+def measure_memory(options: dict[str, Any]) -> dict[str, Any]:
+    """Peak memory that the first pass of full size adds; None where the system does not tell."""
+    *builds, train = CASES[options["case"]]
+    net = _prepared(builds[options["which"]], options["variant"], options["format"], train)
+    _run(net, torch.rand(2, 3, 64, 64), train)  # threads and libraries are there before
+    images = _images(options)
+    before = reset_peak()
+    _run(net, images, train)
+    after = memory_mib("VmHWM")
+    known = before is not None and after is not None
+    return {"peak_mib": after - before if known else None}
+
+
+def _images(options: dict[str, Any]) -> Tensor:
+    images = torch.rand(options["batch"], 3, *options["size"])
+    return images.contiguous(memory_format=FORMATS[options["format"]])
+
+
+def _apart(what: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What a process of its own measures."""
+    command = [sys.executable, __file__, MEASURE, what, json.dumps(options)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        lines = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        return {"error": lines[-1].replace("|", "/")}
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def _peak(options: dict[str, Any], which: int) -> float | None:
+    found = [_apart("memory", {**options, "which": which}) for _ in range(MEMORY_RUNS)]
+    peaks = [one.get("peak_mib") for one in found]
+    return None if None in peaks else statistics.median(peaks)
+
+
+def row(options: dict[str, Any]) -> str:
+    """One line of the table."""
+    found = _apart("time", options)
+    start = f"| {options['variant']} | {options['format']} | {options['case']} |"
+    if "error" in found:
+        return f"{start} {found['error']} | | | | | |"
+    mine, others = (_peak(options, which) for which in (0, 1))
+    memory = "n/a | n/a | n/a"
+    if mine is not None and others is not None:
+        memory = f"{mine:.0f} | {others:.0f} | {mine / others:.2f}"
+    times = f"{found['ms']:.0f} | {found['other_ms']:.0f} | {found['ratio']:.2f}"
+    return f"{start} {times} | {memory} |"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; the exit code is 0."""
+    if arguments[:1] == [MEASURE]:
+        torch.set_num_threads(NUM_THREADS)
+        measure = {"time": measure_time, "memory": measure_memory}[arguments[1]]
+        print(json.dumps(measure(json.loads(arguments[2]))))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variants", nargs="+", default=["w18", "w48"])
+    parser.add_argument("--size", nargs=2, type=int, default=[256, 512], help="height and width")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
+    parser.add_argument("--output", type=Path, help="write the table to this file too")
+    given = parser.parse_args(arguments)
+    lines = [
+        f"{given.batch} images of {given.size[0]} x {given.size[1]}, torch {torch.__version__},"
+        f" {NUM_THREADS} threads; the other is timm's trunk, or ours without checkpointing",
+        "",
+        "| trunk | memory format | case | ms | other ms | ratio | peak MiB | other MiB | ratio |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    print("\n".join(lines))
+    for variant in given.variants:
+        for memory_format in given.formats:
+            for case in given.cases:
+                options = {"variant": variant, "format": memory_format, "case": case}
+                line = row({**options, "size": given.size, "batch": given.batch})
+                lines.append(line)
+                print(line, flush=True)
+    if given.output is not None:
+        given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

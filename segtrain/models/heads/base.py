@@ -1,0 +1,121 @@
+"""The contract of every head: features in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.errors import ConfigError
+
+
+class Head(nn.Module):
+    """Base of every head, ours and the user's.
+
+    A subclass takes the arguments below as keyword arguments (``**common`` passes them on),
+    implements `forward` and is registered with ``HEADS.register("name")``.
+
+    Args:
+        in_channels: Channels of each feature map, the finest first.
+        strides: Stride of each feature map.
+        num_classes: Channels of the logits.
+        align_corners: The convention of every bilinear resize.
+        dropout: Probability of zeroing a channel before the classifier while training.
+
+    Attributes:
+        norm_stride: As in :class:`~segtrain.models.backbones.Backbone`; infinity where batch norm
+            comes after a mean over the whole image.
+        output_names: What `forward` gives, by name.
+
+    Shape:
+        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first.
+        - output: dict of ``(N, num_classes, h, w)``; the main one is ``"out"``.
+
+    Raises:
+        ConfigError: When `dropout` is outside [0, 1).
+    """
+
+    norm_stride: float | None = None
+    output_names: ClassVar[tuple[str, ...]] = ("out",)
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        align_corners: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_dropout(dropout)
+        self.in_channels = tuple(in_channels)
+        self.strides = tuple(strides)
+        self.num_classes = num_classes
+        self.align_corners = align_corners
+        self.dropout = dropout
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Logits by output name; see the class for shapes."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement forward(features) -> dict of logits"
+        )
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuses a probability outside [0, 1).
+
+    Raises:
+        ConfigError: When it is.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+
+
+def check_widths(**widths: int) -> None:
+    """Refuses a layer without channels.
+
+    Raises:
+        ConfigError: With the name of the argument.
+    """
+    for name, width in widths.items():
+        if width < 1:
+            raise ConfigError(f"{name} must be at least 1, got {width}")
+
+
+def resize_as(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
+    """`features` resized bilinearly to the height and width of `like`."""
+    return F.interpolate(
+        features, size=like.shape[-2:], mode="bilinear", align_corners=align_corners
+    )
+
+
+def spread_as(values: Tensor, like: Tensor) -> Tensor:
+    """``(N, C, 1, 1)`` spread over the height and width of `like`, in its memory format.
+
+    A resize would lose the format, which a single pixel does not show, and every layer after it
+    would run in the slower one.
+    """
+    is_last = like.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.channels_last if is_last else torch.contiguous_format
+    return values.expand(-1, -1, *like.shape[-2:]).contiguous(memory_format=memory_format)
+
+
+def concatenate(features: Sequence[Tensor], *, align_corners: bool) -> Tensor:
+    """All feature maps side by side as channels, resized bilinearly to the first.
+
+    Shape:
+        - features: ``(N, C_i, h_i, w_i)`` each.
+        - output: ``(N, sum of C_i, h_0, w_0)``.
+
+    Example:
+        >>> features = [torch.zeros(1, 4, 8, 6), torch.zeros(1, 8, 4, 3)]
+        >>> concatenate(features, align_corners=False).shape
+        torch.Size([1, 12, 8, 6])
+    """
+    first, *others = features
+    resized = [resize_as(other, first, align_corners=align_corners) for other in others]
+    return torch.cat([first, *resized], dim=1)

@@ -1,0 +1,137 @@
+"""What an HRNet is made of: residual blocks and the exchange between branches."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from segtrain.models.heads.base import resize_as
+
+EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convolution
+
+
+class ExchangeModule(nn.Module):
+    """Residual blocks on every branch, then every branch receives the sum of all.
+
+    A lower resolution reaches a higher one by a 1x1 convolution and a bilinear resize to the
+    receiver's exact size, so no input size needs padding; a higher one reaches a lower one by 3x3
+    convolutions of stride 2.
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, blocks: int, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in channels
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(_fuse_layer(channels, source, target) for source in range(len(channels)))
+            for target in range(len(channels))
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        """As many branches as came in, of the same shapes."""
+        branches = [blocks(branch) for blocks, branch in zip(self.branches, inputs, strict=True)]
+        return [self._fuse(branches, target) for target in range(len(branches))]
+
+    def _fuse(self, branches: list[Tensor], target: int) -> Tensor:
+        # The official order of summation, so that float32 results agree with it closely.
+        terms = (self._term(branches, source, target) for source in range(len(branches)))
+        total = next(terms)
+        if target == 0:
+            # That is the branch itself, which other targets still need. A sum of two has no order,
+            # and the second term is a new tensor, which may become the sum.
+            total = next(terms).add_(total)
+        for term in terms:
+            total.add_(term)
+        fused: Tensor = self.relu(total)
+        return fused
+
+    def _term(self, branches: list[Tensor], source: int, target: int) -> Tensor:
+        """What branch `source` adds to branch `target`."""
+        layers = self.fuse_layers[target]
+        assert isinstance(layers, nn.ModuleList)
+        term: Tensor = layers[source](branches[source])
+        if source <= target:
+            return term
+        return resize_as(term, branches[target], align_corners=self.align_corners)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; channels and size stay."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The shape of `features`."""
+        residual = self.relu(self.bn1(self.conv1(features)))
+        output: Tensor = self.relu(self.bn2(self.conv2(residual)).add_(features))
+        return output
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; the output is four times as wide."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        out_channels = channels * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()  # the official name; here it only ever widens
+        if in_channels != out_channels:
+            self.downsample = conv1x1_bn(in_channels, out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(N, in_channels, h, w)`` -> ``(N, 4 * channels, h, w)``."""
+        residual = self.relu(self.bn1(self.conv1(features)))
+        residual = self.relu(self.bn2(self.conv2(residual)))
+        output: Tensor = self.relu(self.bn3(self.conv3(residual)).add_(self.downsample(features)))
+        return output
+
+
+def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
+    """Without bias; a stride of 1 keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+    """1x1 convolution and batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+def conv3x3_bn(
+    in_channels: int, out_channels: int, *, stride: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """3x3 convolution, batch norm and, unless told otherwise, ReLU."""
+    layers = [conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+def _fuse_layer(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return conv1x1_bn(channels[source], channels[target])
+    # The channels change, and the ReLU is left out, in the last step down only.
+    widths = [channels[source]] * (target - source) + [channels[target]]
+    last = target - source - 1
+    steps = [
+        conv3x3_bn(*pair, stride=2, relu=step < last) for step, pair in enumerate(pairwise(widths))
+    ]
+    return nn.Sequential(*steps)

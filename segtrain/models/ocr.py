@@ -1,0 +1,214 @@
+r"""Object-contextual representations: every pixel sees the regions of all classes.
+
+A first classifier divides the image into soft object regions, one per class. The mean of the pixels
+over a region is what represents its class; attention from the pixels to those few representations
+gives each pixel a context, and a second classifier judges pixel and context together:
+
+.. code-block:: text
+
+    features -+- aux_head ------------ softmax over the pixels -+
+              |                                                 v
+              +- conv3x3_ocr -- pixels ------------------ regions (one per class)
+                                  |                             |
+                                  +------- attention -----------+
+                                  |            v
+                                  +-------- context -- conv_bn_dropout -- cls_head
+
+Written for segtrain, with the names of the official code, so that its weight files load by name.
+Differences from it: the attention map of pixels by classes is not kept, pixels and context are
+never copied side by side, and the softmax over the pixels is taken in float32 at least.
+
+References:
+    Yuan, Chen and Wang, *Object-Contextual Representations for Semantic Segmentation*, ECCV 2020,
+    https://arxiv.org/abs/1909.11065, equations 2 to 5. Layers as in
+    https://github.com/HRNet/HRNet-Semantic-Segmentation (MIT), branch HRNet-OCR.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segtrain.errors import ConfigError
+from segtrain.models.heads.base import check_dropout, resize_as
+from segtrain.models.heads.hrnetv2 import HRNetHead
+from segtrain.models.init import init_classifier, init_layers
+
+
+class OCRLayers(nn.Module):
+    """The layers of OCR as attributes of the module that inherits it.
+
+    There is no constructor, so a second base class keeps its own: call `add_ocr` once from the
+    subclass's constructor.
+    """
+
+    align_corners: bool
+
+    def add_ocr(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        ocr_channels: int,
+        key_channels: int,
+        dropout: float,
+        scale: int,
+    ) -> None:
+        """Creates the layers, initialised.
+
+        Raises:
+            ConfigError: When a width or `scale` is below 1, or `dropout` outside [0, 1).
+        """
+        sizes = {"ocr_channels": ocr_channels, "key_channels": key_channels, "scale": scale}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ConfigError(f"{name} must be at least 1, got {size}")
+        check_dropout(dropout)
+        self.conv3x3_ocr = nn.Sequential(
+            nn.Conv2d(in_channels, ocr_channels, kernel_size=3, padding=1),
+            nn.BatchNorm2d(ocr_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.ocr_distri_head = _ObjectContext(
+            ocr_channels, key_channels, dropout, scale, align_corners=self.align_corners
+        )
+        self.cls_head = nn.Conv2d(ocr_channels, num_classes, kernel_size=1)
+        self.aux_head = HRNetHead(in_channels=in_channels, num_classes=num_classes)
+        init_layers(self.conv3x3_ocr)
+        init_layers(self.ocr_distri_head)
+        init_classifier(self.cls_head)
+
+    def ocr_outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits of both classifiers at the resolution of `features`.
+
+        Shape:
+            - features: ``(N, in_channels, h, w)``.
+            - output: ``(N, num_classes, h, w)`` under ``"out"`` and ``"aux"``.
+
+        Raises:
+            ValueError: When batch norm would get a single value per channel to train on: the one
+                representation of one class in one image.
+        """
+        if self.training and self.cls_head.out_channels == 1 and features.shape[0] == 1:
+            raise ValueError(
+                "batch norm cannot train on one value per channel, which is what OCR's one class"
+                " gives in one image: use at least 2 images in a batch or 2 classes"
+            )
+        aux = self.aux_head(features)
+        pixels = self.conv3x3_ocr(features)
+        fused = self.ocr_distri_head(pixels, gather(pixels, aux))
+        return {"out": self.cls_head(fused), "aux": aux}
+
+
+def gather(pixels: Tensor, logits: Tensor) -> Tensor:
+    r"""The mean of the pixels over the soft region of each class.
+
+    .. math:: f_k = \sum_i \frac{e^{z_{ki}}}{\sum_j e^{z_{kj}}} x_i
+
+    Args:
+        pixels: The features x.
+        logits: The scores z by which a pixel belongs to a class's region.
+
+    Shape:
+        - pixels: ``(N, C, h, w)``.
+        - logits: ``(N, K, h, w)``.
+        - output: ``(N, C, K, 1)``.
+
+    Example:
+        >>> pixels = torch.tensor([1.0, 2.0, 3.0, 6.0]).reshape(1, 1, 2, 2)
+        >>> gather(pixels, torch.zeros(1, 5, 2, 2)).flatten().tolist()
+        [3.0, 3.0, 3.0, 3.0, 3.0]
+    """
+    # Autocast would take the softmax of many thousand pixels in 16 bits.
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    shares = logits.flatten(2).softmax(-1, dtype=exact).to(pixels.dtype)
+    regions = torch.matmul(shares, pixels.flatten(2).transpose(1, 2))
+    return regions.transpose(1, 2).unsqueeze(-1)
+
+
+class _ObjectContext(nn.Module):
+    """Pixels and the context that attention gives them, mixed."""
+
+    def __init__(
+        self, channels: int, key_channels: int, dropout: float, scale: int, *, align_corners: bool
+    ) -> None:
+        super().__init__()
+        self.object_context_block = _ObjectAttention(
+            channels, key_channels, scale, align_corners=align_corners
+        )
+        self.conv_bn_dropout = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False),
+            _norm_relu(channels),
+            nn.Dropout2d(dropout),
+        )
+
+    def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """``(N, C, h, w)`` and ``(N, C, K, 1)`` -> ``(N, C, h, w)``."""
+        context = self.object_context_block(pixels, regions)
+        conv, norm_relu, dropout = self.conv_bn_dropout
+        assert isinstance(conv, nn.Conv2d)
+        # A 1x1 convolution of both side by side, without a copy of them side by side.
+        of_context, of_pixels = conv.weight.chunk(2, dim=1)
+        mixed = F.conv2d(context, of_context).add_(F.conv2d(pixels, of_pixels))
+        fused: Tensor = dropout(norm_relu(mixed))
+        return fused
+
+
+class _ObjectAttention(nn.Module):
+    """Attention from the pixels to the regions.
+
+    With a `scale` above 1 only the maxima of windows of ``scale x scale`` pixels ask, and their
+    context is resized back.
+    """
+
+    def __init__(
+        self, channels: int, key_channels: int, scale: int, *, align_corners: bool
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.align_corners = align_corners
+        self.f_pixel = _two_layers(channels, key_channels)
+        self.f_object = _two_layers(channels, key_channels)
+        self.f_down = nn.Sequential(_conv1x1(channels, key_channels), _norm_relu(key_channels))
+        self.f_up = nn.Sequential(_conv1x1(key_channels, channels), _norm_relu(channels))
+
+    def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """``(N, C, h, w)`` and ``(N, C, K, 1)`` -> ``(N, C, h, w)``."""
+        asking = pixels if self.scale == 1 else self._pool(pixels)
+        query = self.f_pixel(asking)
+        # One head as wide as the keys: softmax of query x key / sqrt(key_channels), times value.
+        tokens = F.scaled_dot_product_attention(
+            _as_tokens(query), _as_tokens(self.f_object(regions)), _as_tokens(self.f_down(regions))
+        )
+        context: Tensor = self.f_up(tokens.squeeze(1).transpose(1, 2).reshape(query.shape))
+        if self.scale == 1:
+            return context
+        return resize_as(context, pixels, align_corners=self.align_corners)
+
+    def _pool(self, pixels: Tensor) -> Tensor:
+        # A window never reaches over the image, which may have fewer pixels than a window.
+        return F.max_pool2d(pixels, tuple(min(self.scale, side) for side in pixels.shape[-2:]))
+
+
+def _as_tokens(features: Tensor) -> Tensor:
+    """``(N, C, h, w)`` -> ``(N, 1, h * w, C)``; channels_last is that already."""
+    return features.flatten(2).transpose(1, 2).unsqueeze(1)
+
+
+def _two_layers(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        _conv1x1(in_channels, channels),
+        _norm_relu(channels),
+        _conv1x1(channels, channels),
+        _norm_relu(channels),
+    )
+
+
+def _conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+
+
+def _norm_relu(channels: int) -> nn.Sequential:
+    # Nested, because the official keys are f_pixel.1.0, not f_pixel.1.
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))

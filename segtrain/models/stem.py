@@ -1,0 +1,34 @@
+"""Pretrained stems for images that have not three channels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def widen(weight: Tensor, in_channels: int) -> Tensor:
+    r"""Filters of a stem for `in_channels` channels, made from filters for other channels.
+
+    The filters are repeated over the new channels in turn and scaled by old / new, so that an image
+    whose channels repeat in the same way gives the same features. One channel gets the sum of all:
+    a grey image gives what its three equal channels gave. This is the rule of timm.
+
+    Args:
+        weight: ``(out, old, kh, kw)``.
+        in_channels: How many the images have.
+
+    Shape:
+        - output: ``(out, in_channels, kh, kw)``.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.tensor([3.0, 6.0, 9.0]).reshape(1, 3, 1, 1)
+        >>> widen(weight, 1).flatten().tolist(), widen(weight, 4).flatten().tolist()
+        ([18.0], [2.25, 4.5, 6.75, 2.25])
+    """
+    old = weight.shape[1]
+    if in_channels == old:
+        return weight
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, -(-in_channels // old), 1, 1)[:, :in_channels]
+    return repeated * (old / in_channels)

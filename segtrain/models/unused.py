@@ -1,0 +1,83 @@
+"""Which parameters a model does not use, found without data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+_SIDE = 64
+
+
+def unused_parameters(model: nn.Module, in_channels: int, *, side: int = _SIDE) -> tuple[str, ...]:
+    """Names of the parameters that no output of `model` depends on.
+
+    Several processes wait for the gradient of every parameter that is trained, so those without one
+    have to be frozen. A copy of the model on the meta device tells them; none are named where the
+    model cannot run there.
+
+    Args:
+        model: Takes images; gives a tensor, or a list or a mapping of them.
+        in_channels: Channels of the images.
+        side: Height and width of an image that it takes.
+
+    Example:
+        >>> class Half(nn.Module):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.used, self.idle = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, bias=False)
+        ...
+        ...     def forward(self, images: Tensor) -> Tensor:
+        ...         return self.used(images)
+        >>> unused_parameters(Half(), 3)
+        ('idle.weight',)
+    """
+    trial = _without_data(model).train()  # some attention keeps its biases detached in evaluation
+    if not _backward(trial, torch.zeros(2, in_channels, side, side, device="meta")):
+        return ()
+    return tuple(name for name, weight in trial.named_parameters() if weight.grad is None)
+
+
+def unread_features(head: nn.Module, channels: Sequence[int]) -> set[int]:
+    """Which of the feature maps with so many channels `head` makes nothing of; all where it fails.
+
+    Example:
+        >>> from segtrain.models.heads.fcn import FCNHead
+        >>> channels, strides = (4, 8, 16), (4, 8, 16)
+        >>> head = FCNHead(in_channels=channels, strides=strides, num_classes=3)
+        >>> unread_features(head, channels)
+        {0, 1}
+    """
+    features = [
+        torch.zeros(2, width, 4, 4, device="meta", requires_grad=True) for width in channels
+    ]
+    _backward(_without_data(head).train(), features)
+    return {index for index, feature in enumerate(features) if feature.grad is None}
+
+
+def _backward(trial: nn.Module, inputs: object) -> bool:
+    """A forward and a backward pass; whether both went well."""
+    try:
+        with torch.enable_grad():
+            torch.autograd.backward(_total(trial(inputs)))
+    except Exception:  # noqa: BLE001  a user's model may need real numbers
+        return False
+    return True
+
+
+def _without_data(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose tensors have shapes and no numbers."""
+    known: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()
+    }
+    known |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, known)
+
+
+def _total(outputs: object) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return outputs.sum()
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return torch.stack([_total(value) for value in values]).sum()  # type: ignore[attr-defined]

@@ -1,0 +1,187 @@
+"""What is to become of every weight of a file and of a model, before any is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from segtrain.models.stem import widen
+from segtrain.models.weights.formats import WeightFile
+from segtrain.models.weights.names import Match, ModelNames, match_names, outside_backbone
+from segtrain.models.weights.report import LoadReport
+
+COUNT = "num_batches_tracked"
+ABN = "|weight| + 1e-5"
+_ABN_EPSILON = 1e-5
+# Training needs it, evaluation does not; torchvision's files have it whether asked for or not.
+_AUXILIARY = ("aux_classifier.",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of every weight; names are those of the model unless it says otherwise.
+
+    Attributes:
+        values: What is loaded.
+        counts: Zeros for the batches that no batch norm of an old file counts.
+        is_backbone: Whether the file is one of a backbone alone.
+        lacks_counts: Whether it has batch norms, and none of them counts its batches.
+        reinitialised: What keeps its first values because that was asked for.
+        new: What keeps its first values because the file is one of a backbone.
+        left_out: Names in the file of what is not used.
+        missing: What is in the model and not in the file.
+        unexpected: Names in the file of what is not in the model.
+        misshapen: Shapes in the file of what has another one.
+        converted: What is changed on the way, in words, with the names.
+    """
+
+    values: dict[str, Tensor]
+    counts: dict[str, Tensor]
+    is_backbone: bool
+    lacks_counts: bool
+    reinitialised: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshapen: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    converted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> dict[str, tuple[str, ...]]:
+        """Why weights do not fit, with their names."""
+        reasons = {
+            "not in the file": self.missing,
+            "not in the model": self.unexpected,
+            "of another shape": tuple(self.misshapen),
+        }
+        return {reason: names for reason, names in reasons.items() if names}
+
+    def report(self, file: WeightFile, notes: tuple[str, ...] = ()) -> LoadReport:
+        """The plan for the user."""
+        return LoadReport(
+            source=file.source,
+            kind=file.kind,
+            loaded=() if self.refused else tuple(self.values),
+            reinitialised=self.reinitialised,
+            new=self.new,
+            left_out=self.left_out,
+            converted=self.converted,
+            refused=self.refused,
+            notes=notes,
+            num_classes=file.num_classes,
+            class_names=file.class_names,
+            class_weights=file.class_weights,
+        )
+
+
+def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
+    """What is to become of every weight of `file` and of the model.
+
+    Args:
+        file: The weights.
+        names: Of the model.
+        kept: Names in the model that keep their first values.
+    """
+    found = match_names(file.state, names)
+    is_backbone = bool(names.head) and not file.has_heads and not (found.values.keys() & names.head)
+    wanted = {key: value for key, value in found.values.items() if key not in kept}
+    values, converted = _fitted(wanted, names)
+    converted = {**_only(found.renamed, wanted), **converted}
+    counts, lacks_counts = _counts(file, names, wanted)
+    misshapen = {key: tuple(wanted[key].shape) for key in wanted if key not in values}
+    absent = [key for key in names.own if key not in {*wanted, *counts, *kept}]
+    new = tuple(key for key in absent if is_backbone and key in names.head)
+    left_out, unexpected = _leftovers(file, names, found, is_backbone or bool(kept & names.head))
+    if counts and values:
+        converted[f"{COUNT} = 0"] = tuple(counts)
+    return Plan(
+        values=values,
+        counts=counts if values else {},
+        is_backbone=is_backbone,
+        lacks_counts=lacks_counts,
+        reinitialised=tuple(key for key in names.own if key in kept),
+        new=new,
+        left_out=left_out,
+        missing=tuple(key for key in absent if key not in new),
+        unexpected=unexpected,
+        misshapen=misshapen,
+        converted=converted,
+    )
+
+
+def _only(
+    renamed: dict[str, tuple[str, ...]], wanted: dict[str, Tensor]
+) -> dict[str, tuple[str, ...]]:
+    """`renamed`, what is not wanted left out."""
+    found = {rule: tuple(key for key in keys if key in wanted) for rule, keys in renamed.items()}
+    return {rule: keys for rule, keys in found.items() if keys}
+
+
+def _fitted(
+    wanted: dict[str, Tensor], names: ModelNames
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """What has the shape and the type that the model has, or can be given them."""
+    values: dict[str, Tensor] = {}
+    cast: dict[str, list[str]] = {}
+    converted: dict[str, tuple[str, ...]] = {}
+    for key, value in wanted.items():
+        own = names.own[key]
+        fitted = value
+        if key == names.stem and _is_other_stem(value, own):
+            fitted = widen(value, own.shape[1])
+            what = f"stem of {value.shape[1]} channels to {own.shape[1]}"
+            converted[what] = (key,)
+        if fitted.shape != own.shape or fitted.is_floating_point() != own.is_floating_point():
+            continue
+        if fitted.dtype != own.dtype and own.is_floating_point():
+            cast.setdefault(str(fitted.dtype).removeprefix("torch."), []).append(key)
+        values[key] = fitted
+    return values, {**converted, **{f"from {kind}": tuple(keys) for kind, keys in cast.items()}}
+
+
+def _is_other_stem(value: Tensor, own: Tensor) -> bool:
+    """Whether `value` is a stem like `own` for images of another number of channels."""
+    same = value.dim() == own.dim() and value.is_floating_point() and value.layout == torch.strided
+    return (
+        same
+        and value.shape[0] == own.shape[0]
+        and value.shape[2:] == own.shape[2:]
+        and 0 < value.shape[1] != own.shape[1]
+    )
+
+
+def _counts(
+    file: WeightFile, names: ModelNames, wanted: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], bool]:
+    """Zeros for the batches that no batch norm of an old file counts, and whether it is one."""
+    has_norms = any(key.endswith(".running_var") for key in file.state)
+    if not has_norms or any(key.endswith(COUNT) for key in file.state):
+        return {}, False
+    norms = [key.removesuffix("running_var") for key in wanted if key.endswith(".running_var")]
+    counts = [f"{norm}{COUNT}" for norm in norms]
+    return {key: torch.zeros_like(names.own[key]) for key in counts if key in names.own}, True
+
+
+def _leftovers(
+    file: WeightFile, names: ModelNames, found: Match, may_lack_head: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names in the file of what may be left out, and of what the model should have had."""
+    rest = [key for key in file.state if key not in found.used]
+    allowed = outside_backbone(rest, names) if may_lack_head else set()
+    allowed |= {key for key in rest if key.startswith(_AUXILIARY)}
+    left_out = tuple(key for key in rest if key in allowed)
+    return left_out, tuple(key for key in rest if key not in allowed)
+
+
+def with_absolute_norms(plan: Plan) -> Plan:
+    """The weight of each batch norm as InPlaceABN used it: ``|weight| + epsilon``."""
+    norms = [key.removesuffix("running_var") for key in plan.values if key.endswith("running_var")]
+    scales = tuple(f"{norm}weight" for norm in norms if f"{norm}weight" in plan.values)
+    absolute = {key: plan.values[key].abs() + _ABN_EPSILON for key in scales}
+    what = f"InPlaceABN, {ABN}"
+    return replace(
+        plan, values={**plan.values, **absolute}, converted={**plan.converted, what: scales}
+    )

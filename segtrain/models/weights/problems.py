@@ -1,0 +1,119 @@
+"""Why weights do not fit, in one sentence, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from segtrain.models.weights.formats import WeightFile, is_ocr, variant_of
+from segtrain.models.weights.names import AFTER_HRNET, HEAD, ModelNames
+from segtrain.models.weights.plan import Plan
+
+_SHOWN = 3
+
+
+def refusal(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
+    """Why nothing of `file` was loaded: counts, the first few names, and the next step."""
+    start = f"{file.source} ({file.kind})"
+    if not plan.values:
+        return f"{start}: {_nothing(file, names, plan)}; nothing was loaded"
+    problems = [_listed(len(keys), f"{why}", keys) for why, keys in plan.refused.items()]
+    if plan.misshapen:
+        problems[-1] = _shapes(plan.misshapen, names)
+    step = _step(file, names, plan, where)
+    return f"{start} does not fit {names.label}: {'; '.join(problems)}; {step}"
+
+
+def _nothing(file: WeightFile, names: ModelNames, plan: Plan) -> str:
+    if plan.reinitialised and not plan.missing and not plan.misshapen:
+        return "all of the model is to be reinitialised"
+    if plan.misshapen:
+        return _shapes(plan.misshapen, names)
+    theirs, ours = (", ".join(list(keys)[:_SHOWN]) for keys in (file.state, names.own))
+    fits = "" if file.fits is None else f", it fits model={file.fits}"
+    return (
+        f"none of its {len(file.state)} weights has a name that {names.label} knows ({theirs}, ..."
+        f" in the file; {ours}, ... in the model){fits}"
+    )
+
+
+def _listed(count: int, what: str, keys: Iterable[str]) -> str:
+    shown = list(keys)[:_SHOWN]
+    more = ", ..." if count > len(shown) else ""
+    return f"{count} {'is' if count == 1 else 'are'} {what} ({', '.join(shown)}{more})"
+
+
+def _shapes(misshapen: Mapping[str, tuple[int, ...]], names: ModelNames) -> str:
+    shown = [
+        f"{key} {shape} in the file, {tuple(names.own[key].shape)} in the model"
+        for key, shape in list(misshapen.items())[:_SHOWN]
+    ]
+    more = "; ..." if len(misshapen) > len(shown) else ""
+    verb = "has" if len(misshapen) == 1 else "have"
+    return f"{len(misshapen)} {verb} another shape or type ({'; '.join(shown)}{more})"
+
+
+def _step(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
+    """What the user can do next."""
+    reinit = f"{where}.reinit" if where else "reinit"
+    theirs, ours = variant_of(_trunk(file)), names.variant
+    if theirs is not None and ours is not None:
+        if theirs != ours:
+            return f"use {_name(file, names, theirs)}"
+        if not names.backbone_prefix and file.has_heads and names.is_ocr != is_ocr(file.state):
+            return _other_head(file, names, reinit)
+    classes = _classes(names, plan)
+    if classes is not None:
+        return (
+            f"the file has {classes} classes, the model {names.model.num_classes}: add"
+            f" {reinit}=[{HEAD}] to train a new head"
+        )
+    wrong = {*plan.missing, *plan.misshapen}
+    if wrong <= names.head and names.head:
+        return f"add {reinit}=[{','.join(_modules(wrong, names))}] to train that part anew"
+    if file.is_own and file.fits is not None:
+        return f"it was written by model={file.fits}; give the same keys of the model as there"
+    return "is it a file of another architecture or size?"
+
+
+def _trunk(file: WeightFile) -> dict[str, Tensor]:
+    return {key.removeprefix("backbone."): value for key, value in file.state.items()}
+
+
+def _name(file: WeightFile, names: ModelNames, variant: str) -> str:
+    if names.backbone_prefix:
+        return f"model.backbone=hrnet_{variant}"
+    return f"model={file.fits or f'hrnet_{variant}'}"
+
+
+def _other_head(file: WeightFile, names: ModelNames, reinit: str) -> str:
+    fits = f"use model={file.fits}"
+    if names.is_ocr:
+        return (
+            f"{fits}, or to train OCR from it as the official code does, its head as the auxiliary"
+            f" one, add {reinit}=[{','.join(AFTER_HRNET)}]"
+        )
+    return f"{fits}, or for its trunk alone add {reinit}=[{HEAD}]"
+
+
+def _classes(names: ModelNames, plan: Plan) -> int | None:
+    """How many classes the file has, when that is all that does not fit."""
+    found = {shape[0] if shape else 0 for shape in plan.misshapen.values()}
+    only_classes = all(
+        key in names.head
+        and shape[1:] == tuple(names.own[key].shape[1:])
+        and names.own[key].shape[:1] == (names.model.num_classes,)
+        for key, shape in plan.misshapen.items()
+    )
+    is_all = not plan.missing and not plan.unexpected and only_classes
+    return found.pop() if len(found) == 1 and is_all else None
+
+
+def _modules(keys: Iterable[str], names: ModelNames) -> list[str]:
+    """The heads that own `keys`."""
+    keys = list(keys)
+    if {*keys} == names.head:
+        return [HEAD]
+    prefixes = names.model.head_prefixes
+    return [name for name in prefixes if any(key.startswith(f"{name}.") for key in keys)]

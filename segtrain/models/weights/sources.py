@@ -1,0 +1,202 @@
+"""Where weights come from: a path, ``imagenet``, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segtrain.errors import CheckpointError, ConfigError, ResourceError
+
+IMAGENET = "imagenet"
+HUB = "hf://"
+_PREFERRED = ("model.safetensors", "pytorch_model.bin")
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
+_HUB_FORM = re.compile(
+    r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """What ``hf://owner/name[/file][@revision]`` means.
+
+    Example:
+        >>> HubAddress.parse("hf://timm/hrnet_w18.ms_in1k@main", "model.weights")
+        HubAddress(repo='timm/hrnet_w18.ms_in1k', file=None, revision='main')
+    """
+
+    repo: str
+    file: str | None
+    revision: str | None
+
+    @classmethod
+    def parse(cls, given: str, key: str) -> HubAddress:
+        """The parts of `given`, which stands at `key`.
+
+        Raises:
+            ConfigError: When it has another form.
+        """
+        match = _HUB_FORM.fullmatch(given.removeprefix(HUB))
+        if match is None:
+            raise ConfigError(f"{key}={given} is not of the form hf://owner/name[/file][@revision]")
+        return cls(**match.groupdict())
+
+
+def check_source(weights: str, key: str) -> None:
+    """Refuses what can be no source of weights; looks at no file.
+
+    Raises:
+        ConfigError: When `weights`, which stands at `key`, is empty or of a form that is not read.
+    """
+    if not weights.strip():
+        raise ConfigError(f"{key} is empty; give a file, imagenet or hf://owner/name, or null")
+    if weights.startswith(HUB):
+        HubAddress.parse(weights, key)
+    elif re.match(r"[a-z]\w+://", weights):
+        raise ConfigError(
+            f"{key}={weights}: nothing is downloaded from there; fetch the file and give its path,"
+            " or use hf://owner/name"
+        )
+
+
+def find_file(weights: str, key: str) -> Path:
+    """The file that `weights` means, from the hub where it names one.
+
+    Args:
+        weights: A file, a run directory (its ``checkpoints/best.pt``) or ``hf://owner/name``.
+        key: Where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: As :func:`check_source`, or when huggingface_hub is not installed.
+        CheckpointError: When there is no such file or repository.
+        ResourceError: When the hub cannot be reached and the file is not in its cache.
+    """
+    check_source(weights, key)
+    if weights.startswith(HUB):
+        return _from_hub(HubAddress.parse(weights, key), f"{key}={weights}")
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        best = path / "checkpoints" / "best.pt"
+        if not best.is_file():
+            raise CheckpointError(
+                f"{key}={weights} is a folder without checkpoints/best.pt; give a file or a run"
+                " directory that has one"
+            )
+        return best
+    if not path.exists():
+        raise CheckpointError(f"{key}={weights}: no such file{_closest(path, weights)}")
+    return path
+
+
+def _closest(path: Path, weights: str) -> str:
+    """The end of a "no such file" sentence."""
+    if not path.parent.is_dir():
+        return f", and no folder {path.parent}"
+    names = {file.name: str(file) for file in path.parent.iterdir()}
+    if path.name == weights:
+        names[IMAGENET] = IMAGENET
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else f" in {path.parent.resolve()}"
+
+
+# ---------------------------------------------------------------------- the hub
+
+
+def _from_hub(address: HubAddress, given: str) -> Path:
+    try:
+        import huggingface_hub  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"{given} needs huggingface_hub, which is not installed: pip install 'segtrain[hub]'"
+        ) from error
+    try:
+        name = address.file or choose_file(_files(huggingface_hub, address), given)
+        return Path(huggingface_hub.hf_hub_download(address.repo, name, revision=address.revision))
+    except (CheckpointError, ConfigError):
+        raise
+    except Exception as error:
+        raise _explained(error, address, given) from error
+
+
+def _files(hub: Any, address: HubAddress) -> list[str]:
+    """The files of the repository; of its copy in the cache when the hub cannot be reached."""
+    try:
+        return list(hub.HfApi().list_repo_files(address.repo, revision=address.revision))
+    except Exception as error:
+        if not _is_unreachable(error):
+            raise
+        try:
+            found = hub.snapshot_download(
+                address.repo, revision=address.revision, local_files_only=True
+            )
+        except Exception as absent:  # not in the cache either, so what the hub said counts
+            raise error from absent
+        folder = Path(found)
+        return [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*"))]
+
+
+def choose_file(files: Sequence[str], given: str) -> str:
+    """The one file of weights among `files`.
+
+    Raises:
+        CheckpointError: When there is none.
+        ConfigError: When there are several of which none has one of the usual names.
+
+    Example:
+        >>> choose_file(["README.md", "model.safetensors", "pytorch_model.bin"], "hf://a/b")
+        'model.safetensors'
+    """
+    for name in _PREFERRED:
+        if name in files:
+            return name
+    found = [name for name in files if name.endswith(_SUFFIXES)]
+    if not found:
+        shown = ", ".join(files[:5]) or "nothing"
+        raise CheckpointError(f"{given}: the repository has no file of weights, but {shown}")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{given}: the repository has {len(found)} files of weights; name one, as in"
+            f" hf://owner/name/{found[0]} (there are {', '.join(found[:5])})"
+        )
+    return found[0]
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether nobody answered, rather than answer with a refusal."""
+    answered = getattr(getattr(error, "response", None), "status_code", None)
+    return answered is None or answered >= 500
+
+
+def _explained(
+    error: Exception, address: HubAddress, given: str
+) -> CheckpointError | ResourceError:
+    """What went wrong in one sentence, and where to put the file."""
+    from huggingface_hub import constants, errors  # noqa: PLC0415
+
+    page = f"{constants.ENDPOINT}/{address.repo}"
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"{given} is given to those only who accepted its terms: accept them at {page}, log in"
+            " with hf auth login, or give the path of the downloaded file"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointError(
+            f"{given}: there is no repository {address.repo}, or it is private and needs hf auth"
+            " login"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointError(f"{given}: {address.repo} has no revision {address.revision}")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return CheckpointError(f"{given}: {address.repo} has no file {address.file}")
+    if isinstance(error, errors.HFValidationError):
+        return CheckpointError(f"{given}: {' '.join(str(error).split())[:200]}")
+    return ResourceError(
+        f"{given} is not in the cache and the hub cannot be reached ({type(error).__name__});"
+        f" download {address.file or 'the file of weights'} from {page} elsewhere and give its"
+        f" path, or put the repository's folder models--{address.repo.replace('/', '--')} into"
+        f" {constants.HF_HUB_CACHE}"
+    )

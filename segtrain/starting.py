@@ -1,0 +1,63 @@
+"""The model that a run starts with, and the weights that it starts from."""
+
+from __future__ import annotations
+
+from segtrain.config import Spec
+from segtrain.data import LabelContract
+from segtrain.engine.checkpoint import State
+from segtrain.engine.distributed import Processes
+from segtrain.engine.run import console, logger, weights_table
+from segtrain.models import MODELS, Segmentor
+from segtrain.models.registry import WEIGHT_KEYS
+from segtrain.models.weights import LoadReport, WeightsError
+from segtrain.trial import check_channels
+
+
+def build_model(
+    spec: Spec, labels: LabelContract, state: State | None, processes: Processes
+) -> Segmentor:
+    """The model that `spec` describes, with its weights; every process loads the same.
+
+    A table on the main process says what became of the weights, whether they fit or not.
+
+    Args:
+        spec: The section ``model`` of the configuration.
+        labels: Of the training split.
+        state: The checkpoint that the run goes on from: it holds the weights, so those that
+            `spec` names are not needed any more. None for a new run.
+        processes: Who prints.
+
+    Raises:
+        SegtrainError: When the model cannot be built, or its weights do not fit.
+    """
+    if state is not None and spec.get("align_corners") is None:
+        spec = {**spec, "align_corners": state["metadata"].get("align_corners")}
+    try:
+        model = MODELS.build(spec, num_classes=labels.num_classes, load=state is None)
+    except WeightsError as error:
+        if processes.is_main:
+            console.print(weights_table(error.report))
+        raise
+    check_channels(model)
+    if model.load_report is not None and processes.is_main:
+        console.print(weights_table(model.load_report))
+        _compare_classes(model.load_report, labels)
+    return model
+
+
+def without_weights(spec: Spec) -> Spec:
+    """`spec` as it is once its weights are loaded."""
+    return {key: value for key, value in spec.items() if key not in WEIGHT_KEYS}
+
+
+def _compare_classes(report: LoadReport, labels: LabelContract) -> None:
+    """Warn of a head that was trained for classes of other names, as many as the dataset has."""
+    has_head = not report.new and not report.reinitialised
+    if has_head and report.class_names and report.class_names != labels.names:
+        logger.warning(
+            "%s was trained for the classes %s, the dataset has %s; add model.reinit=[head] unless"
+            " they mean the same",
+            report.source,
+            ", ".join(report.class_names),
+            ", ".join(labels.names),
+        )
