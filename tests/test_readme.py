@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from segtrain import cli
 from segtrain.check import check_config
 from segtrain.cli import compose_config, run_command
-from segtrain.config import EvaluateConfig, PredictConfig
+from segtrain.config import EvaluateConfig, ImportConfig, PredictConfig
 from segtrain.losses import LOSSES, MININGS
 from segtrain.schema import build_dataclass
 
@@ -53,9 +54,11 @@ def test_there_are_commands_to_check() -> None:
 def test_a_command_is_accepted(name: str, words: list[str]) -> None:
     plain = [word for word in words if word not in ("-m", "--cfg")]
     raw_words = [word.split(",")[0] if "-m" in words else word for word in plain]
-    raw = compose_config(raw_words, name)
-    if name == "train":
-        check_config(raw)
+    # An import describes a run, and its own keys stand beside that.
+    raw = compose_config(raw_words, "train" if name == "import_weights" else name)
+    if name in ("train", "import_weights"):
+        own = {} if name == "train" else {field.name for field in fields(ImportConfig)}
+        check_config({key: value for key, value in raw.items() if key not in own})
     else:
         build_dataclass({"evaluate": EvaluateConfig, "predict": PredictConfig}[name], raw)
 
@@ -92,7 +95,7 @@ def test_the_table_of_minings_is_complete() -> None:
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     assert all(f" {code} " in README for code in (2, 3, 4, 5, 6, 7))
-    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "list"}
+    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "import", "list"}
 
 
 @pytest.mark.slow
