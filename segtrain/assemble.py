@@ -63,6 +63,8 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     labels = train.labels
     model = build_model(config.model, labels, state, processes)
     outputs = try_model(model, config.model["name"])
+    if config.augmentation.crop_size is not None and processes.world_size == 1:
+        model.check_norms((config.trainer.batch_size, 3, *config.augmentation.crop_size))
     criterion = _build_criterion(config, labels, model.align_corners, outputs)
     try_criterion(criterion, outputs, config.loss["name"])
     sampler = partial(

@@ -661,3 +661,24 @@ def test_images_of_one_stem_are_refused(tmp_path: Path, last_line: Callable[[], 
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
     assert run_command("predict", ["checkpoint=run", "input=in", "output=out"]) == 3
     assert "a.jpg and a.png" in last_line()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["augmentation.crop_size=[16,16]"],
+        ["model=encoder_decoder", "model.backbone=hrnet_w18_small_v1", "model.head=aspp"],
+    ],
+)
+def test_a_batch_too_small_for_batch_norm_is_one_sentence(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    small = ["trainer.batch_size=1", "trainer.max_steps=1", "loader.num_workers=0"]
+    size = ["dataset.num_train=2", "dataset.num_val=1", f"run_dir={run_dir}"]
+    assert cli.run_command("train", [*small, *size, *words]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "one value per channel" in error
+    assert "trainer.batch_size" in error
+    if "crop_size" in words[0]:
+        assert not run_dir.exists()

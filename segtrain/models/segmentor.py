@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,6 +12,10 @@ from segtrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from segtrain.models.weights import LoadReport
+
+
+class NormError(ConfigError, ValueError):
+    """A batch is too small for batch norm to train on."""
 
 
 class Segmentor(nn.Module):
@@ -101,8 +105,7 @@ class Segmentor(nn.Module):
         """Refuses a batch on which a layer would fail later, with a message about that layer.
 
         Raises:
-            ValueError: When the shape is not ``(N, in_channels, H, W)``, or batch norm would get a
-                single value per channel to train on.
+            ValueError: When the shape is not ``(N, in_channels, H, W)``, or as :meth:`check_norms`.
             TypeError: When the dtype is not floating point.
         """
         if images.ndim != 4 or images.shape[1] != self.in_channels:
@@ -113,8 +116,30 @@ class Segmentor(nn.Module):
             raise TypeError(
                 f"images must be floating point (scaled and normalised), got {images.dtype}"
             )
-        if self.training and self.norm_stride is not None:
-            check_norm_values(images, self.norm_stride)
+        if self.training:
+            self.check_norms(images.shape)
+
+    def check_norms(self, shape: Sequence[int]) -> None:
+        """Refuses images of `shape` of which batch norm would see one value per channel.
+
+        Batch norm that is synchronised over processes sees those of the others too.
+
+        Raises:
+            ConfigError: When that is so; it is a :class:`ValueError` too.
+        """
+        num_images, _, height, width = shape
+        stride = self.norm_stride
+        if stride is None or num_images > 1 or max(height, width) > stride:
+            return
+        if any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
+            return
+        place = "a mean over the image" if math.isinf(stride) else f"stride {stride:.0f}"
+        larger = "" if math.isinf(stride) else f" or images of more than {stride:.0f} pixels"
+        raise NormError(
+            "batch norm cannot train on one value per channel, which is what one image of"
+            f" {height} x {width} gives after {place}: use at least 2 images in a batch"
+            f" (trainer.batch_size){larger}"
+        )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter exactly once, under ``"backbone"`` or ``"head"``; either may be empty.
@@ -171,20 +196,3 @@ class ModuleSegmentor(Segmentor):
                 f" {type(outputs).__name__}"
             )
         return dict(outputs)
-
-
-def check_norm_values(images: Tensor, stride: float) -> None:
-    """Refuses a batch of which batch norm would see one value per channel at `stride`.
-
-    Raises:
-        ValueError: When that is so.
-    """
-    num_images, _, height, width = images.shape
-    if num_images > 1 or max(height, width) > stride:
-        return
-    place = "a mean over the image" if math.isinf(stride) else f"stride {stride:.0f}"
-    raise ValueError(
-        f"batch norm cannot train on one value per channel, which is what one image of"
-        f" {height} x {width} gives after {place}: use at least 2 images in a batch"
-        + ("" if math.isinf(stride) else f" or images of more than {stride:.0f} pixels")
-    )
