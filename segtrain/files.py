@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,30 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def is_whole_zip(path: Path) -> bool:
+    """Whether `path` is a zip archive whose entries all have the checksums they were written with.
+
+    PyTorch's files are such archives, and PyTorch itself looks at no checksum: a flipped bit would
+    be a weight like any other.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "notes.zip"
+        >>> with zipfile.ZipFile(path, "w") as archive:
+        ...     archive.writestr("notes.txt", "all of it")
+        >>> is_whole_zip(path)
+        True
+        >>> _ = path.write_bytes(path.read_bytes().replace(b"all", b"ill"))
+        >>> is_whole_zip(path)
+        False
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # noqa: BLE001  a damaged archive fails in many ways
+        return False
 
 
 def _sync_directory(directory: Path) -> None:

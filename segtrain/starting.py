@@ -10,6 +10,7 @@ from segtrain.engine.run import console, logger, weights_table
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
 from segtrain.models.weights import LoadReport, WeightsError
+from segtrain.models.weights.sources import HUB, IMAGENET
 from segtrain.trial import check_channels
 
 
@@ -32,6 +33,9 @@ def build_model(
     """
     if state is not None and spec.get("align_corners") is None:
         spec = {**spec, "align_corners": state["metadata"].get("align_corners")}
+    weights = str(spec.get("weights"))
+    if state is None and processes.is_main and (weights == IMAGENET or weights.startswith(HUB)):
+        logger.info("looking for model.weights=%s in the cache, then on the network", weights)
     try:
         model = MODELS.build(spec, num_classes=labels.num_classes, load=state is None)
     except WeightsError as error:

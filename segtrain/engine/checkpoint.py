@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from segtrain.errors import CheckpointError
-from segtrain.files import atomic_write
+from segtrain.files import atomic_write, is_whole_zip
 
 FORMAT = 1
 State = dict[str, Any]
@@ -49,7 +48,7 @@ def load_checkpoint(path: Path) -> State:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):
+    if not is_whole_zip(path):
         raise CheckpointError(f"{path} is damaged or no checkpoint at all")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from segtrain.models.heads import HEADS, Head
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.unused import unread_features, unused_parameters
-from segtrain.schema import check_value
+from segtrain.schema import check_value, did_you_mean
 
 Spec = str | dict[str, Any]
 
@@ -104,6 +105,7 @@ class EncoderDecoder(Segmentor):
         where = f"model.aux_heads.{name}"
         self._check_output_name(name, where)
         given = HEADS.named(spec, where=where)
+        _check_aux_keys(given, where)
         self._stages[name] = self._stage(given.pop("stage", -1), where)
         num_classes = check_value(
             given.pop("num_classes", self.num_classes), int, f"{where}.num_classes"
@@ -182,3 +184,16 @@ class EncoderDecoder(Segmentor):
     def pretrained_backbone(self) -> dict[str, Tensor]:
         weights = self.backbone.pretrained()
         return {f"{self.backbone_prefix}{key}": value for key, value in weights.items()}
+
+
+def _check_aux_keys(given: Mapping[str, Any], where: str) -> None:
+    """Two of the keys are no parameters of the head, which would not know them in its answer."""
+    from_backbone = ("in_channels", "strides", "align_corners")
+    known = HEADS.schema(given["name"], where=where)
+    allowed = ["stage", *(key for key in known if key not in from_backbone)]
+    for key in given:
+        if key != "name" and key not in allowed:
+            raise ConfigError(
+                f"{where}.{key}: an auxiliary head {given['name']!r} has no key"
+                f" {key!r}{did_you_mean(key, allowed)}"
+            )

@@ -129,6 +129,7 @@ class HRNetTrunk(nn.Module):
         for block in self.layer1:
             features = self._run(block, features, layers=[block])
         branches = [features]
+        del features  # many channels, which nobody needs after the first transition
         for transition, stage in (
             (self.transition1, self.stage2),
             (self.transition2, self.stage3),

@@ -73,7 +73,8 @@ class BasicBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The shape of `features`."""
         residual = self.relu(self.bn1(self.conv1(features)))
-        output: Tensor = self.relu(self.bn2(self.conv2(residual)).add_(features))
+        residual = self.conv2(residual)
+        output: Tensor = self.relu(self.bn2(residual).add_(features))
         return output
 
 
@@ -98,7 +99,10 @@ class Bottleneck(nn.Module):
         """``(N, in_channels, h, w)`` -> ``(N, 4 * channels, h, w)``."""
         residual = self.relu(self.bn1(self.conv1(features)))
         residual = self.relu(self.bn2(self.conv2(residual)))
-        output: Tensor = self.relu(self.bn3(self.conv3(residual)).add_(self.downsample(features)))
+        # One name, so that without a graph what has been used is given back.
+        residual = self.conv3(residual)
+        residual = self.bn3(residual)
+        output: Tensor = self.relu(residual.add_(self.downsample(features)))
         return output
 
 

@@ -97,6 +97,7 @@ class ModelRegistry(Registry[Segmentor]):
             if known is not None:
                 params["align_corners"] = known
         model = super().build({"name": name, **params}, where=where, **provided)
+        model.registered_name = name
         if weights is not None:
             model.load_report = weights.load_into(model)
         return model

@@ -72,6 +72,8 @@ class Segmentor(nn.Module):
     norm_stride: float | None = None
     source: str = ""
     paper_size: ClassVar[tuple[int, int]] = (512, 512)
+    registered_name: str | None = None
+    """What ``model=`` calls it; None when it was built without the registry."""
     load_report: LoadReport | None = None
     """What became of the weights that the model was built with; None without any."""
 
@@ -99,7 +101,12 @@ class Segmentor(nn.Module):
             ConfigError: When there are none, or the library that has them is not installed.
             ResourceError: When they are neither here nor to be had, with where to put the file.
         """
-        raise ConfigError(f"there are no ImageNet weights for {type(self).__name__}; give a file")
+        raise ConfigError(f"there are no ImageNet weights for {self.label}; give a file")
+
+    @property
+    def label(self) -> str:
+        """What messages call the model."""
+        return self.registered_name or type(self).__name__
 
     def check_images(self, images: Tensor) -> None:
         """Refuses a batch on which a layer would fail later, with a message about that layer.
@@ -137,8 +144,8 @@ class Segmentor(nn.Module):
         larger = "" if math.isinf(stride) else f" or images of more than {stride:.0f} pixels"
         raise NormError(
             "batch norm cannot train on one value per channel, which is what one image of"
-            f" {height} x {width} gives after {place}: use at least 2 images in a batch"
-            f" (trainer.batch_size){larger}"
+            f" {height} x {width} gives after {place}: use at least 2 images in a batch{larger}"
+            " (trainer.batch_size, augmentation.crop_size)"
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -187,7 +194,7 @@ class ModuleSegmentor(Segmentor):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """What `net` gives, a single tensor under ``"out"``."""
         self.check_images(images)
-        outputs = self.net(images)
+        outputs = self._run_net(images)
         if isinstance(outputs, Tensor):
             return {"out": outputs}
         if not isinstance(outputs, Mapping):
@@ -196,3 +203,16 @@ class ModuleSegmentor(Segmentor):
                 f" {type(outputs).__name__}"
             )
         return dict(outputs)
+
+    def _run_net(self, images: Tensor) -> Any:
+        """Nobody knows where `net` has batch norm, so what it says of itself is put in words."""
+        try:
+            return self.net(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise NormError(
+                f"batch norm in {self.label} cannot train on one value per channel, which is what"
+                f" images of {tuple(images.shape)} give there: use at least 2 images in a batch or"
+                " larger ones (trainer.batch_size, augmentation.crop_size)"
+            ) from error

@@ -345,6 +345,14 @@ class TestMistakes:
                 "^model.aux_heads.aux.stage must be one of 0 to 3, .*, got True",
             ),
             (
+                {"aux_heads": {"aux": {"name": "fcn", "stag": 1}}},
+                "^model.aux_heads.aux.stag: .*; did you mean 'stage'",
+            ),
+            (
+                {"aux_heads": {"aux": {"name": "fcn", "strides": [4]}}},
+                "^model.aux_heads.aux.strides: .* has no key 'strides'",
+            ),
+            (
                 {"aux_heads": {"aux": {"name": "fcn", "num_classes": 0}}},
                 "^model.aux_heads.aux.num_classes must be at least 1, got 0",
             ),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.files import is_whole_zip
 
 _HEAD = 512  # bytes that tell what a file is
 _TORCH_PROTOCOL = 2
@@ -46,6 +47,8 @@ def read_weights(path: Path) -> Any:
     head = _head(path)
     if path.suffix == ".safetensors" or _is_safetensors(head):
         return _read_safetensors(path)
+    if head.startswith(_ZIP) and not is_whole_zip(path):
+        raise CheckpointError(_damaged(path))
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
             warnings.simplefilter(

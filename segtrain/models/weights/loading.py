@@ -53,14 +53,12 @@ class Weights:
     def align_corners(self, given: bool | None) -> bool | None:
         """What the model is to be built with: `given`, or what the file was trained with.
 
-        Raises:
-            ConfigError: When nothing is given and the file is known not to tell.
+        None where neither is known. Whether it has to be asked for shows when the weights are
+        loaded: those of a backbone alone, or of another model, need no answer.
         """
         self._is_asked = given is not None
         if given is not None or self.file is None:
             return given
-        if self.file.align_corners_hint is not None:
-            raise ConfigError(self._ask(self.file))
         return self.file.align_corners
 
     def _ask(self, file: WeightFile) -> str:

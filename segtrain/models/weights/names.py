@@ -63,9 +63,9 @@ class ModelNames:
         """What the model is, for messages."""
         variant = self.variant
         if variant is None:
-            return type(self.model).__name__
+            return self.model.label
         if self.backbone_prefix:
-            return f"{type(self.model).__name__} with hrnet_{variant}"
+            return f"{self.model.label} with hrnet_{variant}"
         return f"hrnet_{variant}{'_ocr' if self.is_ocr else ''}"
 
     @cached_property

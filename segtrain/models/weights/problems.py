@@ -67,13 +67,15 @@ def _step(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
     if classes is not None:
         return (
             f"the file has {classes} classes, the model {names.model.num_classes}: add"
-            f" {reinit}=[{HEAD}] to train a new head"
+            f" {reinit}=[{_new_head(names, plan)}] to train a new head"
         )
     wrong = {*plan.missing, *plan.misshapen}
     if wrong <= names.head and names.head:
         return f"add {reinit}=[{','.join(_modules(wrong, names))}] to train that part anew"
-    if file.is_own and file.fits is not None:
+    if file.is_own and file.fits == names.model.registered_name:
         return f"it was written by model={file.fits}; give the same keys of the model as there"
+    if file.fits is not None:
+        return f"it fits model={file.fits}"
     return "is it a file of another architecture or size?"
 
 
@@ -108,6 +110,12 @@ def _classes(names: ModelNames, plan: Plan) -> int | None:
     )
     is_all = not plan.missing and not plan.unexpected and only_classes
     return found.pop() if len(found) == 1 and is_all else None
+
+
+def _new_head(names: ModelNames, plan: Plan) -> str:
+    """What to reinitialise for other classes: all heads, or what is missing where some are."""
+    asked = {*plan.reinitialised} & names.head
+    return ",".join(_modules({*plan.misshapen} | asked, names)) if asked else HEAD
 
 
 def _modules(keys: Iterable[str], names: ModelNames) -> list[str]:

@@ -79,7 +79,7 @@ class LoadReport:
             'a.pth: state dict; 2 loaded'
         """
         counted = [f"{count} {what}" for what, count, _ in self.rows() if count]
-        return f"{self.title}; {', '.join(counted)}"
+        return "; ".join([self.title, ", ".join(counted), *self.notes])
 
     def __str__(self) -> str:
         rows = self.rows()
