@@ -19,6 +19,10 @@ class ConfigError(SegtrainError, ValueError):
     exit_code = 2
 
 
+class NormError(ConfigError, ValueError):
+    """A batch is too small for batch norm to train on."""
+
+
 class DataError(SegtrainError, ValueError):
     """A file of the dataset is missing, unreadable or outside the label contract."""
 

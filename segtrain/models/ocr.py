@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, NormError
 from segtrain.models.heads.base import check_dropout, resize_as
 from segtrain.models.heads.hrnetv2 import HRNetHead
 from segtrain.models.init import init_classifier, init_layers
@@ -87,11 +87,11 @@ class OCRLayers(nn.Module):
             - output: ``(N, num_classes, h, w)`` under ``"out"`` and ``"aux"``.
 
         Raises:
-            ValueError: When batch norm would get a single value per channel to train on: the one
+            NormError: When batch norm would get a single value per channel to train on: the one
                 representation of one class in one image.
         """
         if self.training and self.cls_head.out_channels == 1 and features.shape[0] == 1:
-            raise ValueError(
+            raise NormError(
                 "batch norm cannot train on one value per channel, which is what OCR's one class"
                 " gives in one image: use at least 2 images in a batch or 2 classes"
             )

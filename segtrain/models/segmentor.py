@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, NormError
 
 if TYPE_CHECKING:
     from segtrain.models.weights import LoadReport
-
-
-class NormError(ConfigError, ValueError):
-    """A batch is too small for batch norm to train on."""
 
 
 class Segmentor(nn.Module):
