@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from segtrain.build import build_criterion, is_no_mining
+from segtrain.caching import cache_splits, fill_caches
 from segtrain.check import check_config
-from segtrain.config import Config, EvaluateConfig, EvaluationConfig
+from segtrain.config import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
 from segtrain.criterion import Criterion
 from segtrain.data import (
     DATASETS,
@@ -27,27 +28,35 @@ from segtrain.data import (
     TrainTransform,
     build_eval_loader,
     build_train_loader,
-    check_disjoint,
+    check_report,
     iterate,
     scan_dataset,
 )
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import Run, create_run_dir, logger, progress
-from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
+from segtrain.engine.run import Run, create_run_dir, logger
+from segtrain.errors import CheckpointError, ConfigError
+from segtrain.files import write_text
 from segtrain.inference.predictor import restore_model
+from segtrain.losses.weights import AutoWeights
 from segtrain.models import Segmentor
+from segtrain.splits import Splits
 from segtrain.starting import build_model, without_weights
 from segtrain.trial import try_criterion, try_dataset, try_model
 from segtrain.version import __version__
+from segtrain.weighting import ClassBalance
 
 
 def run_name(config: Config) -> str:
     """What a run without a name is called."""
-    return config.name or "_".join(
-        str(getattr(config, part)["name"]) for part in ("dataset", "model", "loss")
-    )
+    parts = (dataset_title(config), config.model["name"], config.loss["name"])
+    return config.name or "_".join(map(str, parts))
+
+
+def dataset_title(config: Config) -> str:
+    """What the data of a run is called: its title, or the name of its class."""
+    return str(config.dataset.get("title") or config.dataset["name"])
 
 
 def build_trainer(config: Config, processes: Processes) -> Trainer:
@@ -60,22 +69,28 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     resumed_from = _checkpoint_to_resume(config)
     state = None if resumed_from is None else load_checkpoint(resumed_from)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    splits = Splits(train, val, dataset_title(config), processes)
     labels = train.labels
     model = build_model(config.model, labels, state, processes)
     outputs = try_model(model, config.model["name"])
     if config.augmentation.crop_size is not None and processes.world_size == 1:
         model.check_norms((config.trainer.batch_size, 3, *config.augmentation.crop_size))
-    criterion = _build_criterion(config, labels, model.align_corners, outputs)
+    known = {} if state is None else state.get("metadata", {})
+    balance = ClassBalance(splits, known.get("class_weights"))
+    criterion = _build_criterion(config, labels, model.align_corners, outputs, balance.weights)
     try_criterion(criterion, outputs, config.loss["name"])
     sampler = partial(
         StepSampler,
-        len(train),
         batch_size=config.trainer.batch_size,
         accumulate=config.trainer.accumulate,
         world_size=processes.world_size,
         rank=processes.rank,
         seed=config.seed,
+        order=balance.order(config.loader, config.seed),
     )
+    sampler(len(train))  # a batch that is too large for the data is found before the data is read
+    splits.check()
+    sampler = partial(sampler, len(splits.train))
     steps_per_epoch = sampler().steps_per_epoch
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * steps_per_epoch
     model.to(processes.device)
@@ -83,12 +98,16 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     criterion.to(processes.device)
     _add_learned(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
-    _check_data_once(train, val, config.dataset["name"], processes)
     transform = _train_transform(config, labels)
+    train, val = cache_splits((splits.train, splits.val), config.loader, processes)
 
     def batches(start_step: int) -> Iterator[TrainBatch]:
         loader = build_train_loader(
-            train, transform, sampler(start_step=start_step), num_workers=config.loader.num_workers
+            train,
+            transform,
+            sampler(start_step=start_step),
+            num_workers=config.loader.num_workers,
+            prefetch_factor=config.loader.prefetch_factor,
         )
         return iterate(loader)
 
@@ -106,21 +125,19 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
             val,
             config.evaluation,
             processes,
-            config.loader.num_workers,
+            config.loader,
             model.align_corners,
         ),
         processes=processes,
-        metadata=metadata_of(config, labels, model),
+        metadata={**metadata_of(config, labels, model), "class_weights": balance.found},
     )
     if state is not None and resumed_from is not None:
         trainer.load_state(state, resumed_from)
     if processes.is_main:  # last: a run that cannot start writes nothing
         trainer.run = _open_run(config, resumed_from, trainer.step)
-        _announce(trainer, len(train), len(val))
-        if model.load_report is not None:
-            logger.info("%s", model.load_report.summary())
-        if resumed_from is not None:
-            logger.info("going on from %s at step %d", resumed_from, trainer.step)
+        _announce(trainer, splits, resumed_from)
+        balance.announce(trainer.run.path)
+    fill_caches((train, val), config.loader, processes)
     return trainer
 
 
@@ -150,7 +167,11 @@ def _open_run(config: Config, resumed_from: Path | None, step: int) -> Run:
 
 
 def _build_criterion(
-    config: Config, labels: LabelContract, align_corners: bool, outputs: Collection[str]
+    config: Config,
+    labels: LabelContract,
+    align_corners: bool,
+    outputs: Collection[str],
+    auto_weights: AutoWeights,
 ) -> Criterion:
     mining = None if is_no_mining(config.mining) else config.mining
     given = config.criterion
@@ -168,6 +189,7 @@ def _build_criterion(
         strip_rows=given.strip_rows,
         mining=mining,
         class_names=labels.names,
+        auto_weights=auto_weights,
     )
 
 
@@ -191,36 +213,6 @@ def _add_learned(optimizer: torch.optim.Optimizer, criterion: Criterion) -> None
         optimizer.add_param_group({"params": learned, "lr": rate, "weight_decay": 0.0})
 
 
-def _check_data(train: SegmentationDataset, val: SegmentationDataset, name: str) -> None:
-    """Look at every mask once, before anything is trained."""
-    for dataset in (train, val):
-        try_dataset(dataset, name)
-    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
-        return
-    check_disjoint(train, val)
-    for split, dataset in (("train", train), ("val", val)):
-        with progress(f"check {split} masks", len(dataset)) as bar:
-            report = scan_dataset(dataset, lambda *_: bar.advance())
-        pixels = zip(dataset.class_names, report.class_pixels, strict=True)
-        absent = [class_name for class_name, count in pixels if not count]
-        if absent:
-            logger.warning("no pixel of %s in the %s split", ", ".join(absent), split)
-
-
-def _check_data_once(
-    train: SegmentationDataset, val: SegmentationDataset, name: str, processes: Processes
-) -> None:
-    """:func:`_check_data` on the main process; every process ends when it fails."""
-    problem = None
-    if processes.is_main:
-        try:
-            _check_data(train, val, name)
-        except SegtrainError as error:
-            problem = error
-    if processes.any(int(problem is not None)):
-        raise problem or DataError("the main process found a mistake in the data, see its message")
-
-
 def _train_transform(config: Config, labels: LabelContract) -> TrainTransform:
     options = {
         field.name: getattr(config.augmentation, field.name)
@@ -234,7 +226,7 @@ def _build_evaluator(
     dataset: SegmentationDataset,
     evaluation: EvaluationConfig,
     processes: Processes,
-    num_workers: int,
+    loader: LoaderConfig,
     align_corners: bool,
 ) -> Evaluator:
     mean, std = config.augmentation.mean, config.augmentation.std
@@ -245,7 +237,8 @@ def _build_evaluator(
             batch_size=evaluation.batch_size,
             world_size=processes.world_size,
             rank=processes.rank,
-            num_workers=num_workers,
+            num_workers=loader.num_workers,
+            prefetch_factor=loader.prefetch_factor,
         ),
         labels=dataset.labels,
         processes=processes,
@@ -276,24 +269,32 @@ def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> Stat
     }
 
 
-def _announce(trainer: Trainer, num_train: int, num_val: int) -> None:
+def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> None:
     assert trainer.run is not None
+    if splits.left_out:
+        path = trainer.run.path / "left_out.txt"
+        write_text(path, "".join(f"{text}\n" for text in splits.left_out))
+        logger.warning("%d samples are left out, see %s", len(splits.left_out), path)
     millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
-    parts = [
+    parts = [f"dataset {dataset_title(trainer.config)}"] + [
         f"{section} {getattr(trainer.config, section)['name']}"
-        for section in ("dataset", "model", "loss", "mining")
+        for section in ("model", "loss", "mining")
     ]
     logger.info(
         "%s; %.2f M parameters, %d train and %d val images, %d steps on %d x %s",
         ", ".join(parts),
         millions,
-        num_train,
-        num_val,
+        len(splits.train),
+        len(splits.val),
         trainer.total_steps,
         trainer.processes.world_size,
         trainer.processes.device,
     )
     logger.info("run directory: %s", trainer.run.path)
+    if trainer.model.load_report is not None:
+        logger.info("%s", trainer.model.load_report.summary())
+    if resumed_from is not None:
+        logger.info("going on from %s at step %d", resumed_from, trainer.step)
 
 
 def build_evaluation(
@@ -321,13 +322,13 @@ def build_evaluation(
         )
     try_dataset(dataset, str(spec["name"]))
     if isinstance(dataset, FileDataset) and processes.is_main:
-        scan_dataset(dataset)
+        check_report(scan_dataset(dataset))
     evaluator = _build_evaluator(
         trained,
         dataset,
         config.evaluation or trained.evaluation,
         processes,
-        config.loader.num_workers,
+        config.loader,
         model.align_corners,
     )
     return evaluator, model.to(processes.device), state

@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from segtrain.criterion import LEARNED, MAIN_OUTPUT, Criterion, OutputWeights, Task
 from segtrain.data import DATASETS, SegmentationDataset
 from segtrain.errors import ConfigError
+from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS, TARGETS, DerivedTarget, Loss
 from segtrain.losses.mining import MiningSpec, build_mining
-from segtrain.losses.weights import ClassWeights, resolve_class_weights
+from segtrain.losses.weights import AutoWeights, ClassWeights, resolve_class_weights
 from segtrain.models import BACKBONES, HEADS, MODELS, Segmentor
 from segtrain.schema import check_value
 
@@ -43,7 +46,8 @@ def list_heads() -> list[str]:
 
 def list_datasets() -> list[str]:
     """The names that :func:`build_dataset` and ``dataset=`` take."""
-    return DATASETS.names()
+    files = (config_dir() / "dataset").glob("*.yaml")
+    return sorted({*DATASETS.names(), *(file.stem for file in files)})
 
 
 def list_minings() -> list[str]:
@@ -59,7 +63,7 @@ def build_loss(
     class_weights: ClassWeights = None,
     mining: MiningSpec = None,
     class_names: Sequence[str] | None = None,
-    auto_weights: Callable[[], Sequence[float]] | None = None,
+    auto_weights: AutoWeights | None = None,
     where: str = "loss",
     **params: Any,
 ) -> Loss:
@@ -70,11 +74,12 @@ def build_loss(
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
         class_weights: One weight per class, for the losses that take them: a list, a file that
-            holds one, a mapping by class name, or ``auto``.
+            holds one, a mapping by class name, or a word for how they come from the data: ``auto``,
+            ``inverse_frequency``, ``median_frequency``, ``inverse_log``, ``effective_number``.
         mining: A mining's name or mapping, for pixel losses.
         class_names: In the order of the class ids, for class weights by name; empty where the
             classes have none.
-        auto_weights: Gives the weights that ``auto`` stands for.
+        auto_weights: Gives the weights that such a word stands for.
         where: The key of `spec` in the configuration, which starts the messages.
         **params: Further parameters of the loss.
 
@@ -173,7 +178,7 @@ def build_criterion(  # noqa: PLR0913  one per key of the configuration
     strip_rows: int | Literal["auto"] | None = "auto",
     mining: MiningSpec = None,
     class_names: Sequence[str] | None = None,
-    auto_weights: Callable[[], Sequence[float]] | None = None,
+    auto_weights: AutoWeights | None = None,
 ) -> Criterion:
     """A :class:`Criterion` around the loss that `loss` describes.
 
@@ -322,7 +327,8 @@ def build_dataset(
     """One split of a dataset by name; ``dataset[i]`` is ``(image, target, name)``.
 
     Args:
-        name: A name, or a mapping with ``name`` and parameters.
+        name: A name, registered or of a config file, such as ``cityscapes``; or a mapping with
+            ``name`` and parameters.
         split: ``train`` or ``val``.
         **params: Further parameters of the dataset, such as ``root``.
 
@@ -330,5 +336,12 @@ def build_dataset(
         ConfigError: On an unknown name or parameter, or a value that does not fit.
         DataError: When files are missing or do not pair up.
     """
-    spec = {"name": name, **params} if isinstance(name, str) else {**name, **params}
-    return DATASETS.build(spec, split=split)
+    spec = {"name": name} if isinstance(name, str) else dict(name)
+    chosen = str(spec.get("name"))
+    if chosen not in DATASETS.names() and chosen in list_datasets():
+        path = config_dir() / "dataset" / f"{chosen}.yaml"
+        preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = {**preset, **spec, "name": preset["name"]}
+    elif chosen not in DATASETS.names():
+        raise ConfigError(DATASETS.why_not(chosen, list_datasets()))
+    return DATASETS.build({**spec, **params}, split=split)

@@ -31,6 +31,7 @@ from segtrain.check import SECTIONS, check_config, check_criterion
 from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig
 from segtrain.engine.run import console, start_logging
 from segtrain.errors import ConfigError, ResourceError, SegtrainError, is_out_of_memory
+from segtrain.files import config_dir
 from segtrain.help import HELP
 from segtrain.importer import complete
 from segtrain.models.table import model_specs
@@ -45,13 +46,6 @@ PLAIN_GROUPS = (
 )  # chosen by file; the other groups also by registered name
 RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd is as good as optimizer=sgd
 MAX_CHECKED_JOBS = 200
-
-
-def config_dir() -> Path:
-    """Where the configs are: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    beside = package.parent / "configs"
-    return beside if (beside / "train.yaml").is_file() else package / "configs"
 
 
 # ---------------------------------------------------------------------- what a user may type

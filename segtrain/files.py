@@ -41,6 +41,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     _sync_directory(path.parent)
 
 
+def config_dir() -> Path:
+    """Where the configs are: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "configs"
+    return beside if (beside / "train.yaml").is_file() else package / "configs"
+
+
 def is_whole_zip(path: Path) -> bool:
     """Whether `path` is a zip archive whose entries all have the checksums they were written with.
 

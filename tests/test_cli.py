@@ -19,9 +19,10 @@ from PIL import Image
 
 from segtrain import cli, commands
 from segtrain.check import SECTIONS, check_config
-from segtrain.cli import compose_config, config_dir, run_command
+from segtrain.cli import compose_config, run_command
 from segtrain.data import DATASETS
 from segtrain.errors import SegtrainError
+from segtrain.files import config_dir
 from segtrain.losses import LOSSES
 from segtrain.models import MODELS
 
@@ -120,6 +121,9 @@ def test_the_traceback_is_there_on_request(
     assert "Traceback" in capsys.readouterr().err
 
 
+GENERIC = ("folder", "list", "coco", "webdataset")  # they know nothing of the classes
+
+
 def every_config() -> list[tuple[str, str]]:
     groups = [*SECTIONS, *cli.PLAIN_GROUPS]
     return [
@@ -129,7 +133,7 @@ def every_config() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("group", "name"), sorted(every_config()))
 def test_every_config_file_is_valid(group: str, name: str) -> None:
-    extra = ["dataset.num_classes=3"] if name == "folder" else []
+    extra = ["dataset.num_classes=3"] if name in GENERIC else []
     config = check_config(compose_config([f"{group}={name}", *extra]))
     if group in SECTIONS:
         found = getattr(config, group)["name"]
@@ -140,7 +144,7 @@ def test_every_config_file_is_valid(group: str, name: str) -> None:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_registered_name_can_be_chosen(section: str) -> None:
     for name in SECTIONS[section][0].names():
-        extra = ["dataset.num_classes=3"] if name == "folder" else []
+        extra = ["dataset.num_classes=3"] if name in GENERIC else []
         assert (
             getattr(check_config(compose_config([f"{section}={name}", *extra])), section)["name"]
             == name

@@ -1,10 +1,12 @@
 """Datasets, the label contract, transforms and loaders."""
 
-from segtrain.data.base import DATASETS, FileDataset, Sample, SegmentationDataset
-from segtrain.data.camvid import CamVidDataset
+from segtrain.data.base import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
+from segtrain.data.coco import CocoDataset
+from segtrain.data.findings import Finding, summarize
 from segtrain.data.folder import FolderDataset
-from segtrain.data.images import image_size, read_image, read_mask, write_mask, write_palette_mask
+from segtrain.data.images import Reader, read_image, read_mask, write_mask, write_palette_mask
 from segtrain.data.labels import LabelContract
+from segtrain.data.lists import ListDataset
 from segtrain.data.loader import (
     EvalBatch,
     EvalView,
@@ -16,10 +18,19 @@ from segtrain.data.loader import (
     collate_train,
     iterate,
 )
+from segtrain.data.overlap import find_doubles
 from segtrain.data.palette import default_palette
 from segtrain.data.sampler import SampleKey, StepSampler
-from segtrain.data.scan import ScanReport, check_disjoint, scan_dataset
+from segtrain.data.scan import (
+    ScanReport,
+    check_report,
+    count_dataset,
+    leave_out_unreadable,
+    scan_dataset,
+)
 from segtrain.data.shapes import ShapesDataset
+from segtrain.data.shard_writer import ShardsReport, make_shards
+from segtrain.data.shards import ShardDataset
 from segtrain.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -32,34 +43,44 @@ __all__ = [
     "DATASETS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
-    "CamVidDataset",
+    "CocoDataset",
     "EvalBatch",
     "EvalTransform",
     "EvalView",
     "FileDataset",
+    "Finding",
     "FolderDataset",
     "LabelContract",
+    "ListDataset",
+    "Reader",
     "Sample",
+    "SampleFiles",
     "SampleKey",
     "ScanReport",
     "SegmentationDataset",
     "ShapesDataset",
+    "ShardDataset",
+    "ShardsReport",
     "StepSampler",
     "TrainBatch",
     "TrainTransform",
     "TrainView",
     "build_eval_loader",
     "build_train_loader",
-    "check_disjoint",
+    "check_report",
     "collate_eval",
     "collate_train",
+    "count_dataset",
     "default_palette",
-    "image_size",
+    "find_doubles",
     "iterate",
+    "make_shards",
+    "leave_out_unreadable",
     "normalize",
     "read_image",
     "read_mask",
     "scan_dataset",
+    "summarize",
     "write_mask",
     "write_palette_mask",
 ]

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
-from segtrain.data.base import DATASETS, FileDataset, check_split
-from segtrain.data.labels import LabelContract
-from segtrain.data.pairing import find_files, pair_files
+from segtrain.data.base import DATASETS, SampleFiles
+from segtrain.data.disk import DiskDataset
+from segtrain.data.pairing import Found, Pairing, Place, find_files, pair_files
 from segtrain.errors import ConfigError
 from segtrain.schema import did_you_mean
 
 _KEYS = ("images", "masks")
+Places = Mapping[str, str | Sequence[str] | Mapping[str, str | Sequence[str]]]
 
 
 @DATASETS.register("folder")
-class FolderDataset(FileDataset):
+class FolderDataset(DiskDataset):
     """Images and masks in folders of your own.
 
     Args:
-        num_classes: Number of classes.
-        split: ``"train"`` or ``"val"``.
-        root: What relative paths below are relative to.
-        train: ``images`` and ``masks`` of the training split: a directory (searched through) or a
-            glob each. See :mod:`segtrain.data.pairing` for how they pair.
+        train: ``images`` and ``masks`` of the training split: a directory (searched through), a
+            glob, or a list of them, each; in `root` or absolute, in a zip archive too. For
+            multi-label data `masks` may be a mapping from class name to where that class's masks
+            are; an image without a mask of a class has none of that class. See
+            :mod:`segtrain.data.pairing` for how files pair.
         val: The same for the validation split. A split that is not asked for may be None.
-        class_names: One name per class.
-        ignore_label: The value of pixels without a class.
-        label_map: Raw mask value to class id, where masks do not hold class ids.
-        palette: One RGB colour per class, for drawing.
+        pairing: A regular expression for ``images`` and one for ``masks``, searched for in the path
+            below `root`: files pair when its groups (or the whole of what it matches, where there
+            are no groups) are the same. Files that it does not match are left out. None: by name.
+        **common: See :class:`~segtrain.data.disk.DiskDataset`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.
@@ -38,36 +39,67 @@ class FolderDataset(FileDataset):
     def __init__(
         self,
         *,
-        num_classes: int,
-        split: str = "train",
-        root: str = ".",
-        train: Mapping[str, str] | None = None,
-        val: Mapping[str, str] | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_label: int = 255,
-        label_map: dict[int, int] | None = None,
-        palette: Sequence[Sequence[int]] | None = None,
+        train: Places | None = None,
+        val: Places | None = None,
+        pairing: Mapping[str, str] | None = None,
+        **common: Any,
     ) -> None:
-        labels = LabelContract(num_classes, ignore_label, label_map, class_names, palette)
-        places = train if check_split(split) == "train" else val
-        samples = find_pairs(Path(root), places, f"dataset.{split}")
-        super().__init__(labels, [sample[:2] for sample in samples], [name for *_, name in samples])
+        self.places = {"train": train, "val": val}
+        self.pairing = Pairing(pairing)
+        super().__init__(**common)
+
+    def find(self) -> list[SampleFiles]:
+        where = f"dataset.{self.split}"
+        places = _checked(self.places[self.split], where, str(self.root))
+        images = self._look(places["images"], f"{where}.images")
+        masks = places["masks"]
+        if not isinstance(masks, Mapping):
+            pairs = self._pair(images, self._look(masks, f"{where}.masks"))
+            return [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
+        return self._find_per_class(images, masks, where)
+
+    def _find_per_class(
+        self, images: Found, masks: Mapping[str, Place], where: str
+    ) -> list[SampleFiles]:
+        names = self.labels.names
+        if not self.labels.multi_label:
+            raise ConfigError(
+                f"{where}.masks is a mapping, a place for each class; that needs"
+                " dataset.multi_label=true"
+            )
+        for name in names:
+            if name not in masks:
+                raise ConfigError(f"{where}.masks has no place for the class {name!r}")
+        for name in masks:
+            if name not in names:
+                raise ConfigError(f"{where}.masks: no class {name!r}{did_you_mean(name, names)}")
+        columns, any_of = [], dict[str, Any]()
+        for name in names:
+            found = self._look(masks[name], f"{where}.masks.{name}")
+            pairs = self._pair(images, found, partial=True)
+            columns.append({key: mask for _, mask, key in pairs})
+            any_of.update({key: image for image, _, key in pairs})
+        lonely = sorted(set(images) - set(any_of.values()))
+        self.left_out += [f"{image}: the image has no mask of any class" for image in lonely]
+        return [
+            SampleFiles(any_of[key], tuple(column.get(key) for column in columns), key)
+            for key in sorted(any_of)
+        ]
+
+    def _look(self, place: Any, where: str) -> Found:
+        return find_files(self.root, place, where)
+
+    def _pair(self, images: Found, masks: Found, *, partial: bool = False) -> list[Any]:
+        pairs, problem, left_out = pair_files(
+            images, masks, f"dataset.{self.split}", self.pairing, partial=partial
+        )
+        if problem and self.max_bad == 0:
+            raise problem
+        self.left_out += left_out
+        return pairs
 
 
-def find_pairs(
-    root: Path, places: Mapping[str, str] | None, where: str
-) -> list[tuple[Path, Path, str]]:
-    """Image file, mask file and name of each sample of one split.
-
-    Args:
-        root: What relative places are relative to.
-        places: A directory or a glob for ``images`` and for ``masks``.
-        where: The config key of `places`, for messages.
-
-    Raises:
-        ConfigError: When a place is not given.
-        DataError: When files are missing or do not pair.
-    """
+def _checked(places: Places | None, where: str, root: str) -> dict[str, Any]:
     given = dict(places or {})
     for key in given:
         if key not in _KEYS:
@@ -78,5 +110,4 @@ def find_pairs(
                 f"{where}.{key} is not set; give a directory or a glob, absolute or relative to "
                 f"dataset.root={root}"
             )
-    images, masks = (find_files(root, given[key], f"{where}.{key}") for key in _KEYS)
-    return pair_files(images, masks, where)
+    return given

@@ -1,94 +1,192 @@
-"""Images and masks on disk.
-
-Pillow reads both: it raises on a truncated file where OpenCV returns an array with garbage below
-the cut, and it keeps the indices of palette masks and all 16 bits of 16-bit ones.
-"""
+"""Images and masks from files: what a dataset's rules make of the pixels that a file holds."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from segtrain.errors import DataError
+from segtrain.data.mask_facts import NAN
+from segtrain.data.raster import (
+    READ_ERRORS,
+    NeedsPackageError,
+    NotAMaskError,
+    TooLargeError,
+    load_image,
+    load_mask,
+    load_size,
+    orient,
+)
+from segtrain.data.storage import kind_of, open_file, read_bytes
+from segtrain.errors import ConfigError, DataError
 
 _T = TypeVar("_T")
+MAX_PIXELS = 178_956_970  # the limit of Pillow; an image of so many takes half a gigabyte
+_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow
 
-_EXIF_ORIENTATION = 0x0112
-_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-# Pillow stretches grey PNGs of 2 and 4 bits to 0..255; dividing gives back what the file holds.
-_STRETCH = {"L;2": 85, "L;4": 17}
-_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+@dataclass(frozen=True)
+class Reader:
+    """The rules by which files become images and masks.
+
+    Args:
+        channels: Of every image. With 3 (red, green, blue) and 1 (grey) any image is converted:
+            grey is repeated, colours become grey by ITU-R BT.601, palettes and CMYK become RGB,
+            transparency is dropped without blending. For any other number the file must have as
+            many.
+        value_range: The two pixel values that become 0 and 1, for images of more than 8 bits or of
+            floats; the image is float32 then. None: 8 bits stay bytes; of 16 bits the high byte
+            stays where `channels` is 1 or 3, and otherwise 65535 becomes 1.
+        exif: Whether an orientation that a file states is applied, to images and to masks alike.
+        max_pixels: Refuse files with more, from their header.
+
+    Raises:
+        ConfigError: When a number is out of range.
+    """
+
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+    exif: Literal["apply", "ignore"] = "apply"
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        for key in ("channels", "max_pixels"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"dataset.{key} must be at least 1, got {getattr(self, key)}")
+        span = self.value_range
+        if span is not None and (len(span) != 2 or not span[0] < span[1]):
+            raise ConfigError(
+                f"dataset.value_range must be two numbers, the smaller first, got {list(span)}"
+            )
+
+    def image(self, path: str | Path) -> NDArray[Any]:
+        """An image, upright.
+
+        Shape:
+            - output: ``(H, W, channels)``, uint8, or float32 as `value_range` says.
+
+        Raises:
+            DataError: When the file is missing, unreadable, truncated, too large, or has pixels
+                of another kind.
+        """
+        return self.decode_image(_content(path, "image"), str(path))
+
+    def mask(self, path: str | Path, *, all_channels: bool = False) -> NDArray[Any]:
+        """The values of a mask exactly as the file holds them.
+
+        Palette masks give their indices, 1-bit masks 0 and 1, floats whole numbers, where NaN is
+        :data:`~segtrain.data.mask_facts.NAN`. Transparency is left out.
+
+        Args:
+            path: The file.
+            all_channels: Whether channels are classes, not colours.
+
+        Shape:
+            - output: ``(H, W)``, integers; ``(H, W, 3)``, uint8, for masks of colours;
+              ``(H, W, C)`` with `all_channels`.
+
+        Raises:
+            DataError: When the file is missing, unreadable, truncated, too large, lossy, or holds
+                numbers that are not whole.
+        """
+        return self.decode_mask(_content(path, "mask"), str(path), all_channels=all_channels)
+
+    def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
+        """:meth:`image` of the bytes of a file called `name`."""
+        raster = _read(name, "image", lambda: load_image(data, self.max_pixels))
+        pixels = self._turned(raster.pixels, raster.orientation)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        return self._scaled(self._with_channels(pixels, name), name)
+
+    def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
+        """:meth:`mask` of the bytes of a file called `name`."""
+        try:
+            raster = _read(name, "mask", lambda: load_mask(data, self.max_pixels))
+        except NotAMaskError as error:
+            raise DataError(
+                f"{name}: {error}, but a mask has one channel of whole numbers, the class ids, or"
+                " colours of 8 bits; convert it to a grey (8 or 16 bits) or palette PNG"
+            ) from None
+        if raster.lossy is not None:
+            raise DataError(
+                f"{name}: the mask is a {raster.lossy} file, whose compression changes class ids;"
+                " write the masks as PNG from their source"
+            )
+        values = self._turned(raster.pixels, raster.orientation)
+        if not all_channels and values.ndim == 3:
+            values = _colours(values, name)
+        return _whole_numbers(values, name)
+
+    def size(self, path: str | Path) -> tuple[int, int]:
+        """Height and width of what :meth:`image` would give, from the header alone.
+
+        An orientation that a PNG file states after its pixels, as few writers do, is not seen.
+
+        Raises:
+            DataError: When the file is missing, its header unreadable, or it is too large.
+        """
+
+        def decode() -> tuple[int, int, int]:
+            with open_file(Path(path)) as stream:
+                return load_size(stream, self.max_pixels)
+
+        height, width, orientation = _read(str(path), "image", decode)
+        turned = self.exif == "apply" and orientation in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+    def _turned(self, pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+        return orient(pixels, orientation) if self.exif == "apply" and orientation != 1 else pixels
+
+    def _with_channels(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
+        found, wanted = pixels.shape[2], self.channels
+        if found == wanted:
+            return pixels
+        if wanted in (1, 3) and found in (2, 4):  # without the last, transparency
+            pixels, found = pixels[..., : found - 1], found - 1
+        if found == wanted:
+            return pixels
+        if (found, wanted) == (1, 3):
+            return np.repeat(pixels, 3, axis=2)
+        if (found, wanted) == (3, 1):
+            grey = pixels.astype(np.float32) @ np.array([_RED, _GREEN, _BLUE], np.float32)
+            grey = grey if pixels.dtype.kind == "f" else grey.round()
+            return grey.astype(pixels.dtype)[..., None]
+        raise DataError(
+            f"{name}: the image has {found} channels, but dataset.channels={wanted}; set"
+            f" dataset.channels={found}, or convert the image"
+        )
+
+    def _scaled(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
+        if self.value_range is not None:
+            low, high = self.value_range
+            return (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        if pixels.dtype == np.uint8:
+            return np.ascontiguousarray(pixels)
+        if pixels.dtype == np.uint16:
+            if self.channels in (1, 3):
+                return (pixels >> 8).astype(np.uint8)
+            return pixels.astype(np.float32) / np.float32(65535)
+        kind = "floating-point values" if pixels.dtype.kind == "f" else f"{pixels.dtype} values"
+        least, most = (float(f(pixels)) if pixels.size else 0.0 for f in (np.nanmin, np.nanmax))
+        raise DataError(
+            f"{name}: the image holds {kind} from {least:g} to {most:g}, and which of them are"
+            " black and white is not stated in the file; say it as dataset.value_range=[LOW,HIGH]"
+        )
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """An image as RGB bytes, upright.
-
-    The EXIF orientation is applied. Grey becomes three equal channels, CMYK and palettes become
-    RGB, 16-bit images keep their high byte, and transparency is dropped without blending.
-
-    Shape:
-        - output: ``(H, W, 3)``, uint8.
-
-    Raises:
-        DataError: When the file is missing, unreadable, truncated, or holds floats.
-    """
-
-    def decode(image: Image.Image) -> NDArray[np.uint8]:
-        return np.array(_to_rgb(ImageOps.exif_transpose(image), path))
-
-    return _read(path, "image", decode)
+    """An image as RGB bytes, upright: :meth:`Reader.image` by the default rules."""
+    return Reader().image(path)
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
-    """The values of a mask exactly as the file holds them.
-
-    Palette masks give their indices, 1-bit masks 0 and 1. An EXIF orientation is not applied: a
-    mask is drawn for the upright image.
-
-    Shape:
-        - output: ``(H, W)``, uint8, uint16 or int32.
-
-    Raises:
-        DataError: When the file is missing, unreadable, truncated, or not a single-channel,
-            lossless image of integers.
-    """
-
-    def decode(image: Image.Image) -> NDArray[Any]:
-        _check_mask_mode(image, path)
-        tiles = getattr(image, "tile", None)  # how the pixels are stored; gone after decoding
-        stretch = _STRETCH.get(str(tiles[0].args), 1) if tiles else 1
-        values = np.array(image)
-        if values.dtype == np.bool_:
-            return values.astype(np.uint8)
-        if values.dtype.kind == "u":
-            values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        return values // stretch if stretch > 1 else values
-
-    return _read(path, "mask", decode)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of the array that :func:`read_image` would give, from the header alone.
-
-    An orientation that a PNG file states after its pixels, as few writers do, is not seen.
-
-    Raises:
-        DataError: When the file is missing or its header is unreadable.
-    """
-
-    def decode(image: Image.Image) -> tuple[int, int]:
-        width, height = image.size
-        # The method of PNG files decodes all pixels first, in case the orientation comes last.
-        turned = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
-
-    return _read(path, "image", decode)
+    """The values of a mask: :meth:`Reader.mask` by the default rules."""
+    return Reader().mask(path)
 
 
 def write_mask(path: str | Path, ids: NDArray[Any]) -> None:
@@ -117,50 +215,67 @@ def write_palette_mask(
     image.save(path, format="PNG")
 
 
-def _read(path: str | Path, what: str, decode: Callable[[Image.Image], _T]) -> _T:
+def _content(path: str | Path, what: str) -> bytes:
+    return _read(str(path), what, lambda: read_bytes(Path(path)))
+
+
+def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
+    """What `action` gives; whatever it raises becomes one sentence about the file."""
     try:
-        with warnings.catch_warnings():
-            # From half of Pillow's limit on it warns; beyond the limit it raises, which suffices.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return decode(image)
-    except DataError:
+        return action()
+    except (DataError, NotAMaskError):
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: the {what} file does not exist") from None
-    except _READ_ERRORS as error:
-        raise DataError(
-            f"{path}: the {what} file cannot be read ({error}); it is truncated, empty or not an "
-            f"image, so replace it or take it out of the dataset"
-        ) from None
+        path = Path(name)
+        nowhere = f"; it is {kind_of(path)}" if path.is_symlink() else ""
+        raise DataError(f"{name}: the {what} file does not exist{nowhere}") from None
+    except (TooLargeError, NeedsPackageError) as error:
+        raise DataError(f"{name}: {error}") from None
+    except READ_ERRORS as error:
+        raise DataError(_unreadable(name, what, error)) from None
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
-    if image.mode == "F":
+def _unreadable(name: str, what: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        return f"{name}: the {what} file cannot be read, for it is {kind_of(path)}; take it away"
+    return (
+        f"{name}: the {what} file cannot be read ({reason}); it is truncated, empty or not an"
+        " image, so replace it or take it out of the dataset"
+    )
+
+
+def _colours(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """A mask of several channels as grey or RGB."""
+    channels = values.shape[2]
+    if channels in (1, 2):
+        return values[..., 0]
+    if channels in (3, 4) and values.dtype == np.uint8:
+        return np.ascontiguousarray(values[..., :3])
+    raise DataError(
+        f"{name}: the mask has {channels} channels of {values.dtype}, but a mask has one channel of"
+        " whole numbers, the class ids, or colours of 8 bits; if each channel answers for a class,"
+        " set dataset.multi_label=true"
+    )
+
+
+def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    if values.dtype.kind != "f":
+        return values
+    missing = np.isnan(values)
+    found = np.where(missing, 0, values)
+    wrong = (found != np.round(found)) | (np.abs(found) >= -NAN)
+    if wrong.any():
         raise DataError(
-            f"{path}: the image holds floating-point values, whose range is not stated in the "
-            f"file; convert it to 8 or 16 bits"
+            f"{name}: the mask holds {found[wrong][0]:g} at {int(wrong.sum())} pixels, but class"
+            " ids are whole numbers; write the ids, not probabilities or scaled values"
         )
-    if image.mode.startswith("I"):
-        values = np.clip(np.array(image).astype(np.int64), 0, 65535) >> 8
-        image = Image.fromarray(values.astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the direct way to RGB warns and may repaint pixels
-    return image.convert("RGB")
-
-
-def _check_mask_mode(image: Image.Image, path: str | Path) -> None:
-    if image.format in ("JPEG", "MPO", "JPEG2000"):
-        raise DataError(
-            f"{path}: the mask is a {image.format} file, whose compression changes class ids; "
-            f"write the masks as PNG from their source"
-        )
-    if image.mode not in _MASK_MODES:
-        raise DataError(
-            f"{path}: the mask has mode {image.mode} ({len(image.getbands())} channels), but a "
-            f"mask has one channel of whole numbers, the class ids; convert it to a grey (8 or 16 "
-            f"bits) or palette PNG"
-        )
+    whole = found.astype(np.int64)
+    whole[missing] = NAN
+    return whole
 
 
 def _check_range(ids: NDArray[Any], largest: int) -> None:

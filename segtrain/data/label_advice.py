@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from segtrain.data.label_map import compact_map
 
 _MOST_LISTED = 10
 _MOST_MAPPED = 64  # more different values than this are a photograph, not a mask
+_LONG_MAP = 8  # a map of more entries is written in ranges
+_NEAR = 16  # a colour this close to one of the palette, per channel, is that one gone wrong
+_WHITE, _STEP_OF_GREY = 0xFFFFFF, 0x010101
 
 
-def list_counts(counts: Mapping[int, int]) -> str:
+def list_counts(counts: Mapping[int, int], *, colours: bool = False) -> str:
     """Values and how often each occurs, in words.
 
     Example:
         >>> list_counts({7: 12, 9: 1})
         'value 7 (12 pixels) and value 9 (1 pixel)'
     """
-    parts = [f"value {v} ({n} pixel{'' if n == 1 else 's'})" for v, n in counts.items()]
+    parts = [
+        f"{_colour(v) if colours else f'value {v}'} ({n} pixel{'' if n == 1 else 's'})"
+        for v, n in counts.items()
+    ]
     if len(parts) > _MOST_LISTED:
         parts = [*parts[:_MOST_LISTED], f"{len(parts) - _MOST_LISTED} other values"]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def override(key: str, value: Mapping[int, int] | int) -> str:
+def override(key: str, value: Mapping[Any, Any] | int) -> str:
     """A config override as typed in a shell; quoted where the shell would split it.
 
     Example:
@@ -32,6 +41,16 @@ def override(key: str, value: Mapping[int, int] | int) -> str:
         return f"dataset.{key}={value}"
     entries = ",".join(f"{raw}:{class_id}" for raw, class_id in value.items())
     return f"'dataset.{key}={{{entries}}}'"
+
+
+def describe_map(values: Mapping[int, int]) -> str:
+    """A label map as an override, a long one in ranges.
+
+    Example:
+        >>> describe_map({raw: raw - 1 for raw in range(1, 151)})
+        "'dataset.label_map={1-150:0-149}'"
+    """
+    return override("label_map", compact_map(values) if len(values) > _LONG_MAP else values)
 
 
 def advise(
@@ -46,7 +65,7 @@ def advise(
     values = sorted(set(seen) - {ignore_label})
     if label_map is not None:
         extra = {value: ignore_label for value in values if value not in label_map}
-        return f"to ignore what is missing, set {override('label_map', {**label_map, **extra})}"
+        return f"to ignore what is missing, set {describe_map({**label_map, **extra})}"
     if len(values) > _MOST_MAPPED:
         return (
             f"{len(values)} different values look like a photograph or a lossy copy of a mask; "
@@ -65,12 +84,12 @@ def _advise_run(values: list[int], num_classes: int, ignore_label: int) -> str:
     first, last = values[0], values[-1]
     if first == 1 and last == num_classes:
         shifted = {value: value - 1 for value in values}
-        return f"if the ids start at 1, set {override('label_map', shifted)}"
+        return f"if the ids start at 1, set {describe_map(shifted)}"
     if first == 0 and last == num_classes:
         shifted = {value: value - 1 if value else ignore_label for value in values}
         return (
             f"set {override('num_classes', last + 1)}, or, if 0 means unlabelled and the ids start "
-            f"at 1, set {override('label_map', shifted)}"
+            f"at 1, set {describe_map(shifted)}"
         )
     if first in (0, 1):
         return f"set {override('num_classes', last + 1)} if all of them are classes"
@@ -85,8 +104,80 @@ def _advise_gaps(values: list[int], num_classes: int, ignore_label: int) -> str:
         return f"if {only} marks pixels without a class, set {override('ignore_label', only)}"
     mapped = {value: index for index, value in enumerate(values)}
     if len(values) <= num_classes:
-        return f"if these are the classes in order, set {override('label_map', mapped)}"
+        return f"if these are the classes in order, set {describe_map(mapped)}"
     return (
         f"if each value is a class, set {override('num_classes', len(values))} and "
-        f"{override('label_map', mapped)}, or map some of them to {ignore_label} to ignore them"
+        f"{describe_map(mapped)}, or map some of them to {ignore_label} to ignore them"
     )
+
+
+def advise_colours(seen: Iterable[int], names: Sequence[str], known: Mapping[int, int]) -> str:
+    """The likely fix for masks that hold the colours `seen`, ``0xRRGGBB`` each.
+
+    Args:
+        seen: All colours of all masks.
+        names: The name of each class id.
+        known: The colours that the contract knows, with their ids.
+
+    Example:
+        >>> advise_colours({0x000000, 0xFF0000}, ["background", "car"], {})
+        "if each colour is a class, in this order, set 'dataset.palette=[[0,0,0],[255,0,0]]'"
+    """
+    colours = sorted(set(seen))
+    missing = [colour for colour in colours if colour not in known]
+    if len(colours) > max(_MOST_MAPPED, len(names) + 1):
+        return (
+            f"{len(colours)} different colours look like a photograph or a lossy copy of a mask;"
+            " write the masks as PNG files from their source"
+        )
+    if all(colour % _STEP_OF_GREY == 0 for colour in colours) and not known:
+        return _advise_grey(colours, len(names))
+    if known:
+        near = _near(missing, known)
+        if near is not None:
+            return (
+                f"{_colour(near[0])} is nearly {_colour(near[1])}, the colour of"
+                f" {names[known[near[1]]] if known[near[1]] < len(names) else 'no class'}: a lossy"
+                " or resized copy; write the masks as PNG files from their source"
+            )
+        extra = {f"0x{colour:06X}": "ignore" for colour in missing[:_MOST_LISTED]}
+        return (
+            "add the colour of a class to dataset.palette, or, to ignore what is missing, set"
+            f" {override('label_map', extra)}"
+        )
+    palette = ",".join(f"[{','.join(map(str, _channels(colour)))}]" for colour in colours)
+    count = "" if len(colours) == len(names) else f" {override('num_classes', len(colours))} and"
+    return f"if each colour is a class, in this order, set{count} 'dataset.palette=[{palette}]'"
+
+
+def _advise_grey(colours: Sequence[int], num_ids: int) -> str:
+    """For masks of three equal channels: ids, or black and white, saved as colours."""
+    if set(colours) <= {0, _WHITE}:
+        pairs = {"0x000000": 0, "0xFFFFFF": 1}
+        return f"if white is the object, set {override('label_map', pairs)}"
+    mapped: dict[str, int | str] = {}
+    for colour in colours:
+        value = colour // _STEP_OF_GREY
+        mapped[f"0x{colour:06X}"] = value if value < num_ids else "ignore"
+    return (
+        "its three channels are equal, as of class ids saved as colours; write them as grey PNG"
+        f" files, or set {override('label_map', mapped)}"
+    )
+
+
+def _near(missing: Iterable[int], known: Mapping[int, int]) -> tuple[int, int] | None:
+    """A colour that is not known and one that is, which differ by less than compression does."""
+    for colour in missing:
+        for other in known:
+            pairs = zip(_channels(colour), _channels(other), strict=True)
+            if max(abs(one - two) for one, two in pairs) <= _NEAR:
+                return colour, other
+    return None
+
+
+def _channels(colour: int) -> tuple[int, int, int]:
+    return colour >> 16, colour >> 8 & 255, colour & 255
+
+
+def _colour(colour: int) -> str:
+    return f"colour ({', '.join(map(str, _channels(colour)))})"

@@ -3,24 +3,28 @@
 Files pair by their path without extension, relative to the folder that is searched. When that
 leaves files over, endings that tell images from masks (``x_leftImg8bit`` and
 ``x_gtFine_labelIds``) are taken off: first the well-known ones, then whatever ending all files of
-one side share. Order never decides: a wrong pair is worse than a message.
+one side share. Or a regular expression for each side says what of a path counts. Order never
+decides: a wrong pair is worse than a message.
 """
 
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from segtrain.errors import DataError
+from segtrain.data.storage import find, is_directory, is_file, kind_of, walk
+from segtrain.errors import ConfigError, DataError
+from segtrain.schema import did_you_mean
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-)
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".npy",
+     ".jp2")
+)  # fmt: skip
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MOST_LISTED = 20
 _KNOWN_ENDING = re.compile(
     r"[_\-. ](leftImg8bit|images?|img|rgb|sat|gt(Fine|Coarse)_label(Train)?Ids|label(Train)?Ids"
@@ -28,29 +32,54 @@ _KNOWN_ENDING = re.compile(
     re.IGNORECASE,
 )
 
+Place = str | Sequence[str]
 Keyed = dict[str, list[Path]]
+Triple = tuple[Path, Path, str]
 
 
-def find_files(root: Path, pattern: str, where: str) -> dict[Path, str]:
-    """The image files of a directory (searched through) or a glob, each with its relative stem.
+class Found(dict[Path, str]):
+    """The files of a place, each with its path without extension below the place.
 
     Args:
-        root: What a relative `pattern` is relative to.
-        pattern: A directory or a glob; ``**`` stands for any number of directories.
-        where: The config key of `pattern`, for the message.
+        root: What expressions see paths relative to.
+    """
+
+    def __init__(self, root: Path, files: Mapping[Path, str]) -> None:
+        super().__init__(files)
+        self.root = root
+
+
+def find_files(root: Path, place: Place, where: str) -> Found:
+    """The image files of a directory (searched through) or a glob, or of several.
+
+    Args:
+        root: What a relative `place` is relative to.
+        place: A directory or a glob; ``**`` stands for any number of directories. Of a list, files
+            of different places pair only where both sides have as many places.
+        where: The config key of `place`, for the message.
 
     Raises:
-        DataError: When there are none.
+        DataError: When there are none, or what should be a file cannot be read as one.
     """
-    place = Path(root).expanduser() / Path(pattern).expanduser()
-    if place.is_dir() or not glob.has_magic(str(place)):
-        base, found = place, _walk(place)
+    if isinstance(place, str):
+        return Found(root, _find_in(root, place, where))
+    merged: dict[Path, str] = {}
+    for number, single in enumerate(place):
+        stems = _find_in(root, single, f"{where}[{number}]")
+        merged.update({path: f"{number}/{stem}" for path, stem in stems.items()})
+    return Found(root, merged)
+
+
+def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
+    place = root / Path(pattern).expanduser()
+    if is_directory(place) or not glob.has_magic(str(place)):
+        base, found = place, walk(place) if is_directory(place) else iter(())
     else:
-        plain = takewhile(lambda part: not glob.has_magic(part), place.parts)
-        base, found = Path(*plain), map(Path, glob.iglob(str(place), recursive=True))  # noqa: PTH207  absolute patterns, too
-    files = sorted(path for path in found if _is_image(path))
+        base = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
+        found = find(place, base) if is_directory(base) else iter(())
+    files = sorted(_images(found, where))
     if not files:
-        state = "no image files" if base.is_dir() else f"nothing, for {base} is not a directory"
+        state = "no image files" if is_directory(base) else f"nothing, for {base} is no directory"
         raise DataError(
             f"{where}={pattern}: {place} holds {state}; give a directory or a glob, absolute or "
             f"relative to dataset.root={root}"
@@ -58,39 +87,110 @@ def find_files(root: Path, pattern: str, where: str) -> dict[Path, str]:
     return {path: path.relative_to(base).with_suffix("").as_posix() for path in files}
 
 
-def _walk(place: Path) -> Iterable[Path]:
-    for folder, _, names in os.walk(place, followlinks=True):
-        yield from (Path(folder, name) for name in names)
+def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
+    for path in found:
+        if path.suffix.lower() not in MASK_SUFFIXES or path.name.startswith("."):
+            continue
+        if not is_file(path):
+            raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; take it away")
+        yield path
 
 
-def _is_image(path: Path) -> bool:
-    return (
-        path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+class Pairing:
+    """Regular expressions that say what of a path decides its partner.
+
+    Args:
+        given: One for ``images`` and one for ``masks``; None: names decide.
+
+    Raises:
+        ConfigError: When a side is missing, or an expression is none.
+    """
+
+    def __init__(self, given: Mapping[str, str] | None) -> None:
+        sides = ("images", "masks")
+        for key in given or ():
+            if key not in sides:
+                raise ConfigError(f"unknown key dataset.pairing.{key}{did_you_mean(key, sides)}")
+        self.expressions = []
+        for side in sides if given else ():
+            if not given or side not in given:
+                raise ConfigError(f"dataset.pairing.{side} is missing; give one for each side")
+            try:
+                self.expressions.append(re.compile(given[side]))
+            except re.error as error:
+                raise ConfigError(
+                    f"dataset.pairing.{side}={given[side]!r} is no regular expression: {error}"
+                ) from None
+
+    def keys(self, files: Found, side: int) -> Keyed:
+        """The files by what their path has of the expression; others are left out.
+
+        Raises:
+            DataError: When the expression matches none of them.
+        """
+        expression = self.expressions[side]
+        grouped: Keyed = defaultdict(list)
+        example = None
+        for path in files:
+            text = _below(path, files.root)
+            match = expression.search(text)
+            example = example or text
+            if match is not None:
+                groups = [group or "" for group in match.groups()]
+                grouped["/".join(groups) if groups else match.group()].append(path)
+        if not grouped:
+            name = ("images", "masks")[side]
+            raise DataError(
+                f"dataset.pairing.{name}={expression.pattern!r} matches none of {len(files)} files,"
+                f" such as {example}"
+            )
+        return dict(grouped)
+
+
+def _below(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def pair_files(
-    images: dict[Path, str], masks: dict[Path, str], where: str
-) -> list[tuple[Path, Path, str]]:
+    images: Found, masks: Found, where: str, pairing: Pairing, *, partial: bool = False
+) -> tuple[list[Triple], DataError | None, list[str]]:
     """Image file, mask file and name of each sample, sorted by name.
 
     Args:
-        images: Image files with their relative stems, as from :func:`find_files`.
+        images: Image files, as from :func:`find_files`.
         masks: Mask files likewise.
         where: The config key of the split, for the message.
+        pairing: What decides.
+        partial: Whether images without a mask are in order.
+
+    Returns:
+        The pairs, the error where files are left over, and a sentence for each of those.
 
     Raises:
-        DataError: When a file has no partner, or more than one.
+        DataError: When nothing pairs.
     """
+    if pairing.expressions:
+        keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
+    else:
+        ways = (_whole, _without_known_ending, _without_shared_ending)
+        keyed = [(keep(images), keep(masks)) for keep in ways]
     problems = []
-    for keep in (_whole, _without_known_ending, _without_shared_ending):
-        image_keys, mask_keys = keep(images), keep(masks)
-        problem = _find_problem(image_keys, mask_keys)
-        if problem is None:
-            return [(image_keys[k][0], mask_keys[k][0], k) for k in sorted(image_keys)]
-        problems.append(problem)
-    _, message = min(problems, key=lambda problem: problem[0])
-    raise DataError(f"{where}: {message}")
+    for image_keys, mask_keys in keyed:
+        groups = _left_over(image_keys, mask_keys, partial=partial)
+        problems.append((sum(map(len, groups.values())), image_keys, mask_keys, groups))
+        if not problems[-1][0]:
+            break
+    count, image_keys, mask_keys, groups = min(problems, key=lambda problem: problem[0])
+    both = sorted(image_keys.keys() & mask_keys.keys())
+    single = [key for key in both if len(image_keys[key]) == len(mask_keys[key]) == 1]
+    pairs = [(image_keys[key][0], mask_keys[key][0], key) for key in single]
+    if not count:
+        return pairs, None, []
+    error = DataError(f"{where}: {_described(groups)}")
+    if not pairs:
+        raise error
+    left_out = [f"{file}: {_OF_ONE[text]}" for text, files in groups.items() for file in files]
+    return pairs, error, left_out
 
 
 def _whole(files: dict[Path, str]) -> Keyed:
@@ -116,24 +216,39 @@ def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:
     return dict(grouped)
 
 
-def _find_problem(images: Keyed, masks: Keyed) -> tuple[int, str] | None:
-    """How many files lack exactly one partner and the sentence about them, or None."""
-    twice = [path for side in (images, masks) for paths in side.values() for path in paths[1:]]
-    twice = [*twice, *(side[key][0] for side in (images, masks) for key in side if side[key][1:])]
+_NO_MASK, _NO_IMAGE, _TWICE = (
+    "image files have no mask",
+    "mask files have no image",
+    "files share their name without extension with another of the same side",
+)
+_OF_ONE = {
+    _NO_MASK: "the image has no mask",
+    _NO_IMAGE: "the mask has no image",
+    _TWICE: "another file of the same side has the same name without extension",
+}
+
+
+def _left_over(images: Keyed, masks: Keyed, *, partial: bool) -> dict[str, list[Path]]:
+    """The files that lack exactly one partner, by what is wrong with them."""
+    twice = {
+        path
+        for side in (images, masks)
+        for paths in side.values()
+        if len(paths) > 1
+        for path in paths
+    }
     no_mask = [path for key in images.keys() - masks.keys() for path in images[key]]
     no_image = [path for key in masks.keys() - images.keys() for path in masks[key]]
-    groups = (
-        (no_mask, "image files have no mask"),
-        (no_image, "mask files have no image"),
-        (twice, "files share their name without extension with another of the same side"),
-    )
-    parts = [f"{len(files)} {text} ({_list(files)})" for files, text in groups if files]
-    if not parts:
-        return None
+    groups = {_NO_MASK: [] if partial else no_mask, _NO_IMAGE: no_image, _TWICE: [*twice]}
+    return {text: sorted(files) for text, files in groups.items() if files}
+
+
+def _described(groups: Mapping[str, Sequence[Path]]) -> str:
+    parts = [f"{len(files)} {text} ({_list(files)})" for text, files in groups.items()]
     advice = "an image and its mask need the same name without extension, so rename or remove them"
-    return sum(len(files) for files, _ in groups), f"{', '.join(parts)}; {advice}"
+    return f"{', '.join(parts)}; {advice}"
 
 
-def _list(files: list[Path]) -> str:
-    shown = ", ".join(str(path) for path in sorted(files)[:_MOST_LISTED])
+def _list(files: Sequence[Path]) -> str:
+    shown = ", ".join(str(path) for path in files[:_MOST_LISTED])
     return f"{shown}, ..." if len(files) > _MOST_LISTED else shown

@@ -1,187 +1,277 @@
-"""The check of every mask before the first step, so that a wrong file is found in seconds."""
+"""The look at every file before the first step, so that a wrong one is found in seconds.
+
+Masks are decoded and counted, images are compared with them by their headers, and what was found is
+kept for the next time. A scan collects what is wrong; :func:`check_report` raises it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.base import FileDataset, explain_shapes
-from segtrain.data.images import image_size, read_image, read_mask
+from segtrain.data.base import FileDataset, SampleFiles, SegmentationDataset, explain_shapes
+from segtrain.data.findings import Finding, summarize
 from segtrain.data.label_advice import override
-from segtrain.data.labels import LabelContract, histogram
+from segtrain.data.labels import LabelContract
+from segtrain.data.mask_facts import MaskFacts
+from segtrain.data.raster import JPEG_END, PNG_END
 from segtrain.data.scan_cache import ScanCache
+from segtrain.data.storage import open_file
 from segtrain.errors import DataError
 
-_MOST_SHOWN = 3
 _MOST_THREADS = 8
+_ENDS = {".jpg": JPEG_END, ".jpeg": JPEG_END, ".png": PNG_END}
+_HEADER, _DECODED = 0, 1  # how well an image was looked at
 Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan counted.
+    """What a scan counted and found.
 
     Args:
-        class_pixels: Pixels of each class, int64, shape ``(num_classes,)``.
+        class_pixels: Pixels of each class id, int64, shape ``(num_ids,)``.
         ignored_pixels: Pixels without a class.
-        num_files: Number of masks.
-        num_decoded: How many of them were read; the others were known from an earlier scan.
+        image_pixels: Pixels of each class id in each image, int64, shape ``(N, num_ids)``.
+        sizes: Height and width of each image, int64, shape ``(N, 2)``; 0 where unknown.
+        num_files: Number of samples.
+        num_decoded: How many masks were read; the others were known from an earlier scan.
+        findings: What is wrong, in the order of the samples.
     """
 
     class_pixels: NDArray[np.int64]
     ignored_pixels: int
+    image_pixels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     num_files: int
     num_decoded: int
+    findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What is known of one pair of files: how it is wrong, or what the mask holds."""
+class _Look(NamedTuple):
+    """What is known of one sample."""
 
-    counts: dict[int, int]
+    size: tuple[int, int] = (0, 0)
+    facts: MaskFacts | None = None
     decoded: bool = False
-    problem: str | None = None
+    finding: Finding | None = None
 
 
 def scan_dataset(
     dataset: FileDataset, progress: Progress | None = None, *, decode_images: bool = False
 ) -> ScanReport:
-    """Read every mask and check its values, and its size against the header of its image.
+    """Count every mask, check its values, and its size against the header of its image.
 
     Args:
-        dataset: The dataset to check.
+        dataset: The dataset to look at.
         progress: Called with the number of files done and of all files after each one.
-        decode_images: Also decode every image in full, to find truncated ones.
+        decode_images: Also decode every image in full. Without it, a JPEG or PNG file that lacks
+            its end is decoded, and whatever else a header cannot tell is not found.
+
+    Returns:
+        What was counted and what is wrong; nothing is raised for a single file.
+
+    Raises:
+        DataError: When there is nothing to look at.
+    """
+    if not dataset.files:
+        raise DataError("the split has no files; check dataset.root and the patterns under it")
+    cache = ScanCache([files.mask for files in dataset.files])
+    looks = _look_at_all(dataset, cache, progress, decode_images)
+    cache.save()
+    labels = dataset.labels
+    pixels = np.zeros((len(looks), labels.num_ids), dtype=np.int64)
+    ignored = 0
+    findings = [Finding("left_out", text.partition(": ")[0], text) for text in dataset.left_out]
+    seen = {value for look in looks if look.facts for value in look.facts.values}
+    for index, (files, look) in enumerate(zip(dataset.files, looks, strict=True)):
+        finding = look.finding
+        if look.facts is not None:
+            pixels[index], without = labels.class_pixels(look.facts)
+            ignored += without
+            finding = finding or _judge(labels, look.facts, files, index, seen)
+            if finding is None and not labels.multi_label and not pixels[index].any():
+                text = f"{files.mask}: the mask has no pixel of a class"
+                finding = Finding("ignored", str(files.mask), text, index)
+        if finding is not None:
+            findings.append(finding)
+    findings += _judge_all(labels, looks, pixels, dataset.files[0].mask)
+    return ScanReport(
+        pixels.sum(0),
+        ignored,
+        pixels,
+        np.array([look.size for look in looks], dtype=np.int64),
+        len(looks),
+        sum(look.decoded for look in looks),
+        tuple(findings),
+    )
+
+
+def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None) -> ScanReport:
+    """Count the targets of a dataset that is not made of files, by asking for every sample.
+
+    Args:
+        dataset: The dataset to count.
+        progress: Called with the number of samples done and of all samples after each one.
+
+    Raises:
+        DataError: When a target is outside the contract.
+    """
+    labels = dataset.labels
+    pixels = np.zeros((len(dataset), labels.num_ids), dtype=np.int64)
+    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
+    ignored = 0
+    for index in range(len(dataset)):
+        _, target, name = dataset[index]
+        labels.check_ids(target, name)
+        sizes[index] = target.shape[:2]
+        for class_id in range(labels.num_ids):
+            there = target[..., class_id] == 1 if labels.multi_label else target == class_id
+            pixels[index, class_id] = there.sum()
+        ignored += int((target == labels.ignore_label).sum())
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    return ScanReport(pixels.sum(0), ignored, pixels, sizes, len(dataset), len(dataset))
+
+
+def check_report(report: ScanReport) -> None:
+    """Raise what would make training go wrong.
 
     Raises:
         DataError: One for all files with a problem.
     """
-    if not dataset.pairs:
-        raise DataError("the split has no files; check dataset.root and the patterns under it")
-    cache = ScanCache([mask for _, mask in dataset.pairs])
-    facts = _collect(dataset, cache, progress, decode_images)
-    cache.save()
-    _raise_problems(dataset, facts)
-    totals: Counter[int] = Counter()
-    for fact in facts:
-        totals.update(fact.counts)
-    _check_totals(dataset.labels, totals, dataset.pairs[0][1])
-    return _report(dataset.labels, totals, facts)
+    errors = [finding for finding in report.findings if finding.is_error]
+    if errors:
+        raise DataError(summarize(errors, report.num_files))
 
 
-def check_disjoint(train: FileDataset, val: FileDataset) -> None:
-    """Check that no image is in both splits.
+def leave_out_unreadable(dataset: FileDataset, report: ScanReport) -> FileDataset:
+    """`dataset` without the samples that cannot be read, as far as its `max_bad` allows.
 
     Raises:
-        DataError: When one is; a score on images that were trained on says nothing.
+        DataError: When it does not.
     """
-    train_files = {os.path.realpath(image) for image, _ in train.pairs}
-    both = [str(image) for image, _ in val.pairs if os.path.realpath(image) in train_files]
-    if both:
-        raise DataError(
-            f"{len(both)} image files are in both dataset.train and dataset.val "
-            f"({', '.join(both[:_MOST_SHOWN])}{', ...' if len(both) > _MOST_SHOWN else ''}); take "
-            f"them out of one"
-        )
+    bad = [finding for finding in report.findings if finding.kind in ("unreadable", "size")]
+    if not bad or not dataset.max_bad:
+        return dataset
+    indices = {finding.sample for finding in bad if finding.sample is not None}
+    return dataset.without(indices, [finding.text for finding in bad])
 
 
-def _collect(
+def _look_at_all(
     dataset: FileDataset, cache: ScanCache, progress: Progress | None, decode_images: bool
-) -> list[_Facts]:
-    def look(pair: tuple[Path, Path]) -> _Facts:
+) -> list[_Look]:
+    def look(index: int) -> _Look:
+        files = dataset.files[index]
         try:
-            if decode_images:
-                read_image(pair[0])
-            return _look_at(pair, cache)
+            return _look_at(dataset, index, cache, decode_images)
         except DataError as error:
-            return _Facts({}, problem=str(error))
+            name = str(files.image if str(error).startswith(str(files.image)) else files.mask)
+            return _Look(finding=Finding("unreadable", name, str(error), index))
 
-    facts = []
-    # Pillow decodes outside the interpreter lock, so threads help, and they need no start-up.
+    looks = []
+    # The decoders work outside the interpreter lock, so threads help, and they need no start-up.
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for fact in pool.map(look, dataset.pairs):
-            facts.append(fact)
+        for found in pool.map(look, range(len(dataset))):
+            looks.append(found)
             if progress is not None:
-                progress(len(facts), len(dataset))
-    return facts
+                progress(len(looks), len(dataset))
+    return looks
 
 
-def _look_at(pair: tuple[Path, Path], cache: ScanCache) -> _Facts:
-    image, mask = pair
-    size = cache.get(image)
-    if size is None:
-        size = list(image_size(image))
-        cache.put(image, size)
-    known = cache.get(mask)
-    decoded = known is None
-    if known is None:
-        raw = read_mask(mask)
-        known = [list(raw.shape), sorted(histogram(raw).items())]
-        cache.put(mask, known)
-    shape, counts = known
-    problem = explain_shapes(size, shape, image, mask)
-    if problem is not None:  # a header may hide the orientation; the pixels decide
-        problem = explain_shapes(read_image(image).shape[:2], shape, image, mask)
-    return _Facts({int(value): int(count) for value, count in counts}, decoded, problem)
+def _look_at(dataset: FileDataset, index: int, cache: ScanCache, decode_images: bool) -> _Look:
+    files = dataset.files[index]
+    known = dataset.known_facts(index)
+    if known is not None:
+        (size, facts), decoded = known, False
+    else:
+        size = _image_size(dataset, index, cache, decode_images)
+        facts, decoded = _mask_facts(dataset, index, cache)
+    problem = explain_shapes(size, facts.shape, files)
+    if problem is not None and known is None:  # a header may hide the orientation
+        size = dataset.read_image(index).shape[:2]
+        problem = explain_shapes(size, facts.shape, files)
+    finding = None if problem is None else Finding("size", str(files.mask), problem, index)
+    return _Look((size[0], size[1]), facts, decoded, finding)
 
 
-def _raise_problems(dataset: FileDataset, facts: Sequence[_Facts]) -> None:
-    labels = dataset.labels
-    bad = [i for i, fact in enumerate(facts) if fact.problem or labels.outside(fact.counts)]
-    if not bad:
-        return
-    seen = {value for fact in facts for value in fact.counts}
-    first = facts[bad[0]]
-    message = first.problem or labels.explain(first.counts, str(dataset.pairs[bad[0]][1]), seen)
-    raise DataError(f"{message}{_others(dataset, bad[1:])}")
+def _image_size(
+    dataset: FileDataset, index: int, cache: ScanCache, decode: bool
+) -> tuple[int, int]:
+    image, reader = dataset.files[index].image, dataset.reader
+    kind = f"image {reader}"
+    stored = cache.get(kind, image)
+    if stored is not None and stored[2] >= int(decode):
+        return stored[0], stored[1]
+    if decode or not _has_end(image):
+        height, width, *_ = dataset.read_image(index).shape
+        level = _DECODED
+    else:
+        height, width = reader.size(image)
+        level = _HEADER
+    cache.put([height, width, level], kind, image)
+    return height, width
 
 
-def _others(dataset: FileDataset, bad: Sequence[int]) -> str:
-    if not bad:
-        return ""
-    shown = ", ".join(str(dataset.pairs[index][1]) for index in bad[:_MOST_SHOWN])
-    more = ", ..." if len(bad) > _MOST_SHOWN else ""
-    return (
-        f" ({len(bad)} more of the {len(dataset)} masks or their images have problems: "
-        f"{shown}{more})"
-    )
+def _mask_facts(dataset: FileDataset, index: int, cache: ScanCache) -> tuple[MaskFacts, bool]:
+    masks = [mask for mask in dataset.files[index].masks if mask is not None]
+    kind = f"mask {dataset.mask_kind(index)}"
+    stored = cache.get(kind, *masks)
+    if stored is not None:
+        return MaskFacts.from_json(stored), False
+    facts = dataset.labels.count(dataset.read_mask(index))
+    cache.put(facts.to_json(), kind, *masks)
+    return facts, True
 
 
-def _check_totals(labels: LabelContract, totals: Counter[int], first: Path) -> None:
+def _has_end(image: Path) -> bool:
+    """Whether a JPEG or PNG file has its last bytes, which one that was cut short lacks."""
+    end = _ENDS.get(image.suffix.lower())
+    if end is None:
+        return True
+    try:
+        with open_file(image) as stream:
+            stream.seek(-len(end), os.SEEK_END)
+            return stream.read() == end
+    except OSError:
+        return False
+
+
+def _judge(
+    labels: LabelContract, facts: MaskFacts, files: SampleFiles, index: int, seen: set[int]
+) -> Finding | None:
+    problem = labels.explain(facts, str(files.mask), seen)
+    return None if problem is None else Finding("values", str(files.mask), problem, index)
+
+
+def _judge_all(
+    labels: LabelContract, looks: Sequence[_Look], pixels: NDArray[np.int64], first: Path
+) -> list[Finding]:
     """Find contracts that every file keeps and that still cannot be meant."""
-    ids = {labels.mapping[value] for value, count in totals.items() if count}
+    found = [look.facts for look in looks if look.facts is not None]
+    if not found or any(labels.outside(facts) for facts in found):
+        return []
     where = f"the masks in {first.parent}"
-    plain_binary = labels.label_map is None and (labels.num_classes, labels.ignore_label) == (
-        2,
-        255,
-    )
-    if plain_binary and 255 in ids and 1 not in ids:
-        raise DataError(
-            f"{where} hold 255 ({totals[255]} pixels) and never 1, and 255 is the ignore label, so "
+    ignored = sum(channel.get(255, 0) for facts in found for channel in facts.counts)
+    plain = labels.label_map is None and labels.ignore_label == 255 and not labels.multi_label
+    if plain and labels.num_ids == 2 and ignored and not pixels[:, 1].any():
+        text = (
+            f"{where} hold 255 ({ignored} pixels) and never 1, and 255 is the ignore label, so "
             f"class 1 does not occur; if they are binary with 255 for the object, set "
             f"{override('label_map', {0: 0, 255: 1})}"
         )
-    if ids == {labels.ignore_label}:
-        raise DataError(
+        return [Finding("contract", "", text)]
+    if not pixels.any() and not labels.multi_label:
+        text = (
             f"{where} hold only pixels without a class, so there is nothing to learn; check "
             f"dataset.label_map and dataset.ignore_label={labels.ignore_label}"
         )
-
-
-def _report(labels: LabelContract, totals: Counter[int], facts: Sequence[_Facts]) -> ScanReport:
-    class_pixels = np.zeros(labels.num_classes, dtype=np.int64)
-    ignored = 0
-    for value, count in totals.items():
-        class_id = labels.mapping[value]
-        if class_id == labels.ignore_label:
-            ignored += count
-        else:
-            class_pixels[class_id] += count
-    return ScanReport(class_pixels, ignored, len(facts), sum(fact.decoded for fact in facts))
+        return [Finding("contract", "", text)]
+    return []

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segtrain.data.storage import stamp
 from segtrain.files import write_text
 
-_VERSION = 1  # goes up when the meaning of an entry changes
+_VERSION = 2  # goes up when the meaning of an entry changes
 
 
 class ScanCache:
@@ -39,17 +40,17 @@ class ScanCache:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def get(self, file: Path) -> Any:
-        """What was stored for `file`, or None when it is unknown or has changed since."""
-        entry = self._entries.get(str(file.absolute()))
+    def get(self, kind: str, *files: Path) -> Any:
+        """What was stored of `kind` for `files`, or None when it is unknown or one has changed."""
+        entry = self._entries.get(_key(kind, files))
         try:
-            return entry[2] if entry and entry[:2] == _stamp(file) else None
+            return entry[1] if entry and entry[0] == _stamps(files) else None
         except (OSError, TypeError, LookupError):
             return None
 
-    def put(self, file: Path, fact: Any) -> None:
-        """Store `fact`, which must be plain JSON, for `file` as it is now."""
-        self._entries[str(file.absolute())] = [*_stamp(file), fact]
+    def put(self, fact: Any, kind: str, *files: Path) -> None:
+        """Store `fact`, which must be plain JSON, for `files` as they are now."""
+        self._entries[_key(kind, files)] = [_stamps(files), fact]
         self._changed = True
 
     def save(self) -> None:
@@ -69,6 +70,9 @@ def cache_dir() -> Path:
     return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "segtrain"
 
 
-def _stamp(file: Path) -> list[int]:
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _key(kind: str, files: Sequence[Path]) -> str:
+    return "|".join([kind, *(str(file.absolute()) for file in files)])
+
+
+def _stamps(files: Sequence[Path]) -> list[list[int]]:
+    return [stamp(file) for file in files]

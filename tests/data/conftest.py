@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.data import write_mask
+from segtrain.data import SampleFiles, write_mask
 
 
 @pytest.fixture
-def make_pairs(tmp_path):
-    """Write one image and one mask per array of ids; gives their paths."""
+def make_files(tmp_path):
+    """Write one image and one mask per array of ids; gives their files."""
 
     def make(*masks, size=None):
-        pairs = []
+        files = []
         rng = np.random.default_rng(0)
         for folder in ("images", "masks"):
             (tmp_path / folder).mkdir(exist_ok=True)
@@ -21,7 +21,7 @@ def make_pairs(tmp_path):
             mask = tmp_path / "masks" / f"{number:02d}.png"
             Image.fromarray(pixels).save(image)
             write_mask(mask, np.asarray(ids))
-            pairs.append((image, mask))
-        return pairs
+            files.append(SampleFiles(image, (mask,), image.stem))
+        return files
 
     return make

@@ -17,7 +17,7 @@ def message_of(contract, values):
 
 def test_ids_and_ignore_pass_as_they_are():
     ids = LabelContract(3).to_ids(np.array([[0, 2, 255]], np.uint8), "m.png")
-    assert ids.dtype == np.int64
+    assert ids.dtype == np.uint8
     assert ids.tolist() == [[0, 2, 255]]
 
 

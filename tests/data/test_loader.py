@@ -116,9 +116,9 @@ def test_loaders_leave_the_global_generators_alone():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_error_arrives_as_its_sentence(make_pairs, num_workers):
-    pairs = make_pairs([[0, 1]], [[0, 9]])
-    dataset = FileDataset(LabelContract(2), pairs)
+def test_an_error_arrives_as_its_sentence(make_files, num_workers):
+    files = make_files([[0, 1]], [[0, 9]])
+    dataset = FileDataset(LabelContract(2), files)
     transform = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, dataset.labels)
     with pytest.raises(DataError) as direct:
         dataset[1]
@@ -131,15 +131,15 @@ def test_an_error_arrives_as_its_sentence(make_pairs, num_workers):
         assert str(caught.value) == str(direct.value)
 
 
-def test_images_of_two_sizes_cannot_be_one_batch(make_pairs):
-    dataset = FileDataset(LabelContract(2), make_pairs(np.eye(4), np.eye(6)))
+def test_images_of_two_sizes_cannot_be_one_batch(make_files):
+    dataset = FileDataset(LabelContract(2), make_files(np.eye(4), np.eye(6)))
     loader = build_train_loader(dataset, PLAIN, StepSampler(2, 2))
     with pytest.raises(DataError, match=r"4 x 4.*6 x 6.*crop_size"):
         next(iterate(loader))
 
 
-def test_evaluation_groups_by_size(make_pairs):
-    dataset = FileDataset(LabelContract(2), make_pairs(np.eye(4), np.eye(6), np.eye(4)))
+def test_evaluation_groups_by_size(make_files):
+    dataset = FileDataset(LabelContract(2), make_files(np.eye(4), np.eye(6), np.eye(4)))
     (groups,) = iterate(build_eval_loader(dataset, PLAIN, batch_size=3))
     assert [(g["name"], g["size"], g["index"].tolist()) for g in groups] == [
         (["00", "02"], (4, 4), [0, 2]),

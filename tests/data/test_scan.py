@@ -3,13 +3,23 @@ import os
 import numpy as np
 import pytest
 
-from segtrain.data import FileDataset, LabelContract, scan_dataset, write_mask
+from segtrain.data import (
+    FileDataset,
+    LabelContract,
+    check_report,
+    scan_dataset,
+    write_mask,
+)
 from segtrain.errors import DataError
 
 
-def test_counts_and_cache(make_pairs):
-    pairs = make_pairs([[0, 1], [1, 255]], [[0, 0]])
-    dataset = FileDataset(LabelContract(3), pairs)
+def check(dataset):
+    check_report(scan_dataset(dataset))
+
+
+def test_counts_and_cache(make_files):
+    files = make_files([[0, 1], [1, 255]], [[0, 0]])
+    dataset = FileDataset(LabelContract(3), files)
     seen = []
     report = scan_dataset(dataset, lambda done, total: seen.append((done, total)))
     assert report.class_pixels.tolist() == [3, 2, 0]
@@ -21,22 +31,22 @@ def test_counts_and_cache(make_pairs):
     assert again.class_pixels.tolist() == [3, 2, 0]
 
 
-def test_the_cache_knows_files_and_not_contracts(make_pairs):
-    pairs = make_pairs([[0, 4]])
-    scan_dataset(FileDataset(LabelContract(5), pairs))
-    mapped = scan_dataset(FileDataset(LabelContract(2, label_map={0: 255, 4: 1}), pairs))
+def test_the_cache_knows_files_and_not_contracts(make_files):
+    files = make_files([[0, 4]])
+    scan_dataset(FileDataset(LabelContract(5), files))
+    mapped = scan_dataset(FileDataset(LabelContract(2, label_map={0: 255, 4: 1}), files))
     assert (mapped.num_decoded, mapped.ignored_pixels) == (0, 1)
     assert mapped.class_pixels.tolist() == [0, 1]
     with pytest.raises(DataError, match="value 4"):
-        scan_dataset(FileDataset(LabelContract(2), pairs))
+        check(FileDataset(LabelContract(2), files))
 
 
-def test_a_changed_mask_is_read_again(make_pairs):
-    pairs = make_pairs([[0, 1]])
-    dataset = FileDataset(LabelContract(2), pairs)
+def test_a_changed_mask_is_read_again(make_files):
+    files = make_files([[0, 1]])
+    dataset = FileDataset(LabelContract(2), files)
     scan_dataset(dataset)
-    write_mask(pairs[0][1], np.array([[1, 1]]))
-    os.utime(pairs[0][1], ns=(1, 1))
+    write_mask(files[0].mask, np.array([[1, 1]]))
+    os.utime(files[0].mask, ns=(1, 1))
     report = scan_dataset(dataset)
     assert (report.num_decoded, report.class_pixels.tolist()) == (1, [0, 2])
 
@@ -44,8 +54,8 @@ def test_a_changed_mask_is_read_again(make_pairs):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"version": 1, "entries": 3}', '{"version": 0}']
 )
-def test_a_damaged_cache_is_ignored(make_pairs, cache, content):
-    dataset = FileDataset(LabelContract(2), make_pairs([[0, 1]]))
+def test_a_damaged_cache_is_ignored(make_files, cache, content):
+    dataset = FileDataset(LabelContract(2), make_files([[0, 1]]))
     scan_dataset(dataset)
     (file,) = cache.glob("scan-*.json")
     file.write_text(content)
@@ -53,52 +63,61 @@ def test_a_damaged_cache_is_ignored(make_pairs, cache, content):
     assert scan_dataset(dataset).num_decoded == 0
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(make_pairs, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_no_error(make_files, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "file"))
-    assert scan_dataset(FileDataset(LabelContract(2), make_pairs([[0, 1]]))).num_decoded == 1
+    assert scan_dataset(FileDataset(LabelContract(2), make_files([[0, 1]]))).num_decoded == 1
 
 
-def test_one_error_for_all_files(make_pairs):
-    pairs = make_pairs([[0, 1]], [[7, 7]], [[0, 11]], [[0, 1]], [[0, 1]])
-    pairs[3][1].write_bytes(pairs[3][1].read_bytes()[:-40])
+def test_one_error_for_all_files(make_files):
+    files = make_files([[0, 1]], [[7, 7]], [[0, 11]], [[0, 1]], [[0, 1]])
+    files[3].mask.write_bytes(files[3].mask.read_bytes()[:-40])
     with pytest.raises(DataError) as caught:
-        scan_dataset(FileDataset(LabelContract(4), pairs))
+        check(FileDataset(LabelContract(4), files))
     text = str(caught.value)
-    assert text.startswith(f"{pairs[1][1]}: ")
+    assert text.startswith(f"{files[1].mask}: ")
     assert "value 7 (2 pixels)" in text
     assert "'dataset.label_map={0:0,1:1,7:2,11:3}'" in text  # from the values of all masks
     assert "2 more of the 5 masks" in text
-    assert str(pairs[2][1]) in text
-    assert str(pairs[3][1]) in text
+    assert str(files[2].mask) in text
+    assert str(files[3].mask) in text
 
 
-def test_sizes_are_compared_without_decoding_images(make_pairs):
-    pairs = make_pairs([[0, 1]], size=(5, 5))
+def test_sizes_are_compared_without_decoding_images(make_files):
+    files = make_files([[0, 1]], size=(5, 5))
     with pytest.raises(DataError, match=r"1 x 2.*5 x 5"):
-        scan_dataset(FileDataset(LabelContract(2), pairs))
+        check(FileDataset(LabelContract(2), files))
 
 
-def test_truncated_images_are_found_on_request(make_pairs):
-    pairs = make_pairs(np.zeros((32, 32)))
-    pairs[0][0].write_bytes(pairs[0][0].read_bytes()[:-200])
-    dataset = FileDataset(LabelContract(2), pairs)
-    scan_dataset(dataset)
+def test_truncated_images_are_found_at_once(make_files):
+    files = make_files(np.zeros((32, 32)))
+    files[0].image.write_bytes(files[0].image.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"images/00\.png.*cannot be read"):
-        scan_dataset(dataset, decode_images=True)
+        check(FileDataset(LabelContract(2), files))
 
 
-def test_binary_masks_read_as_ignored(make_pairs):
-    pairs = make_pairs([[0, 255]], [[0, 0]])
+def test_damage_inside_an_image_is_found_on_request(make_files):
+    files = make_files(np.zeros((32, 32)))
+    content = files[0].image.read_bytes()
+    middle = len(content) // 2
+    files[0].image.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
+    dataset = FileDataset(LabelContract(2), files)
+    check(dataset)
+    with pytest.raises(DataError, match=r"images/00\.png.*cannot be read"):
+        check_report(scan_dataset(dataset, decode_images=True))
+
+
+def test_binary_masks_read_as_ignored(make_files):
+    files = make_files([[0, 255]], [[0, 0]])
     with pytest.raises(DataError, match=r"255 \(1 pixels\).*'dataset\.label_map=\{0:0,255:1\}'"):
-        scan_dataset(FileDataset(LabelContract(2), pairs))
+        check(FileDataset(LabelContract(2), files))
     fixed = LabelContract(2, label_map={0: 0, 255: 1})
-    assert scan_dataset(FileDataset(fixed, pairs)).class_pixels.tolist() == [3, 1]
+    assert scan_dataset(FileDataset(fixed, files)).class_pixels.tolist() == [3, 1]
 
 
-def test_nothing_but_ignored_pixels(make_pairs):
+def test_nothing_but_ignored_pixels(make_files):
     with pytest.raises(DataError, match="nothing to learn"):
-        scan_dataset(FileDataset(LabelContract(3), make_pairs([[255, 255]])))
+        check(FileDataset(LabelContract(3), make_files([[255, 255]])))
 
 
 def test_no_files():

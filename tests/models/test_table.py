@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from segtrain import commands
-from segtrain.cli import config_dir, run_command
+from segtrain.cli import run_command
 from segtrain.errors import ConfigError
+from segtrain.files import config_dir
 from segtrain.models import BACKBONES, HEADS, MODELS, Segmentor
 from segtrain.models.table import HEADINGS, ModelRow, count_macs, model_row, model_specs
 

@@ -1,0 +1,102 @@
+"""What all datasets of files have in common: the keys that say how files are to be read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from segtrain.data.base import FileDataset, SampleFiles, check_split
+from segtrain.data.download import SOURCES, Source, download_source
+from segtrain.data.images import MAX_PIXELS, Reader
+from segtrain.data.labels import LabelContract
+from segtrain.errors import ConfigError, DataError
+
+
+class DiskDataset(FileDataset):
+    """One split of a dataset that a config describes; a subclass finds its files.
+
+    Args:
+        num_classes: Number of channels of the logits; 1 tells an object from the background.
+        split: ``"train"`` or ``"val"``.
+        root: The directory or zip archive that relative paths are relative to.
+        title: What the data is called in names and reports.
+        class_names: One name per class.
+        ignore_label: The value of target pixels without a class.
+        label_map: Raw mask value to class, where masks do not hold class ids; see
+            :mod:`segtrain.data.label_map`.
+        palette: One RGB colour per class: of masks of colours, and of drawn predictions.
+        multi_label: Whether a pixel may be of several classes or of none; a mask is then one file
+            with a channel per class, or a file per class.
+        flip_pairs: Pairs of classes that change places when an image is mirrored.
+        channels: Of every image.
+        value_range: The pixel values that become 0 and 1; see :class:`~segtrain.data.Reader`.
+        exif: Whether an orientation that a file states is applied, to images and masks alike.
+        max_pixels: Refuse files with more.
+        max_bad: Share of samples that may be left out because a file is missing or unreadable.
+        allow_overlap: Whether an image may be in both splits.
+        source: What torchvision calls the dataset, where it knows how to download it.
+        download: Whether to download it to `root` when files are missing there.
+
+    Raises:
+        ConfigError: When the split is not configured, or the labels contradict each other.
+        DataError: When files are missing or do not pair.
+    """
+
+    def __init__(  # noqa: PLR0913  one per key of the configuration
+        self,
+        *,
+        num_classes: int,
+        split: str = "train",
+        root: str = ".",
+        title: str | None = None,
+        class_names: Sequence[str] | None = None,
+        ignore_label: int = 255,
+        label_map: Mapping[int | str, int | str] | Sequence[int | str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        multi_label: bool = False,
+        flip_pairs: Sequence[Sequence[int | str]] = (),
+        channels: int = 3,
+        value_range: tuple[float, float] | None = None,
+        exif: Literal["apply", "ignore"] = "apply",
+        max_pixels: int = MAX_PIXELS,
+        max_bad: float = 0.0,
+        allow_overlap: bool = False,
+        source: Source | None = None,
+        download: bool = False,
+    ) -> None:
+        labels = LabelContract(
+            num_classes, ignore_label, label_map, class_names, palette, multi_label, flip_pairs
+        )
+        reader = Reader(channels, value_range, exif, max_pixels)
+        if not 0 <= max_bad <= 1:
+            raise ConfigError(f"dataset.max_bad is a share from 0 to 1, got {max_bad}")
+        if download and source is None:
+            raise ConfigError(
+                "dataset.download=true needs dataset.source, one of " + ", ".join(SOURCES)
+            )
+        super().__init__(labels, [], reader, title)
+        self.max_bad, self.allow_overlap = max_bad, allow_overlap
+        self.split, self.root = check_split(split), Path(root).expanduser()
+        self.files = self._found(source, download)
+        self.check_left_out()
+
+    def _found(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
+        try:
+            return self.find()
+        except DataError as error:
+            if source is None:
+                raise
+            if not download:
+                raise DataError(f"{error}; dataset.download=true fetches the data") from None
+        download_source(source, self.root)
+        return self.find()
+
+    @abstractmethod
+    def find(self) -> Sequence[SampleFiles]:
+        """The files of the split; what is wrong with single samples goes to `left_out`.
+
+        Raises:
+            DataError: When files are missing or do not pair.
+        """

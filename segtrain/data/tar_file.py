@@ -1,0 +1,108 @@
+"""Uncompressed tar archives, read in place."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from segtrain.errors import DataError
+
+_BLOCK = 512
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+class Member(NamedTuple):
+    """Where the bytes of a member are in its archive."""
+
+    offset: int
+    size: int
+
+
+def read_members(path: Path) -> dict[str, Member]:
+    """The plain files in an archive, from their headers alone, in the archive's order.
+
+    Raises:
+        DataError: When it is missing, compressed, damaged or truncated, or a name occurs twice.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), "")
+            if kind:
+                raise DataError(
+                    f"{path} is compressed ({kind}), so nothing in it can be read by itself;"
+                    " unpack it to a plain .tar, images are compressed as they are"
+                )
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                entries = archive.getmembers()
+                # The end is marked with zeros. Where there is something else, tarfile takes a
+                # damaged header, or the cut of a truncated file, for the end.
+                stream.seek(archive.offset)
+                end = stream.read(_BLOCK)
+    except (tarfile.TarError, ValueError) as error:
+        raise DataError(f"{path} is no tar archive that can be read: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(end) < _BLOCK or any(end):
+        raise DataError(
+            f"{path} is truncated or damaged at byte {archive.offset}, after {len(entries)} files;"
+            " fetch or write it again"
+        )
+    found: dict[str, Member] = {}
+    for entry in entries:
+        name = entry.name.removeprefix("./")
+        if not entry.isreg() or entry.issparse():
+            continue
+        if name in found:
+            raise DataError(f"{path} holds {name} twice; write it again")
+        found[name] = Member(entry.offset_data, entry.size)
+    return found
+
+
+def read_range(path: Path, member: Member) -> bytes:
+    """The bytes of a member.
+
+    Raises:
+        OSError: When the file is missing or ends before them.
+    """
+    with path.open("rb") as stream:
+        stream.seek(member.offset)
+        data = stream.read(member.size)
+    if len(data) < member.size:
+        raise OSError(f"{path} ends before byte {member.offset + member.size}; it is truncated")
+    return data
+
+
+class Hashed:
+    """A stream to write to that hashes what goes through it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.digest = stream, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`."""
+        self.digest.update(data)
+        return self.stream.write(data)
+
+
+class TarArchive:
+    """The part of :class:`zipfile.ZipFile` that reading in place needs, of a tar archive."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.members = path, read_members(path)
+
+    def namelist(self) -> list[str]:
+        """The names of the plain files."""
+        return list(self.members)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a member; :class:`KeyError` where there is none."""
+        return read_range(self.path, self.members[name])

@@ -1,0 +1,156 @@
+"""The two splits of a run, looked at once, by one process, for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from segtrain.data import (
+    FileDataset,
+    ScanReport,
+    SegmentationDataset,
+    check_report,
+    count_dataset,
+    find_doubles,
+    leave_out_unreadable,
+    scan_dataset,
+    summarize,
+)
+from segtrain.engine.distributed import Processes
+from segtrain.engine.run import logger, progress
+from segtrain.errors import DataError, SegtrainError
+from segtrain.trial import try_dataset
+
+_MOST_SAID = 3
+
+
+class _Looked(NamedTuple):
+    """What the main process tells the others."""
+
+    report: ScanReport | None
+    left_out: list[tuple[list[int], list[str]]]
+
+
+class Splits:
+    """The training and the validation split of a run.
+
+    Args:
+        train: The training split.
+        val: The validation split.
+        name: What the dataset is called in messages.
+        processes: Those of the run; the main one looks.
+
+    Attributes:
+        train: As given; after :meth:`check` without the samples that cannot be read, as far as
+            `dataset.max_bad` allows that.
+        val: Likewise.
+    """
+
+    def __init__(
+        self, train: SegmentationDataset, val: SegmentationDataset, name: str, processes: Processes
+    ) -> None:
+        self.train, self.val, self.name, self.processes = train, val, name, processes
+        self._report: ScanReport | None = None
+        self._checked = False
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out of both splits, a sentence each."""
+        splits = [split for split in (self.train, self.val) if isinstance(split, FileDataset)]
+        return [text for split in splits for text in split.left_out]
+
+    def check(self) -> None:
+        """Look at every file of both splits, before anything is trained.
+
+        Raises:
+            SegtrainError: In every process, when training would go wrong.
+        """
+        if self._checked:
+            return
+        looked = self._on_main(self._look)
+        self._report = looked.report
+        kept: list[SegmentationDataset] = []
+        for split, (indices, reasons) in zip((self.train, self.val), looked.left_out, strict=True):
+            if isinstance(split, FileDataset) and indices:
+                kept.append(split.without(indices, reasons))
+            else:
+                kept.append(split)
+        self.train, self.val = kept
+        self._checked = True
+
+    def report(self) -> ScanReport:
+        """What was counted in the training split, the same in every process.
+
+        Raises:
+            SegtrainError: As :meth:`check`.
+        """
+        self.check()
+        if self._report is None:
+            looked = self._on_main(lambda: _Looked(self._count(), []))
+            self._report = looked.report
+        assert self._report is not None
+        return self._report
+
+    def _count(self) -> ScanReport:
+        with progress("count train pixels", len(self.train)) as bar:
+            return count_dataset(self.train, lambda *_: bar.advance())
+
+    def _on_main(self, look: Callable[[], _Looked]) -> _Looked:
+        found: _Looked | SegtrainError | None = None
+        if self.processes.is_main:
+            try:
+                found = look()
+            except SegtrainError as error:
+                found = error
+        shared = self.processes.gather(found)[0]
+        if isinstance(found, SegtrainError):
+            raise found
+        if isinstance(shared, SegtrainError):  # said once, by the main process
+            raise DataError("the main process found a mistake in the data, see its message")
+        assert isinstance(shared, _Looked)
+        return shared
+
+    def _look(self) -> _Looked:
+        for split in (self.train, self.val):
+            try_dataset(split, self.name)
+        if not isinstance(self.train, FileDataset) or not isinstance(self.val, FileDataset):
+            return _Looked(None, [([], []), ([], [])])
+        doubles = find_doubles(self.train, self.val)
+        overlap = [finding for finding in doubles if finding.kind == "overlap"]
+        if overlap and not self.train.allow_overlap:
+            raise DataError(summarize(overlap, len(self.train) + len(self.val)))
+        _warn([finding.text for finding in doubles], "images are there twice")
+        reports, left_out = [], []
+        for name, split in (("train", self.train), ("val", self.val)):
+            report, fewer = self._scan(name, split)
+            reports.append(report)
+            kept = {files.name for files in fewer.files}
+            gone = [index for index, files in enumerate(split.files) if files.name not in kept]
+            left_out.append((gone, fewer.left_out[len(split.left_out) :]))
+            _say_absent(fewer, report, name)
+        return _Looked(reports[0], left_out)
+
+    def _scan(self, name: str, split: FileDataset) -> tuple[ScanReport, FileDataset]:
+        with progress(f"check {name} masks", len(split)) as bar:
+            report = scan_dataset(split, lambda *_: bar.advance())
+        fewer = leave_out_unreadable(split, report)
+        if len(fewer) < len(split):
+            report = scan_dataset(fewer)
+        check_report(report)
+        _warn(fewer.left_out, f"samples of the {name} split are left out")
+        ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
+        _warn(ignored, f"masks of the {name} split are ignored as a whole")
+        return report, fewer
+
+
+def _say_absent(split: FileDataset, report: ScanReport, name: str) -> None:
+    pixels = zip(split.class_names, report.class_pixels, strict=True)
+    absent = [class_name for class_name, count in pixels if not count]
+    if absent:
+        logger.warning("no pixel of %s in the %s split", ", ".join(absent), name)
+
+
+def _warn(texts: Sequence[str], what: str) -> None:
+    if texts:
+        more = "; ..." if len(texts) > _MOST_SAID else ""
+        logger.warning("%d %s: %s%s", len(texts), what, "; ".join(texts[:_MOST_SAID]), more)
