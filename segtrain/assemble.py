@@ -29,6 +29,7 @@ from segtrain.data import (
     build_eval_loader,
     build_train_loader,
     check_report,
+    fetch_ahead,
     iterate,
     scan_dataset,
 )
@@ -43,7 +44,7 @@ from segtrain.losses.weights import AutoWeights
 from segtrain.models import Segmentor
 from segtrain.splits import Splits
 from segtrain.starting import build_model, without_weights
-from segtrain.trial import try_criterion, try_dataset, try_model
+from segtrain.trial import check_channels, try_criterion, try_dataset, try_model
 from segtrain.version import __version__
 from segtrain.weighting import ClassBalance
 
@@ -71,14 +72,16 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     splits = Splits(train, val, dataset_title(config), processes)
     labels = train.labels
-    model = build_model(config.model, labels, state, processes)
+    model = build_model(config.model, labels, state, processes, channels=train.channels)
     outputs = try_model(model, config.model["name"])
     if config.augmentation.crop_size is not None and processes.world_size == 1:
-        model.check_norms((config.trainer.batch_size, 3, *config.augmentation.crop_size))
+        model.check_norms(
+            (config.trainer.batch_size, model.in_channels, *config.augmentation.crop_size)
+        )
     known = {} if state is None else state.get("metadata", {})
     balance = ClassBalance(splits, known.get("class_weights"))
     criterion = _build_criterion(config, labels, model.align_corners, outputs, balance.weights)
-    try_criterion(criterion, outputs, config.loss["name"])
+    try_criterion(criterion, outputs, config.loss["name"], multi_label=labels.multi_label)
     sampler = partial(
         StepSampler,
         batch_size=config.trainer.batch_size,
@@ -86,7 +89,8 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
         world_size=processes.world_size,
         rank=processes.rank,
         seed=config.seed,
-        order=balance.order(config.loader, config.seed),
+        order=balance.order(config.loader, config.seed)
+        or splits.order(config.seed, config.trainer.batch_size * processes.world_size),
     )
     sampler(len(train))  # a batch that is too large for the data is found before the data is read
     splits.check()
@@ -109,7 +113,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
             num_workers=config.loader.num_workers,
             prefetch_factor=config.loader.prefetch_factor,
         )
-        return iterate(loader)
+        return fetch_ahead(iterate(loader), train, sampler(start_step=start_step))
 
     trainer = Trainer(
         config,
@@ -251,11 +255,21 @@ def _build_evaluator(
     )
 
 
+_READING = ("value_range", "exif", "max_pixels")  # of the dataset's keys, what files are read by
+
+
 def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> State:
     """What a predictor needs beside the weights, in plain values."""
     return {
         "segtrain": __version__,
-        "model": {**without_weights(config.model), "align_corners": model.align_corners},
+        "model": {
+            **without_weights(config.model),
+            "align_corners": model.align_corners,
+            **({"in_channels": model.in_channels} if "in_channels" in config.model else {}),
+        },
+        "channels": model.in_channels,
+        "reading": {key: config.dataset[key] for key in _READING if key in config.dataset},
+        "multi_label": labels.multi_label,
         "num_classes": labels.num_classes,
         "ignore_label": labels.ignore_label,
         "class_names": list(labels.names),
@@ -320,6 +334,12 @@ def build_evaluation(
             f"the checkpoint tells {model.num_classes} classes apart, but the dataset has"
             f" {dataset.num_classes}"
         )
+    if dataset.labels.multi_label != bool(state["metadata"].get("multi_label")):
+        raise ConfigError(
+            f"dataset.multi_label={str(dataset.labels.multi_label).lower()} is not what the"
+            " checkpoint was trained with"
+        )
+    check_channels(model, dataset.channels)
     try_dataset(dataset, str(spec["name"]))
     if isinstance(dataset, FileDataset) and processes.is_main:
         check_report(scan_dataset(dataset))

@@ -28,7 +28,7 @@ from rich.table import Table
 from segtrain import commands
 from segtrain.build import list_backbones, list_heads
 from segtrain.check import SECTIONS, check_config, check_criterion
-from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig
+from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig, ShardsConfig
 from segtrain.engine.run import console, start_logging
 from segtrain.errors import ConfigError, ResourceError, SegtrainError, is_out_of_memory
 from segtrain.files import config_dir
@@ -329,6 +329,11 @@ def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
         sys.stdout.write(f"loss.class_weights={list_of(report.class_weights)}\n")
 
 
+def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write a split of a dataset as tar shards."""
+    commands.write_shards(build_dataclass(ShardsConfig, compose_config(words, "shards", extra)))
+
+
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Print what each group offers, or with the word ``models`` what each model costs."""
     others = [word for word in words if not word.startswith("plugins=")]
@@ -353,6 +358,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "import": import_weights,
+    "shards": shards,
     "list": list_names,
 }
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from segtrain.assemble import build_evaluation, build_trainer
-from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig
-from segtrain.data import read_image, write_mask, write_palette_mask
+from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig, ShardsConfig
+from segtrain.data import (
+    DATASETS,
+    FileDataset,
+    ShardsReport,
+    make_shards,
+    write_config,
+    write_mask,
+    write_palette_mask,
+)
 from segtrain.data.pairing import IMAGE_SUFFIXES
 from segtrain.engine.distributed import processes
 from segtrain.engine.run import console, logger, progress, results, scores_table
@@ -84,16 +94,60 @@ def predict(config: PredictConfig) -> list[Path]:
         (output / folder).mkdir(parents=True, exist_ok=True)
     with progress("predict", len(images)) as bar:
         for path in images:
-            pixels = read_image(path)
+            pixels = predictor.reader.image(path)
             ids = predictor(pixels)
-            write_mask(output / "ids" / f"{path.stem}.png", ids)
-            write_palette_mask(output / "color" / f"{path.stem}.png", ids, predictor.labels.colours)
+            _write_ids(output, path.stem, ids, predictor)
             Image.fromarray(predictor.overlay(pixels, ids)).save(
                 output / "overlay" / f"{path.stem}.png"
             )
             bar.advance()
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
+
+
+def write_shards(config: ShardsConfig) -> ShardsReport:
+    """Write a split as tar shards, and a dataset config with which they are read."""
+    dataset = DATASETS.build(config.dataset, split=config.split)
+    title = str(dataset.title or config.dataset["name"])
+    if not isinstance(dataset, FileDataset):
+        raise ConfigError(f"dataset {title!r} has no files to put into shards")
+    with progress(f"write {config.split} shards", len(dataset)) as bar:
+        report = make_shards(
+            dataset,
+            config.output,
+            config.split,
+            samples_per_shard=config.samples_per_shard,
+            max_bytes=int(config.max_shard_gb * 1e9),
+            seed=config.seed if config.shuffle else None,
+            progress=lambda done, _: bar.move_to(done),
+        )
+    name = write_config(dataset, config.output, title)
+    logger.info(
+        "%d samples in %d shards (%d new), %.2f GB, index %s; to train on them: segtrain train"
+        " --config-dir %s dataset=%s",
+        report.num_samples,
+        report.num_shards,
+        report.num_written,
+        report.size / 1e9,
+        report.index,
+        config.output,
+        name,
+    )
+    return report
+
+
+def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor) -> None:
+    """The class ids of an image; of multi-label data a mask of 0 and 1 in a folder per class."""
+    labels = predictor.labels
+    if not labels.multi_label:
+        write_mask(output / "ids" / f"{stem}.png", ids)
+        write_palette_mask(output / "color" / f"{stem}.png", ids, labels.colours)
+        return
+    for index, name in enumerate(labels.names):
+        folder = output / "ids" / re.sub(r"[^\w\- ]", "_", name)
+        folder.mkdir(exist_ok=True)
+        write_mask(folder / f"{stem}.png", ids[..., index])
+    Image.fromarray(predictor.colorize(ids)).save(output / "color" / f"{stem}.png")
 
 
 def import_weights(given: ImportConfig, config: Config) -> LoadReport:

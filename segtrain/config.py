@@ -17,6 +17,10 @@ from segtrain.schema import build_dataclass
 Spec = dict[str, Any]
 Pair = tuple[float, float]
 
+AUTO = "auto"
+WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effective_number")
+"""What `class_weights` may be instead of numbers: how they come from the data, or ``auto``."""
+
 
 def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
     if value is not None and (value < 0 or (value == 0 and not zero)):
@@ -141,9 +145,19 @@ class LoaderConfig:
 
     num_workers: int = 2
     """Processes that load and augment; 0: the training process. It never changes what is loaded."""
+    prefetch_factor: int | None = None
+    """Batches that each of them has ready; null: 2."""
+    cache: Literal["none", "compressed", "decoded"] = "none"
+    """What training keeps in memory: the bytes of the files, or images and targets as arrays."""
+    sampling: Literal["uniform", "rare_class"] = "uniform"
+    """Which images make up an epoch: each one once, or more of those that hold rare classes."""
+    rare_class_temperature: float = 0.01
+    """Of `rare_class`: the lower, the rarer the classes that images are chosen by."""
 
     def __post_init__(self) -> None:
         _positive("num_workers", self.num_workers, zero=True)
+        _positive("prefetch_factor", self.prefetch_factor)
+        _positive("rare_class_temperature", self.rare_class_temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +236,13 @@ class EvaluateConfig:
     """A JSON file to write the scores to."""
     plugins: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if (self.loader.cache, self.loader.sampling) != ("none", "uniform"):
+            raise ConfigError(
+                "loader.cache and loader.sampling are for training; an evaluation reads every"
+                " sample once, so leave them out"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
@@ -240,6 +261,29 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _check_size(self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsConfig:
+    """One split of a dataset as tar shards."""
+
+    dataset: Spec
+    output: str
+    """The directory to write to."""
+    split: str = "train"
+    """The split, with which the names of the shards begin."""
+    samples_per_shard: int = 1000
+    max_shard_gb: float = 1.0
+    """A shard ends before it would hold more bytes of files than this, in 1e9 bytes."""
+    shuffle: bool = True
+    """Whether samples go into shards in a random order, the same for the same `seed`."""
+    seed: int = 0
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _positive("samples_per_shard", self.samples_per_shard)
+        _positive("max_shard_gb", self.max_shard_gb)
+        _positive("seed", self.seed, zero=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,23 @@ Keys: weights, output (a .pt file), and
   augmentation.mean, .std   the normalisation it was trained with
   evaluation.size           height and width for the model
 A file without a head, such as one of ImageNet, is for training alone: give it as model.weights.""",
+    "shards": """\
+Write a split of a dataset as tar shards, for dataset=webdataset, on this disk or behind a URL:
+
+  {program} dataset=folder dataset.root=DIR dataset.num_classes=3 split=train output=DIR
+  {program} dataset=cityscapes dataset.root=DIR split=val output=DIR samples_per_shard=500
+
+What is written: SPLIT-000000.tar, SPLIT-000001.tar, ..., each with the images and masks byte for
+byte, as KEY.jpg beside KEY.mask.png; SPLIT-index.jsonl, with which they are read and checked; and
+dataset/NAME_shards.yaml, with the classes, so that this is all it takes to train on them:
+
+  segtrain train --config-dir DIR dataset=NAME_shards
+  segtrain train --config-dir DIR dataset=NAME_shards dataset.root=https://HOST/PATH
+
+Every file is decoded once, and one that is broken or outside the label contract ends the command.
+Started again, the command goes on after the last shard that was finished.
+
+Keys: dataset, output, split, samples_per_shard, max_shard_gb, shuffle, seed.""",
     "list": """\
 List what each config group offers: registered names and config files.
 

@@ -37,7 +37,10 @@ def complete(raw: dict[str, Any], weights: str, *, model_given: bool) -> dict[st
         fits = "" if file.fits is None else f"; the file fits model={file.fits}"
         raise ConfigError(f"model=NAME is needed, the model that the weights are of{fits}")
     dataset = dict(raw.get("dataset") or {})
-    if dataset.get("name") == "folder" and file.num_classes is not None:
+    if (
+        dataset.get("name") in ("folder", "list", "coco", "webdataset")
+        and file.num_classes is not None
+    ):
         dataset.setdefault("num_classes", file.num_classes)
         if file.class_names and dataset.get("class_names") is None:
             dataset["class_names"] = list(file.class_names)
@@ -74,7 +77,8 @@ def import_checkpoint(given: ImportConfig, config: Config, processes: Processes)
             " used as it is; give model.reinit when training"
         )
     labels = labels_of(config)
-    model = build_model(config.model, labels, None, processes)
+    channels = int(config.dataset.get("channels") or 3)
+    model = build_model(config.model, labels, None, processes, channels=channels)
     report = model.load_report
     assert report is not None
     if report.new:
@@ -108,5 +112,7 @@ def labels_of(config: Config) -> LabelContract:
         given = config.dataset
         if "num_classes" not in given:
             raise
-        names = ("num_classes", "ignore_label", "label_map", "class_names", "palette")
+        names = (
+            "num_classes", "ignore_label", "label_map", "class_names", "palette", "multi_label"
+        )  # fmt: skip
         return LabelContract(**{key: given[key] for key in names if key in given})

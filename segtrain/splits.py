@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segtrain.data import (
     FileDataset,
     ScanReport,
     SegmentationDataset,
+    ShardDataset,
     check_report,
     count_dataset,
     find_doubles,
@@ -16,6 +20,7 @@ from segtrain.data import (
     scan_dataset,
     summarize,
 )
+from segtrain.data.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.engine.run import logger, progress
 from segtrain.errors import DataError, SegtrainError
@@ -77,6 +82,22 @@ class Splits:
                 kept.append(split)
         self.train, self.val = kept
         self._checked = True
+
+    def order(self, seed: int, group: int) -> Order | None:
+        """The order of the epochs of a training split in shards; None: any order will do.
+
+        Args:
+            seed: The seed of the run.
+            group: Samples that the processes share out at a time.
+        """
+        if not isinstance(self.train, ShardDataset):
+            return None
+
+        def order(epoch: int) -> NDArray[np.int64]:
+            assert isinstance(self.train, ShardDataset)  # samples may have been left out since
+            return self.train.epoch_order(seed, epoch, group)
+
+        return order
 
     def report(self) -> ScanReport:
         """What was counted in the training split, the same in every process.

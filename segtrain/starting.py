@@ -15,7 +15,12 @@ from segtrain.trial import check_channels
 
 
 def build_model(
-    spec: Spec, labels: LabelContract, state: State | None, processes: Processes
+    spec: Spec,
+    labels: LabelContract,
+    state: State | None,
+    processes: Processes,
+    *,
+    channels: int = 3,
 ) -> Segmentor:
     """The model that `spec` describes, with its weights; every process loads the same.
 
@@ -27,12 +32,16 @@ def build_model(
         state: The checkpoint that the run goes on from: it holds the weights, so those that
             `spec` names are not needed any more. None for a new run.
         processes: Who prints.
+        channels: Of the images of the dataset; the model takes as many unless it says otherwise.
 
     Raises:
         SegtrainError: When the model cannot be built, or its weights do not fit.
     """
     if state is not None and spec.get("align_corners") is None:
         spec = {**spec, "align_corners": state["metadata"].get("align_corners")}
+    default = MODELS.schema(spec["name"]).get("in_channels")
+    if default is not None and spec.get("in_channels", default.default) == default.default:
+        spec = {**spec, "in_channels": channels}
     weights = str(spec.get("weights"))
     if state is None and processes.is_main and (weights == IMAGENET or weights.startswith(HUB)):
         logger.info("looking for model.weights=%s in the cache, then on the network", weights)
@@ -42,7 +51,7 @@ def build_model(
         if processes.is_main:
             console.print(weights_table(error.report))
         raise
-    check_channels(model)
+    check_channels(model, channels)
     if model.load_report is not None and processes.is_main:
         console.print(weights_table(model.load_report))
         _compare_classes(model.load_report, labels)

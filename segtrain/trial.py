@@ -14,7 +14,6 @@ from segtrain.errors import ConfigError, DataError, SegtrainError
 from segtrain.models import Segmentor
 
 _SIZE = 64  # height and width of the trial image
-_IMAGE_CHANNELS = 3
 
 
 def try_dataset(dataset: SegmentationDataset, name: str) -> None:
@@ -31,29 +30,32 @@ def try_dataset(dataset: SegmentationDataset, name: str) -> None:
         raise
     except Exception as error:
         raise DataError(f"dataset {name!r} failed on its first sample: {_said(error)}") from error
-    if np.ndim(image) != 3 or np.shape(image)[2] != 3 or np.asarray(image).dtype != np.uint8:
+    channels, dtype = dataset.channels, np.asarray(image).dtype
+    is_image = np.ndim(image) == 3 and np.shape(image)[2] == channels
+    if not is_image or dtype not in (np.uint8, np.float32):
         raise DataError(
-            f"dataset {name!r} must give images (H, W, 3) uint8, got {np.shape(image)}"
-            f" {np.asarray(image).dtype}"
+            f"dataset {name!r} must give images (H, W, {channels}), uint8, or float32 from 0 to 1,"
+            f" got {np.shape(image)} {dtype}"
         )
-    if np.shape(target) != np.shape(image)[:2]:
+    wanted = np.shape(image)[:2]
+    wanted = (*wanted, dataset.num_classes) if dataset.labels.multi_label else wanted
+    if np.shape(target) != wanted:
         raise DataError(
             f"dataset {name!r} gave an image of {np.shape(image)[:2]} and a target of"
-            f" {np.shape(target)}"
+            f" {np.shape(target)}, where {wanted} is needed"
         )
 
 
-def check_channels(model: Segmentor) -> None:
-    """Refuse a model for other images than the datasets give.
+def check_channels(model: Segmentor, channels: int) -> None:
+    """Refuse a model for other images than the dataset gives.
 
     Raises:
-        ConfigError: When it does not take three channels.
+        ConfigError: When it takes another number of channels.
     """
-    if model.in_channels != _IMAGE_CHANNELS:
+    if model.in_channels != channels:
         raise ConfigError(
-            f"model.in_channels={model.in_channels}, but every dataset gives images of"
-            f" {_IMAGE_CHANNELS} channels (red, green, blue); leave it at {_IMAGE_CHANNELS}, or"
-            " train with a loop of your own"
+            f"model.in_channels={model.in_channels}, but the images have"
+            f" dataset.channels={channels}; make them the same"
         )
 
 
@@ -83,19 +85,25 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
     return dict(outputs)
 
 
-def try_criterion(criterion: Criterion, outputs: Mapping[str, Tensor], name: str) -> None:
+def try_criterion(
+    criterion: Criterion, outputs: Mapping[str, Tensor], name: str, *, multi_label: bool = False
+) -> None:
     """One loss and its gradient, with every class and an ignored row in the target.
 
     Raises:
-        ConfigError: When an output has not the channels of what it learns, or the loss fails, or
-            gives no number or no gradient.
+        ConfigError: When an output has not the channels of what it learns, or the loss is not one
+            for what the dataset gives, or it fails, or gives no number or no gradient.
     """
     _check_channels(criterion, outputs)
+    if multi_label:
+        _check_multi_label(criterion, name)
     logits = {key: value.detach().requires_grad_() for key, value in outputs.items()}
     criterion.eval()  # a trial leaves no trace in running averages
     loss = criterion.loss
-    target = torch.arange(_SIZE**2).reshape(1, _SIZE, _SIZE) % loss.num_classes
-    target[:, 0] = loss.ignore_label
+    ids = torch.arange(_SIZE**2).reshape(1, _SIZE, _SIZE) % max(loss.num_classes, 2)
+    bits = 2 ** torch.arange(loss.num_classes)[:, None, None] % 2**62
+    target = (ids[:, None] // bits % 2).byte() if multi_label else ids
+    target[..., 0, :] = loss.ignore_label
     try:
         total = criterion(logits, target).total
         total.backward()
@@ -123,6 +131,23 @@ def _check_channels(criterion: Criterion, outputs: Mapping[str, Tensor]) -> None
                 " criterion.output_targets"
             )
         raise ConfigError(f"{start} a target that has {_counted(loss.num_classes)}")
+
+
+def _check_multi_label(criterion: Criterion, name: str) -> None:
+    """Refuse losses that know of one class per pixel, and targets that are drawn from class ids."""
+    for loss in (criterion.loss, criterion.auxiliary_loss):
+        if not loss.is_multi_label:
+            raise ConfigError(
+                f"loss {name!r} gives each pixel one class, but with dataset.multi_label=true it"
+                " may have several or none; use bce, sigmoid_focal, asymmetric or quality_focal, or"
+                " one that takes loss.activation=sigmoid, such as dice"
+            )
+    derived = [key for key, task in criterion.tasks.items() if task.target is not None]
+    if derived:
+        raise ConfigError(
+            f"output {derived[0]!r} learns a target that is drawn from class ids, and with"
+            " dataset.multi_label=true there are none; leave the output out"
+        )
 
 
 def _counted(channels: int) -> str:

@@ -102,7 +102,7 @@ class TestCriterion:
         known: dict[str, Any] = {
             "num_classes": 2,
             "class_names": ["road", "car"],
-            "auto_weights": lambda: [1.0, 2.0],
+            "auto_weights": lambda word: [1.0, 2.0],
             "output_targets": {"edge": "boundary"},
         }
         for weights, message in (

@@ -492,7 +492,7 @@ def test_a_wrong_model_is_found_before_training(
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("return np.zeros((8, 8)), np.zeros((8, 8)), 'a'", "images (H, W, 3) uint8"),
+        ("return np.zeros((8, 8)), np.zeros((8, 8)), 'a'", "images (H, W, 3), uint8"),
         ("raise KeyError(index)", "failed on its first sample"),
         (
             "return segtrain.Sample(np.zeros((8, 8, 3), np.uint8),"

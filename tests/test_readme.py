@@ -95,7 +95,7 @@ def test_the_table_of_minings_is_complete() -> None:
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     assert all(f" {code} " in README for code in (2, 3, 4, 5, 6, 7))
-    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "import", "list"}
+    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "import", "shards", "list"}
 
 
 @pytest.mark.slow

@@ -1,10 +1,18 @@
 """Datasets, the label contract, transforms and loaders."""
 
+from segtrain.data.ahead import fetch_ahead
 from segtrain.data.base import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
 from segtrain.data.coco import CocoDataset
 from segtrain.data.findings import Finding, summarize
 from segtrain.data.folder import FolderDataset
-from segtrain.data.images import Reader, read_image, read_mask, write_mask, write_palette_mask
+from segtrain.data.images import (
+    Reader,
+    as_rgb,
+    read_image,
+    read_mask,
+    write_mask,
+    write_palette_mask,
+)
 from segtrain.data.labels import LabelContract
 from segtrain.data.lists import ListDataset
 from segtrain.data.loader import (
@@ -29,7 +37,7 @@ from segtrain.data.scan import (
     scan_dataset,
 )
 from segtrain.data.shapes import ShapesDataset
-from segtrain.data.shard_writer import ShardsReport, make_shards
+from segtrain.data.shard_writer import ShardsReport, make_shards, write_config
 from segtrain.data.shards import ShardDataset
 from segtrain.data.transforms import (
     IMAGENET_MEAN,
@@ -65,6 +73,7 @@ __all__ = [
     "TrainBatch",
     "TrainTransform",
     "TrainView",
+    "as_rgb",
     "build_eval_loader",
     "build_train_loader",
     "check_report",
@@ -72,15 +81,17 @@ __all__ = [
     "collate_train",
     "count_dataset",
     "default_palette",
+    "fetch_ahead",
     "find_doubles",
     "iterate",
-    "make_shards",
     "leave_out_unreadable",
+    "make_shards",
     "normalize",
     "read_image",
     "read_mask",
     "scan_dataset",
     "summarize",
+    "write_config",
     "write_mask",
     "write_palette_mask",
 ]

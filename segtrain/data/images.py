@@ -189,6 +189,17 @@ def read_mask(path: str | Path) -> NDArray[Any]:
     return Reader().mask(path)
 
 
+def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image of any number of channels as one to look at: grey, or its first three.
+
+    Shape:
+        - image: ``(H, W, C)``, uint8, or floats from 0 to 1.
+        - output: ``(H, W, 3)``, uint8.
+    """
+    pixels = image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]])
+
+
 def write_mask(path: str | Path, ids: NDArray[Any]) -> None:
     """Write class ids as a grey PNG: 8 bits when they fit, 16 bits otherwise.
 
@@ -249,7 +260,7 @@ def _unreadable(name: str, what: str, error: Exception) -> str:
 def _colours(values: NDArray[Any], name: str) -> NDArray[Any]:
     """A mask of several channels as grey or RGB."""
     channels = values.shape[2]
-    if channels in (1, 2):
+    if channels == 1:
         return values[..., 0]
     if channels in (3, 4) and values.dtype == np.uint8:
         return np.ascontiguousarray(values[..., :3])

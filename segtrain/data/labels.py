@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,7 @@ class LabelContract:
         ids = len(_ANSWERS) if self.multi_label else self.num_ids
         known = {value: value for value in range(ids)} if self.label_map is None else {}
         known[self.ignore_label] = known[NAN] = self.ignore_label
-        return MappingProxyType(known | self.map.values)
+        return known | self.map.values
 
     @cached_property
     def colour_mapping(self) -> Mapping[int, int]:
@@ -106,7 +105,7 @@ class LabelContract:
         if self.palette is not None:
             _check_different(self.colours, self.names)
             known = {pack(colour): class_id for class_id, colour in enumerate(self.colours)}
-        return MappingProxyType(known | self.map.values)
+        return known | self.map.values
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

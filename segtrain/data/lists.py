@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from segtrain.schema import did_you_mean
 _KEYS = ("list", "images", "masks")
 _COLUMNS = ("image", "mask")
 _HOLE = "{}"
+_SCHEME = re.compile(r"[A-Za-z]{2,}:/")
 Lists = Mapping[str, str | Sequence[str]]
 
 
@@ -115,7 +117,7 @@ class ListDataset(DiskDataset):
 
     def _inside(self, word: str, line: ListLine) -> Path:
         path = Path(word)
-        outside = path.is_absolute() or ".." in path.parts or "://" in word
+        outside = path.is_absolute() or ".." in path.parts or _SCHEME.match(word) is not None
         if "\0" in word or (outside and not self.allow_outside_root):
             raise DataError(
                 f"{line.place}: {word!r} leads outside dataset.root={self.root}; use paths"

@@ -3,8 +3,8 @@
 Files pair by their path without extension, relative to the folder that is searched. When that
 leaves files over, endings that tell images from masks (``x_leftImg8bit`` and
 ``x_gtFine_labelIds``) are taken off: first the well-known ones, then whatever ending all files of
-one side share. Or a regular expression for each side says what of a path counts. Order never
-decides: a wrong pair is worse than a message.
+one side share, and at last the folders that all files of one side are in. Or a regular expression
+for each side says what of a path counts. Order never decides: a wrong pair is worse than a message.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def pair_files(
         keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
     else:
         ways = (_whole, _without_known_ending, _without_shared_ending)
-        keyed = [(keep(images), keep(masks)) for keep in ways]
+        short = [_without_shared_folders(side) for side in (images, masks)]
+        keyed = [(keep(one), keep(two)) for one, two in ((images, masks), short) for keep in ways]
     problems = []
     for image_keys, mask_keys in keyed:
         groups = _left_over(image_keys, mask_keys, partial=partial)
@@ -207,6 +208,14 @@ def _without_shared_ending(files: dict[Path, str]) -> Keyed:
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
     ending = "".join(column[0] for column in reversed(list(shared))) if len(words) > 1 else ""
     return _group(files, lambda stem: stem.removesuffix(ending))
+
+
+def _without_shared_folders(files: dict[Path, str]) -> dict[Path, str]:
+    """Take off the folders in which all files of one side are, as below a glob."""
+    folders = [stem.split("/")[:-1] for stem in files.values()]
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*folders, strict=False))
+    count = len(list(shared))
+    return {path: "/".join(stem.split("/")[count:]) for path, stem in files.items()}
 
 
 def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:

@@ -26,6 +26,7 @@ from segtrain.errors import ConfigError
 READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, KeyError,
                IndexError, Image.DecompressionBombError)  # fmt: skip
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
@@ -65,6 +66,7 @@ class NeedsPackageError(ConfigError):
 
 def load_image(data: bytes, max_pixels: int) -> Raster:
     """The pixels of an image: grey, RGB, RGBA or any number of channels; palettes become RGB."""
+    _check_end(data)
     other = _other_format(data, max_pixels)
     if other is not None:
         return other
@@ -87,6 +89,7 @@ def load_mask(data: bytes, max_pixels: int) -> Raster:
     Raises:
         NotAMaskError: When the file's kind of pixel is not one of a mask, with the reason.
     """
+    _check_end(data)
     other = _other_format(data, max_pixels)
     if other is not None:
         return other
@@ -113,6 +116,16 @@ def load_mask(data: bytes, max_pixels: int) -> Raster:
     if image.mode in ("LA", "PA"):  # what is transparent has a class all the same
         values = values[..., 0]
     return Raster(values, orientation)
+
+
+def _check_end(data: bytes) -> None:
+    """Refuse a PNG file without its last chunk: that Pillow has all pixels does not make it whole.
+
+    Raises:
+        ValueError: When the chunk is missing.
+    """
+    if data.startswith(_PNG) and PNG_END not in data:
+        raise ValueError("image file is truncated: a PNG file ends with IEND")
 
 
 def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:

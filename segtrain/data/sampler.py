@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,13 @@ from torch.utils.data import Sampler
 
 from segtrain.errors import ConfigError, DataError
 
-SampleKey = tuple[int, int]
-"""Epoch and index: what a training sample is a function of, besides the seed of the run."""
+SampleKey = tuple[int, ...]
+"""Epoch and index: what a training sample is a function of, besides the seed of the run.
+
+A sample that was in the epoch before has a third number, how many times.
+"""
+Order = Callable[[int], NDArray[np.int64]]
+"""From an epoch to the indices of its samples, the same at every call."""
 
 _ORDER, _AUGMENTATION = 0, 1  # keep the two uses of a seed apart
 
@@ -23,17 +28,19 @@ class StepSampler(Sampler[list[SampleKey]]):
     A step consumes ``batch_size * accumulate * world_size`` samples, the next ones in the order
     of its epoch, whatever that product is made of; so one process with a batch of 8 and two
     processes with 2 accumulated batches of 2 take the same steps. The order of an epoch is a pure
-    function of `seed` and the epoch, so a run continues from `start_step` alone. Samples left over
-    at the end of an epoch, too few for a step, are dropped.
+    function of the epoch, so a run continues from `start_step` alone. Samples left over at the end
+    of an epoch, too few for a step, are dropped.
 
     Args:
-        length: Number of samples in the dataset.
+        length: Number of samples in an epoch, those of the dataset.
         batch_size: Samples in a micro-batch.
         accumulate: Micro-batches of one process in a step.
         world_size: Number of processes.
         rank: Which of them this is.
         seed: The seed of the run.
         start_step: The step to begin with.
+        order: Gives the `length` indices of an epoch, of which some may be there several times and
+            others not at all. None: a permutation that depends on `seed`.
 
     Raises:
         ConfigError: When a number is out of range.
@@ -55,6 +62,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         seed: int = 0,
         start_step: int = 0,
+        order: Order | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate)):
             if value < 1:
@@ -67,6 +75,8 @@ class StepSampler(Sampler[list[SampleKey]]):
         self.world_size, self.rank = world_size, rank
         self.seed, self.start_step = seed, start_step
         self.step_size = batch_size * accumulate * world_size
+        order = order or partial(epoch_order, seed, length=length)
+        self._plan = lru_cache(maxsize=2)(lambda epoch: _with_repeats(order(epoch)))
         if length < self.step_size:
             raise DataError(
                 f"the train split has {length} samples, fewer than one step needs: batch_size "
@@ -91,16 +101,28 @@ class StepSampler(Sampler[list[SampleKey]]):
         epoch, position = divmod(step, self.steps_per_epoch)
         slot = micro_batch * self.world_size + self.rank
         start = position * self.step_size + slot * self.batch_size
-        order = epoch_order(self.seed, epoch, self.length)
-        return [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+        order, repeats = self._plan(epoch)
+        part = slice(start, start + self.batch_size)
+        return [
+            (epoch, index, repeat) if repeat else (epoch, index)
+            for index, repeat in zip(order[part].tolist(), repeats[part].tolist(), strict=True)
+        ]
 
 
-@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order of the samples in an epoch, a permutation of ``0 .. length - 1``."""
-    order = _generator(seed, _ORDER, epoch).permutation(length)
-    order.flags.writeable = False  # it is shared through the cache
-    return order
+    return _generator(seed, _ORDER, epoch).permutation(length)
+
+
+def _with_repeats(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """An order, and for each place in it how often its sample was there before."""
+    by_index = np.argsort(order, kind="stable")
+    position = np.arange(len(order))
+    starts = np.r_[True, np.diff(order[by_index]) != 0] if len(order) else np.zeros(0, bool)
+    first = np.maximum.accumulate(np.where(starts, position, 0))
+    repeats = np.empty_like(position)
+    repeats[by_index] = position - first
+    return order, repeats
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:

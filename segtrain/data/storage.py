@@ -58,7 +58,7 @@ def read_bytes(path: Path) -> bytes:
             return stream.read()
     archive, member = inside
     try:
-        return _archive(archive, os.getpid()).read(member)
+        return _opened(archive).read(member)
     except KeyError:
         raise FileNotFoundError(f"{archive} holds no {member}") from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
@@ -76,7 +76,7 @@ def stamp(path: Path) -> list[int]:
         status = path.stat()
         return [status.st_size, status.st_mtime_ns]
     archive, member = inside
-    opened = _archive(archive, os.getpid())
+    opened = _opened(archive)
     try:
         if isinstance(opened, TarArchive):
             place = opened.members[member]
@@ -93,7 +93,7 @@ def is_directory(path: Path) -> bool:
     if inside is None:
         return path.is_dir()
     archive, member = inside
-    return not member or any(name.startswith(f"{member}/") for name in _members(archive))
+    return not member or any(name.startswith(f"{member}/") for name in _members(_opened(archive)))
 
 
 def is_file(path: Path) -> bool:
@@ -102,7 +102,7 @@ def is_file(path: Path) -> bool:
     if inside is None:
         return path.is_file()
     archive, member = inside
-    return member in _members(archive)
+    return member in _members(_opened(archive))
 
 
 def walk(place: Path) -> Iterator[Path]:
@@ -115,7 +115,7 @@ def walk(place: Path) -> Iterator[Path]:
     if inside is not None:
         archive, member = inside
         start = f"{member}/" if member else ""
-        yield from (archive / name for name in _members(archive) if name.startswith(start))
+        yield from (archive / name for name in _members(_opened(archive)) if name.startswith(start))
         return
     seen: set[str] = set()
     for folder, folders, names in os.walk(place, followlinks=True):
@@ -177,14 +177,19 @@ def kind_of(path: Path) -> str:
     return "a named pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
+def _opened(path: Path) -> zipfile.ZipFile | TarArchive:
+    status = path.stat()
+    return _archive(path, os.getpid(), (status.st_size, status.st_mtime_ns))
+
+
 @lru_cache(maxsize=8)
-def _archive(path: Path, process: int) -> zipfile.ZipFile | TarArchive:
+def _archive(path: Path, process: int, state: tuple[int, int]) -> zipfile.ZipFile | TarArchive:
     """An open archive; each process has its own, as they would share one position in the file.
 
     Raises:
         DataError: When it is none.
     """
-    del process
+    del process, state
     if path.suffix.lower() == ".tar":
         return TarArchive(path)
     try:
@@ -194,6 +199,6 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile | TarArchive:
 
 
 @lru_cache(maxsize=8)
-def _members(path: Path) -> frozenset[str]:
-    names = _archive(path, os.getpid()).namelist()
+def _members(archive: zipfile.ZipFile | TarArchive) -> frozenset[str]:
+    names = archive.namelist()
     return frozenset(name for name in names if not name.endswith("/"))

@@ -31,31 +31,7 @@ def read_members(path: Path) -> dict[str, Member]:
     Raises:
         DataError: When it is missing, compressed, damaged or truncated, or a name occurs twice.
     """
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(8)
-            kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), "")
-            if kind:
-                raise DataError(
-                    f"{path} is compressed ({kind}), so nothing in it can be read by itself;"
-                    " unpack it to a plain .tar, images are compressed as they are"
-                )
-            stream.seek(0)
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
-                entries = archive.getmembers()
-                # The end is marked with zeros. Where there is something else, tarfile takes a
-                # damaged header, or the cut of a truncated file, for the end.
-                stream.seek(archive.offset)
-                end = stream.read(_BLOCK)
-    except (tarfile.TarError, ValueError) as error:
-        raise DataError(f"{path} is no tar archive that can be read: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(end) < _BLOCK or any(end):
-        raise DataError(
-            f"{path} is truncated or damaged at byte {archive.offset}, after {len(entries)} files;"
-            " fetch or write it again"
-        )
+    entries = _read_headers(path)
     found: dict[str, Member] = {}
     for entry in entries:
         name = entry.name.removeprefix("./")
@@ -65,6 +41,36 @@ def read_members(path: Path) -> dict[str, Member]:
             raise DataError(f"{path} holds {name} twice; write it again")
         found[name] = Member(entry.offset_data, entry.size)
     return found
+
+
+def _read_headers(path: Path) -> list[tarfile.TarInfo]:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                entries = archive.getmembers()
+                # The end is marked with zeros. Where there is something else, tarfile takes a
+                # damaged header, or the cut of a truncated file, for the end.
+                stream.seek(archive.offset)
+                end = stream.read(_BLOCK)
+    except (tarfile.TarError, ValueError) as error:
+        kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), None)
+        raise DataError(
+            f"{path} is compressed ({kind}), so nothing in it can be read by itself; unpack it to a"
+            " plain .tar, as images are compressed anyway"
+            if kind
+            else f"{path} cannot be read as a tar archive ({error}); it is truncated, damaged or"
+            " none, so fetch or write it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(end) < _BLOCK or any(end):
+        raise DataError(
+            f"{path} is truncated or damaged at byte {archive.offset}, after {len(entries)} files;"
+            " fetch or write it again"
+        )
+    return entries
 
 
 def read_range(path: Path, member: Member) -> bytes:

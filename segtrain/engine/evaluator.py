@@ -11,24 +11,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrain.data import EvalBatch, LabelContract, iterate
+from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
 from segtrain.engine.distributed import Processes
 from segtrain.engine.precision import autocast
 from segtrain.engine.run import progress
 from segtrain.errors import NumericError
-from segtrain.metrics import ConfusionMatrix, Scores
+from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix, Scores
 
 
-def predict_ids(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def predict_ids(
+    logits: Tensor, size: tuple[int, int], align_corners: bool, *, multi_label: bool = False
+) -> Tensor:
     """The class of each pixel at `size`: logits are upsampled first, then compared.
 
+    One logit is compared with 0, which a probability of one half is, and so is each of the logits
+    of multi-label data.
+
     Shape:
-        - logits: ``(N, C, h, w)``; output: ``(N, H, W)``, int64.
+        - logits: ``(N, C, h, w)``; output: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, 0 or 1,
+          with `multi_label`.
     """
     if logits.shape[-2:] != size:
         logits = F.interpolate(
             logits.float(), size=size, mode="bilinear", align_corners=align_corners
         )
+    if multi_label:
+        return (logits > 0).byte()
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).long()
     return logits.max(1).indices  # several times faster than argmax on a CPU, and the same
 
 
@@ -78,7 +88,9 @@ class Evaluator:
             NumericError: When a logit is NaN or infinite: its class would be a guess that looks
                 like a result.
         """
-        matrix = ConfusionMatrix(self.labels.num_classes, self.labels.ignore_label)
+        labels = self.labels
+        kind = MultiLabelMatrix if labels.multi_label else ConfusionMatrix
+        matrix = kind(labels.num_ids, labels.ignore_label)
         device = self.processes.device
         finite = torch.ones((), dtype=torch.bool, device=device)
         rows: list[Tensor] = []
@@ -96,7 +108,10 @@ class Evaluator:
                             logits = model(images)["out"]
                         finite = finite & torch.isfinite(logits).all()
                         prediction = predict_ids(
-                            logits, (target.shape[-2], target.shape[-1]), self.align_corners
+                            logits,
+                            (target.shape[-2], target.shape[-1]),
+                            self.align_corners,
+                            multi_label=labels.multi_label,
                         )
                         matrix.update(prediction, target)
                         missing = self.num_pictures - len(rows)
@@ -122,10 +137,13 @@ class Evaluator:
         for image, target, predicted in itertools.islice(samples, most):
             size = (target.shape[-2], target.shape[-1])
             shown = F.interpolate((image * std + mean)[None], size=size, mode="bilinear")[0]
-            yield torch.stack([shown.clamp(0, 1), self._colour(target), self._colour(predicted)])
+            pixels = as_rgb(shown.clamp(0, 1).permute(1, 2, 0).numpy())
+            colours = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+            yield torch.stack([colours, self._colour(target), self._colour(predicted)])
 
     def _colour(self, ids: Tensor) -> Tensor:
-        colours = np.ascontiguousarray(self.labels.colorize(ids.numpy()))
+        shown = ids.permute(1, 2, 0) if self.labels.multi_label else ids
+        colours = np.ascontiguousarray(self.labels.colorize(shown.numpy()))
         return torch.from_numpy(colours).permute(2, 0, 1).float() / 255
 
 

@@ -186,7 +186,7 @@ def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Tabl
     table = Table(title=title, title_justify="left")
     for column, justify in (("class", "left"), ("IoU", "right"), ("share of pixels", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    total = max(sum(scores.pixels), 1)
+    total = max(scores.valid, 1)
     for name, value, pixels in zip(class_names, scores.iou, scores.pixels, strict=True):
         table.add_row(escape(name), _percent(value), f"{100 * pixels / total:.2f} %")
     table.add_section()
@@ -206,6 +206,18 @@ def weights_table(report: LoadReport) -> Table:
     table.columns[2].overflow = "fold"  # a list to be copied is of no use in part
     for row in report.rows():
         table.add_row(*map(escape, row))
+    return table
+
+
+def class_weights_table(
+    names: Sequence[str], weights: Sequence[float], share: Sequence[float], title: str
+) -> Table:
+    """What each class weighs, beside its share of the pixels."""
+    table = Table("class", "share of pixels", "weight", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, weight, part in zip(names, weights, share, strict=True):
+        table.add_row(escape(name), f"{100 * part:.3f} %", f"{weight:.4g}")
     return table
 
 
@@ -237,6 +249,10 @@ class ProgressLine:
     def __init__(self, bar: Progress, task: Any) -> None:
         self._bar = bar
         self._task = task
+
+    def move_to(self, done: int) -> None:
+        """So many are done."""
+        self._bar.update(self._task, completed=done)
 
     def advance(self, text: str | None = None) -> None:
         """One more is done."""

@@ -178,7 +178,10 @@ class Trainer:
     def _to_device(self, batch: TrainBatch) -> TrainBatch:
         device = self.processes.device
         images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
-        return {**batch, "images": images, "target": batch["target"].to(device, non_blocking=True)}
+        target = batch["target"].to(device, non_blocking=True)
+        # Bytes all the way here; class ids are as wide as PyTorch wants them on the device only.
+        target = target.long() if target.dim() == 3 else target
+        return {**batch, "images": images, "target": target}
 
     def _step_share(self, batches: list[TrainBatch]) -> Tensor | None:
         """What the parts of this step weigh together, per term; None when it has one part."""

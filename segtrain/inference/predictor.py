@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segtrain.data import EvalTransform, LabelContract, read_image
+from segtrain.data import EvalTransform, LabelContract, Reader, as_rgb
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
 from segtrain.engine.distributed import choose_device
 from segtrain.engine.evaluator import predict_ids
@@ -64,6 +64,7 @@ class Predictor:
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: Memory format of the model and the images.
+        reader: The rules by which files are read.
 
     Example:
         >>> from segtrain.models import MODELS
@@ -85,7 +86,9 @@ class Predictor:
         device: str = "auto",
         precision: str = "fp32",
         channels_last: bool = False,
+        reader: Reader | None = None,
     ) -> None:
+        self.reader = reader or Reader(channels=model.in_channels)
         self.device = choose_device(device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.eval().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
@@ -116,7 +119,9 @@ class Predictor:
             ignore_label=metadata["ignore_label"],
             class_names=metadata["class_names"],
             palette=metadata["palette"],
+            multi_label=metadata.get("multi_label", False),
         )
+        reader = Reader(metadata.get("channels", 3), **metadata.get("reading", {}))
         trained_size = (
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
@@ -129,24 +134,32 @@ class Predictor:
             device=device,
             precision=metadata["precision"],
             channels_last=metadata["channels_last"],
+            reader=reader,
         )
 
     @torch.no_grad()
-    def __call__(self, image: str | Path | NDArray[np.uint8]) -> NDArray[np.int64]:
+    def __call__(self, image: str | Path | NDArray[Any]) -> NDArray[Any]:
         """The class of each pixel.
 
         Shape:
-            - image: a file, or ``(H, W, 3)``, uint8, red, green, blue.
-            - output: ``(H, W)``, int64, in ``[0, C)``.
+            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1, as the dataset
+              gave them; red, green, blue where there are three.
+            - output: ``(H, W)``, int64, in ``[0, num_ids)``; ``(H, W, C)``, uint8, 0 or 1, for
+              multi-label data.
 
         Raises:
             DataError: When the file is no readable image.
             ResourceError: When it is larger than the memory allows.
             ValueError: When an array has another shape or dtype.
         """
-        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        pixels = self.reader.image(image) if isinstance(image, (str, Path)) else image
+        channels = self.reader.channels
+        wrong_shape = pixels.ndim != 3 or pixels.shape[2] != channels
+        if wrong_shape or pixels.dtype not in (np.uint8, np.float32):
+            raise ValueError(
+                f"image must be (H, W, {channels}), uint8, or float32 from 0 to 1, got"
+                f" {pixels.shape} {pixels.dtype}"
+            )
         try:
             return self._class_ids(pixels)
         except Exception as error:
@@ -164,22 +177,23 @@ class Predictor:
         height, width = self.size
         return f" with size=[{height},{width}]; set a smaller size"
 
-    def _class_ids(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _class_ids(self, pixels: NDArray[Any]) -> NDArray[Any]:
         height, width = pixels.shape[:2]
-        tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.int64))
+        tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.uint8))
         batch = tensor[None].to(self.device, memory_format=self.memory_format)
         with autocast(self.device, self.precision):
             logits = self.model(batch)["out"]
-        ids: NDArray[np.int64] = (
-            predict_ids(logits, (height, width), self.model.align_corners)[0].cpu().numpy()
-        )
+        multi_label = self.labels.multi_label
+        size = (height, width)
+        found = predict_ids(logits, size, self.model.align_corners, multi_label=multi_label)[0]
+        ids: NDArray[Any] = (found.permute(1, 2, 0) if multi_label else found).cpu().numpy()
         return ids
 
-    def colorize(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Class ids ``(H, W)`` in the colours of the palette, ``(H, W, 3)`` uint8."""
+    def colorize(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class ids, as from a call, in the colours of the palette, ``(H, W, 3)`` uint8."""
         return self.labels.colorize(ids)
 
-    def overlay(self, image: NDArray[np.uint8], ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def overlay(self, image: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.uint8]:
         """The colours of `ids` laid over `image`, both of one size, ``(H, W, 3)`` uint8."""
-        mixed = (1 - OVERLAY_OPACITY) * image + OVERLAY_OPACITY * self.colorize(ids)
+        mixed = (1 - OVERLAY_OPACITY) * as_rgb(image) + OVERLAY_OPACITY * self.colorize(ids)
         return mixed.round().astype(np.uint8)

@@ -51,6 +51,11 @@ class Loss(nn.Module, ABC):
         self.num_classes = num_classes
         self.ignore_label = ignore_label
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether each channel answers yes or no for itself, so that a pixel may have several."""
+        return all(term.is_multi_label for term in self.terms().values())
+
     @abstractmethod
     def terms(self) -> dict[str, Term]:
         """The terms by name; a loss that is no combination has one, itself."""
@@ -162,6 +167,13 @@ class Term(Loss):
     """A loss that is no combination of others."""
 
     can_strip: ClassVar[bool] = True
+
+    @property
+    def is_multi_label(self) -> bool:
+        activation = getattr(self, "activation", None)  # of the losses that leave the choice
+        if activation is not None:
+            return bool(activation == "sigmoid") and self.dense in ("multi_hot", "probability")
+        return self.dense == "multi_hot"
 
     def terms(self) -> dict[str, Term]:
         return {self.registered_name or type(self).__name__: self}

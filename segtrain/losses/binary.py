@@ -29,6 +29,10 @@ class SigmoidLoss(PixelLoss):
     dense: ClassVar[Dense | None] = "multi_hot"
 
     @property
+    def is_multi_label(self) -> bool:
+        return True
+
+    @property
     def multi_label(self) -> bool:
         # Answers between yes and no, too, are one per class and share nothing out among them.
         return True

@@ -13,13 +13,17 @@ import torch
 import yaml
 from torch import Tensor
 
+from segtrain.config import AUTO, WEIGHT_METHODS
 from segtrain.errors import ConfigError
 from segtrain.schema import did_you_mean
 
 ClassWeights = Sequence[float] | Mapping[str, float] | str | Path | None
-AUTO = "auto"
+AutoWeights = Callable[[str], Sequence[float]]
+"""From one of :data:`WORDS` to the weights that it stands for, as a dataset's statistics say."""
+WORDS = (AUTO, *WEIGHT_METHODS)
 _IN_A_FILE = "a list of numbers or a mapping of class names to numbers"
-_ALLOWED = f"{_IN_A_FILE}, a JSON or YAML file of either, or {AUTO}"
+_ALLOWED = f"{_IN_A_FILE}, a JSON or YAML file of either, or one of {', '.join(WORDS)}"
+_INSIDE = "class_weights"  # where a file that says more than the weights has them
 
 
 def check_class_weights(weights: ClassWeights, num_classes: int) -> Tensor | None:
@@ -27,7 +31,7 @@ def check_class_weights(weights: ClassWeights, num_classes: int) -> Tensor | Non
 
     Args:
         weights: A list, or the name of a JSON or YAML file with one. A mapping by class name and
-            ``auto`` need to know the dataset: see :func:`resolve_class_weights`.
+            the :data:`WORDS` need to know the dataset: see :func:`resolve_class_weights`.
         num_classes: Number of channels of the logits.
 
     Raises:
@@ -43,17 +47,18 @@ def resolve_class_weights(
     *,
     num_classes: int,
     class_names: Sequence[str] | None = None,
-    auto: Callable[[], Sequence[float]] | None = None,
+    auto: AutoWeights | None = None,
 ) -> list[float] | None:
     """`weights` as a list, whatever form they have.
 
     Args:
         weights: A list; a mapping by class name (a class that it does not name weighs 1); the path
-            of a JSON or YAML file that holds either; ``auto``; or None.
+            of a JSON or YAML file that holds either, as it is or under ``class_weights``; one of
+            :data:`WORDS`; or None.
         num_classes: How many channels the logits have: one weight for each, two for one.
         class_names: In the order of the class ids, for a mapping; empty where the classes have
             none.
-        auto: Where ``auto`` comes from: the weights that the dataset's statistics suggest.
+        auto: Gives what the words stand for: the weights that the dataset's statistics suggest.
 
     Raises:
         ConfigError: When a file cannot be read, a name is no class, what is needed is not there, or
@@ -135,15 +140,15 @@ def _check_numbers(numbers: Sequence[float], found: Any, num_classes: int, subje
         raise ConfigError(f"{subject} must be finite, not negative and not all 0, got {shown}")
 
 
-def _found(source: str | Path, auto: Callable[[], Sequence[float]] | None) -> Any:
-    if source != AUTO:
+def _found(source: str | Path, auto: AutoWeights | None) -> Any:
+    if source not in WORDS:
         return _read(source)
     if auto is None:
         raise ConfigError(
-            "class_weights: auto takes its numbers from a dataset's statistics, and none are at"
-            " hand here; give a list, a mapping by class name or a file"
+            f"class_weights: {source} takes its numbers from a dataset's statistics, and none are"
+            " at hand here; give a list, a mapping by class name or a file"
         )
-    return auto()
+    return auto(str(source))
 
 
 def _read(source: str | Path) -> Any:
@@ -152,13 +157,15 @@ def _read(source: str | Path) -> Any:
     try:
         path = Path(source).expanduser()
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        inside = found.get(_INSIDE) if isinstance(found, dict) else None
+        return found if inside is None or _is_number(inside) else inside
     except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         if isinstance(error, FileNotFoundError):
             reason = "there is none"
-            close = difflib.get_close_matches(str(source).lower(), [AUTO])
-            hint = f"; did you mean {AUTO!r}? " if close else "; "
+            close = difflib.get_close_matches(str(source).lower(), WORDS, n=1)
+            hint = f"; did you mean {close[0]!r}? " if close else "; "
             hint += f"class_weights are {_ALLOWED}"
         raise ConfigError(
             f"class_weights: {source} is no file of weights that can be read: {reason}{hint}"

@@ -1,5 +1,5 @@
-"""Metrics computed from a confusion matrix."""
+"""Scores computed from counts of right and wrong pixels."""
 
-from segtrain.metrics.confusion import ConfusionMatrix, Scores
+from segtrain.metrics.confusion import ConfusionMatrix, MultiLabelMatrix, Scores
 
-__all__ = ["ConfusionMatrix", "Scores"]
+__all__ = ["ConfusionMatrix", "MultiLabelMatrix", "Scores"]

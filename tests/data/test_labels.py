@@ -111,3 +111,96 @@ def test_colorize_draws_ignored_black(ignore_label):
     colours = contract.colorize(np.array([[0, 1, ignore_label]]))
     assert colours.dtype == np.uint8
     assert colours.tolist() == [[[1, 2, 3], [4, 5, 6], [0, 0, 0]]]
+
+
+PALETTE = [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def colours_of(*colours):
+    return np.array([colours], dtype=np.uint8)
+
+
+def test_masks_of_colours_through_the_palette():
+    labels = LabelContract(3, palette=PALETTE, label_map={0xE0E0C0: "ignore", "0x000080": 1})
+    raw = colours_of((0, 128, 0), (224, 224, 192), (0, 0, 128), (0, 0, 0))
+    assert labels.to_ids(raw, "m.png").tolist() == [[2, 255, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("palette", "colours", "fix"),
+    [
+        (PALETTE, [(0, 0, 0), (9, 200, 9)], "'dataset.label_map={0x09C809:ignore}'"),
+        (PALETTE, [(0, 0, 0), (126, 1, 0)], "nearly colour (128, 0, 0), the colour of class_1"),
+        (None, [(0, 0, 0), (128, 0, 0), (0, 128, 0)],
+         "'dataset.palette=[[0,0,0],[0,128,0],[128,0,0]]'"),
+        (None, [(0, 0, 0), (255, 255, 255)], "'dataset.label_map={0x000000:0,0xFFFFFF:1}'"),
+        (None, [(0, 0, 0), (2, 2, 2)], "three channels are equal"),
+        (None, [(v, 0, v // 2) for v in range(200)], "photograph"),
+    ],
+)  # fmt: skip
+def test_unknown_colours_are_reported_with_a_fix(palette, colours, fix):
+    with pytest.raises(DataError) as caught:
+        LabelContract(3, palette=palette).to_ids(colours_of(*colours), "m.png")
+    assert "m.png: the mask holds colour (" in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_colours_that_two_classes_share_can_be_drawn_and_not_read():
+    labels = LabelContract(2, palette=[[1, 1, 1], [1, 1, 1]])
+    assert labels.colorize(np.array([[0, 1]])).tolist() == [[[1, 1, 1], [1, 1, 1]]]
+    with pytest.raises(ConfigError, match="'class_0' and for 'class_1'"):
+        labels.to_ids(colours_of((1, 1, 1)), "m.png")
+
+
+def test_one_logit_has_two_ids():
+    labels = LabelContract(1, class_names=["vessel"], label_map={0: 0, 255: 1})
+    assert (labels.num_ids, labels.is_binary) == (2, True)
+    assert labels.names == ("background", "vessel")
+    assert ids_of(labels, [0, 255]) == [0, 1]
+    text = message_of(LabelContract(1), [0, 3])
+    assert "dataset.num_classes=1 (one logit) only 0 to 1" in text
+    with pytest.raises(ConfigError, match="ignore_label=1 is also a class id"):
+        LabelContract(1, ignore_label=1)
+
+
+def test_several_classes_from_channels_and_from_files():
+    labels = LabelContract(2, multi_label=True, label_map={0: 0, 255: 1, 7: "ignore"})
+    raw = np.array([[[0, 255], [255, 7], [255, 255]]], dtype=np.uint8)
+    expected = [[[0, 1], [255, 255], [1, 1]]]  # ignored in one channel is ignored in all
+    assert labels.to_ids(raw, "m.png").tolist() == expected
+    assert labels.to_ids([raw[..., 0], raw[..., 1]], "m.png").tolist() == expected
+    for wrong, sentence in (
+        (raw[..., :1], "a channel per class, 2, but has 1"),
+        (np.full((1, 1, 2), 3, np.uint8), "value 3 (2 pixels)"),
+        ([raw[..., 0], raw[:, :1, 0]], "differ in size"),
+    ):
+        with pytest.raises(DataError) as caught:
+            labels.to_ids(wrong, "m.png")
+        assert sentence in str(caught.value)
+
+
+def test_several_classes_are_counted_by_their_yes():
+    labels = LabelContract(2, multi_label=True)
+    raw = np.array([[[0, 1], [1, 255], [1, 1]]], dtype=np.uint8)
+    pixels, _ = labels.class_pixels(labels.count(raw))
+    assert pixels.tolist() == [2, 2]
+
+
+def test_classes_that_change_places():
+    labels = LabelContract(3, class_names=["left", "right", "hat"], flip_pairs=[["left", "right"]])
+    assert labels.flip_pairs == ((0, 1),)
+    for pairs in ([["left", "up"]], [[0, 0]], [[0, 1, 2]], [[0, 1], [1, 2]]):
+        with pytest.raises(ConfigError, match=r"dataset\.flip_pairs"):
+            LabelContract(3, flip_pairs=pairs)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("ignore_label", [255, -1, 300])
+def test_the_lookup_is_that_of_the_mapping(dtype, ignore_label):
+    rng = np.random.default_rng(0)
+    labels = LabelContract(9, ignore_label, {"0-99": "ignore", "100-107": "1-8", "108-255": 0})
+    raw = rng.integers(0, 256, (20, 30)).astype(dtype)
+    expected = [[labels.mapping[int(value)] for value in row] for row in raw]
+    ids = labels.to_ids(raw, "m.png")
+    assert ids.tolist() == expected
+    assert ids.dtype == labels.dtype == (np.uint8 if ignore_label == 255 else np.int64)

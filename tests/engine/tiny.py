@@ -20,13 +20,16 @@ class Tiny(segtrain.Segmentor):
         *,
         num_classes: int,
         align_corners: bool = False,
+        in_channels: int = 3,
         dropout: float = 0.2,
         norm: bool = True,
         aux: bool = True,
         tasks: bool = False,
     ) -> None:
-        super().__init__(num_classes=num_classes, align_corners=align_corners)
-        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        super().__init__(
+            num_classes=num_classes, align_corners=align_corners, in_channels=in_channels
+        )
+        self.stem = nn.Conv2d(in_channels, 8, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(8, num_classes, 3, padding=1)

@@ -13,9 +13,10 @@ import yaml
 from torch import Tensor
 
 from segtrain import build_criterion, build_loss
+from segtrain.config import AUTO
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, CrossEntropy, Loss, Term
-from segtrain.losses.weights import AUTO, check_class_weights, resolve_class_weights
+from segtrain.losses.weights import WORDS, check_class_weights, resolve_class_weights
 
 NAMES = ["road", "car", "sky"]
 WEIGHTS = [1.0, 3.0, 0.5]
@@ -25,7 +26,8 @@ REQUIRED: dict[str, dict[str, Any]] = {"sum": TERMS, "uncertainty": TERMS}
 WEIGHTED = [name for name in LOSSES.names() if "class_weights" in LOSSES.schema(name)]
 
 
-def automatic() -> list[float]:
+def automatic(word: str) -> list[float]:
+    assert word in WORDS
     return list(WEIGHTS)
 
 
@@ -65,13 +67,17 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 6, 5, generator=generator) * 2, target
 
 
-FORMS = ["list", "tuple", "mapping", "json list", "yaml list", "json mapping", "yaml mapping", AUTO]
+FORMS = ["list", "tuple", "mapping", "json list", "yaml list", "json mapping", "yaml mapping"]
+FORMS += ["json report", *WORDS]
 
 
 def in_form(form: str, folder: Path) -> Any:
     kind, _, shape = form.partition(" ")
     inside: Any = BY_NAME if shape == "mapping" else WEIGHTS
-    plain = {"list": WEIGHTS, "tuple": tuple(WEIGHTS), "mapping": BY_NAME, AUTO: AUTO}
+    if shape == "report":
+        inside = {"method": "inverse_log", "class_weights": BY_NAME, "pixel_share": {"car": 0.1}}
+    plain = {"list": WEIGHTS, "tuple": tuple(WEIGHTS), "mapping": BY_NAME}
+    plain |= {word: word for word in WORDS}
     if not shape:
         return plain[kind]
     text = json.dumps(inside) if kind == "json" else yaml.safe_dump(inside)
@@ -87,7 +93,7 @@ class TestForms:
         assert list(found) == WEIGHTS
         assert weights_of(build("cross_entropy", given, NAMES)) == [WEIGHTS]
 
-    @pytest.mark.parametrize("form", ["mapping", "json list", "yaml mapping", AUTO])
+    @pytest.mark.parametrize("form", ["mapping", "json list", "yaml mapping", *WORDS])
     @pytest.mark.parametrize("name", WEIGHTED)
     def test_every_loss_takes_them(
         self, name: str, form: str, tmp_path: Path, batch: tuple[Tensor, Tensor]
@@ -201,7 +207,7 @@ class TestByName:
 
 class TestAuto:
     def test_it_is_asked_for_only_when_needed(self) -> None:
-        def never() -> list[float]:
+        def never(word: str) -> list[float]:
             raise AssertionError
 
         for given in (None, WEIGHTS, BY_NAME):
@@ -214,20 +220,32 @@ class TestAuto:
             )
 
     def test_without_a_dataset(self) -> None:
-        with pytest.raises(ConfigError, match="class_weights: auto takes its numbers from a data"):
-            build_loss("dice", num_classes=3, class_weights=AUTO)
-        with pytest.raises(ConfigError, match="class_weights: auto takes its numbers from a data"):
-            CrossEntropy(num_classes=3, class_weights=AUTO)
+        for word in WORDS:
+            message = f"class_weights: {word} takes its numbers from a dataset's statistics"
+            with pytest.raises(ConfigError, match=message):
+                build_loss("dice", num_classes=3, class_weights=word)
+            with pytest.raises(ConfigError, match=message):
+                CrossEntropy(num_classes=3, class_weights=word)
 
     def test_its_numbers_are_checked(self) -> None:
-        for numbers, message in (
+        cases: list[tuple[list[Any], str]] = [
             (["a"], "but number 0 of it is 'a'"),
             ([1.0, 2.0], "has 2 values, but num_classes is 3"),
             ([1.0, -2.0, 1.0], "not negative"),
             ([0.0, 0.0, 0.0], "not all 0"),
-        ):
+        ]
+        for numbers, message in cases:
+            found = dict.fromkeys(WORDS, numbers).__getitem__
             with pytest.raises(ConfigError, match=f"class_weights .*{message}"):
-                build_loss("dice", num_classes=3, class_weights=AUTO, auto_weights=numbers.copy)
+                build_loss("dice", num_classes=3, class_weights=AUTO, auto_weights=found)
+
+    def test_each_word_has_its_numbers(self) -> None:
+        numbers = {word: [1.0, 2.0, 3.0 + index] for index, word in enumerate(WORDS)}
+        for word, expected in numbers.items():
+            loss = build_loss(
+                "dice", num_classes=3, class_weights=word, auto_weights=numbers.__getitem__
+            )
+            assert weights_of(loss) == [expected]
 
     def test_a_file_may_be_called_auto(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -364,7 +382,9 @@ class TestMistakes:
         ],
     )
     def test_the_constructor_says_it_too(self, given: Any, words: str) -> None:
-        message = f"^class_weights must be a list of numbers or a mapping .* or auto, but {words}$"
+        message = (
+            f"^class_weights must be a list of numbers or a mapping .* of auto, .*, but {words}$"
+        )
         with pytest.raises(ConfigError, match=message):
             CrossEntropy(num_classes=3, class_weights=given)
 
@@ -378,9 +398,19 @@ class TestMistakes:
         with pytest.raises(ConfigError, match="class_weights must be finite"):
             CrossEntropy(num_classes=3, class_weights=[10**400, 1, 1])
 
-    @pytest.mark.parametrize("given", ["autoo", "Auto", "nowhere.yaml"])
-    def test_no_such_word(self, given: str) -> None:
-        hint = "; " if given == "nowhere.yaml" else r"; did you mean 'auto'\? "
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ("autoo", "auto"),
+            ("Auto", "auto"),
+            ("median_freq", "median_frequency"),
+            ("inverse-log", "inverse_log"),
+            ("nowhere.yaml", None),
+        ],
+    )
+    def test_no_such_word(self, given: str, meant: str | None) -> None:
+        hint = rf"; did you mean '{meant}'\? " if meant else "; "
         message = f"loss.class_weights: {given} is no file .*: there is none{hint}class_weights are"
-        with pytest.raises(ConfigError, match=f"^{message} a list of numbers .* or auto$"):
+        words = ", ".join(WORDS)
+        with pytest.raises(ConfigError, match=f"^{message} a list of .* or one of {words}$"):
             build("dice", given)

@@ -1,0 +1,113 @@
+"""What the counts of the training split decide: class weights, and what an epoch is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segtrain.config import AUTO, LoaderConfig
+from segtrain.data.class_weights import AUTO_METHOD, class_weights, describe_weights, pixel_share
+from segtrain.data.rare import rare_class_order
+from segtrain.data.sampler import Order
+from segtrain.data.shards import ShardDataset
+from segtrain.engine.run import class_weights_table, console, logger
+from segtrain.files import write_text
+from segtrain.splits import Splits
+
+_STEEP = 1000  # a ratio of two weights that leaves the smaller one without a say
+
+
+class ClassBalance:
+    """The weights that ``class_weights=auto`` and its like stand for, and rare-class sampling.
+
+    Nothing is counted before it is asked for, and the main process counts for all. A run that goes
+    on takes the weights of its checkpoint, to the last bit, whatever has become of the data.
+
+    Args:
+        splits: Of the run.
+        saved: From an earlier part of the run, as :attr:`found` was.
+
+    Attributes:
+        found: The weights that were asked for, by the word that asked.
+    """
+
+    def __init__(self, splits: Splits, saved: Mapping[str, Sequence[float]] | None = None) -> None:
+        self.splits, self.saved = splits, dict(saved or {})
+        self.found: dict[str, list[float]] = {}
+
+    def weights(self, word: str) -> list[float]:
+        """One weight per class id.
+
+        Args:
+            word: ``auto`` or the name of a method.
+
+        Raises:
+            SegtrainError: When the training split cannot be counted.
+        """
+        if word not in self.found:
+            saved = self.saved.get(word)
+            numbers = class_weights(word, *self._counts()) if saved is None else saved
+            self.found[word] = [float(number) for number in numbers]
+        return self.found[word]
+
+    def order(self, loader: LoaderConfig, seed: int) -> Order | None:
+        """The order of the epochs that `loader` asks for; None: a plain permutation.
+
+        Raises:
+            SegtrainError: When the training split cannot be counted, or has no pixel of a class.
+        """
+        if loader.sampling == "uniform":
+            return None
+        if isinstance(self.splits.train, ShardDataset):
+            self.splits.train.check_random_access(f"loader.sampling={loader.sampling}")
+        temperature = loader.rare_class_temperature
+        return rare_class_order(*self._counts(), temperature=temperature, seed=seed)
+
+    def announce(self, run_dir: Path) -> None:
+        """Show the weights, and write them where ``class_weights=FILE`` can take them from."""
+        for word, weights in self.found.items():
+            method = AUTO_METHOD if word == AUTO else word
+            only = len(self.found) == 1
+            path = run_dir / f"class_weights{'' if only else f'_{word}'}.json"
+            if word in self.saved:
+                logger.info("class_weights=%s: those that the run began with", word)
+                share = None
+            else:
+                share = pixel_share(*self._counts()).tolist()
+                self._show(word, weights, share)
+            if share is not None or not path.exists():
+                content = describe_weights(method, self.splits.train.class_names, weights, share)
+                write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _show(self, word: str, weights: Sequence[float], share: Sequence[float]) -> None:
+        names = self.splits.train.class_names
+        meaning = f"{word} ({AUTO_METHOD})" if word == AUTO else word
+        pairs = (f"{name} {weight:.4g}" for name, weight in zip(names, weights, strict=True))
+        logger.info("class_weights=%s: %s", meaning, ", ".join(pairs))
+        console.print(class_weights_table(names, weights, share, f"class weights: {meaning}"))
+        absent = [name for name, part in zip(names, share, strict=True) if not part]
+        if absent:
+            text = "without a pixel in the train split, and so of weight 1: %s"
+            logger.warning(text, ", ".join(absent))
+        present = [
+            (weight, name) for name, weight, part in zip(names, weights, share, strict=True) if part
+        ]
+        (most, rare), (least, common) = max(present), min(present)
+        if most > _STEEP * least:
+            logger.warning(
+                "class_weights=%s: %s weighs %.0f times as much as %s, which will hardly be"
+                " learned; class_weights=%s stays within a factor of 36",
+                word,
+                rare,
+                most / least,
+                common,
+                AUTO_METHOD,
+            )
+
+    def _counts(self) -> tuple[Any, Any]:
+        """Pixels of each class in each image, and what they are a share of; see `data.rare`."""
+        report = self.splits.report()
+        multi_label = self.splits.train.labels.multi_label
+        return report.image_pixels, report.sizes.prod(1) if multi_label else None

@@ -1,0 +1,44 @@
+import shutil
+
+import numpy as np
+
+from segtrain.data import FileDataset, LabelContract, find_doubles
+
+
+def split(files):
+    return FileDataset(LabelContract(2), files)
+
+
+def test_different_images_of_one_size_are_no_doubles(make_files):
+    files = make_files(*[np.zeros((6, 6))] * 4)
+    assert find_doubles(split(files[:2]), split(files[2:])) == []
+
+
+def test_the_same_file_in_both_splits(make_files):
+    files = make_files(*[np.zeros((6, 6))] * 3)
+    (finding,) = find_doubles(split(files[:2]), split(files[1:]))
+    assert finding.kind == "overlap"
+    assert finding.is_error
+    assert finding.text.startswith(f"{files[1].image} is in both dataset.train and dataset.val")
+
+
+def test_the_same_bytes_and_links(make_files, tmp_path):
+    files = make_files(*[np.zeros((6, 6))] * 4)
+    shutil.copy(files[0].image, files[2].image)
+    link = tmp_path / "images" / "link.png"
+    link.symlink_to(files[1].image)
+    both = find_doubles(split(files[:2]), split([files[2], files[3]._replace(image=link)]))
+    assert [finding.kind for finding in both] == ["overlap", "overlap"]
+    assert all(str(files[index].image) in both[1 - index].text for index in range(2))
+    (double,) = find_doubles(split(files[:3]))
+    assert (double.kind, double.is_error) == ("duplicate", False)
+
+
+def test_files_that_differ_late(make_files):
+    files = make_files(*[np.zeros((300, 300))] * 2)
+    content = files[0].image.read_bytes()
+    assert len(content) > 1 << 16
+    files[1].image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert find_doubles(split(files)) == []
+    files[1].image.write_bytes(content)
+    assert len(find_doubles(split(files))) == 1
