@@ -29,6 +29,10 @@ class DataError(SegtrainError, ValueError):
     exit_code = 3
 
 
+class NoFilesError(DataError):
+    """A place of the dataset holds no files."""
+
+
 class CheckpointError(SegtrainError):
     """A checkpoint is missing, damaged or does not fit."""
 

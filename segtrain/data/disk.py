@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from segtrain.data.base import FileDataset, SampleFiles, check_split
 from segtrain.data.download import SOURCES, Source, download_source
 from segtrain.data.images import MAX_PIXELS, Reader
 from segtrain.data.labels import LabelContract
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, NoFilesError
 
 
 class DiskDataset(FileDataset):
@@ -35,6 +36,8 @@ class DiskDataset(FileDataset):
         exif: Whether an orientation that a file states is applied, to images and masks alike.
         max_pixels: Refuse files with more.
         max_bad: Share of samples that may be left out because a file is missing or unreadable.
+        val_share: Share of the training samples that are held back for validation, chosen by a hash
+            of their names; what is configured for validation is not read then.
         allow_overlap: Whether an image may be in both splits.
         source: What torchvision calls the dataset, where it knows how to download it.
         download: Whether to download it to `root` when files are missing there.
@@ -62,6 +65,7 @@ class DiskDataset(FileDataset):
         exif: Literal["apply", "ignore"] = "apply",
         max_pixels: int = MAX_PIXELS,
         max_bad: float = 0.0,
+        val_share: float = 0.0,
         allow_overlap: bool = False,
         source: Source | None = None,
         download: bool = False,
@@ -70,16 +74,21 @@ class DiskDataset(FileDataset):
             num_classes, ignore_label, label_map, class_names, palette, multi_label, flip_pairs
         )
         reader = Reader(channels, value_range, exif, max_pixels)
-        if not 0 <= max_bad <= 1:
-            raise ConfigError(f"dataset.max_bad is a share from 0 to 1, got {max_bad}")
+        for key, share in (("max_bad", max_bad), ("val_share", val_share)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"dataset.{key} is a share from 0 to 1, got {share}")
         if download and source is None:
             raise ConfigError(
                 "dataset.download=true needs dataset.source, one of " + ", ".join(SOURCES)
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        self.split, self.root = check_split(split), Path(root).expanduser()
+        # The split whose files are looked for: with `val_share` both are parts of one.
+        self.split = "train" if val_share and check_split(split) else check_split(split)
+        self.root = Path(root).expanduser()
         self.files = self._found(source, download)
+        if val_share:
+            self.files = _part(self.files, val_share, split)
         self.check_left_out()
 
     def _found(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
@@ -87,11 +96,16 @@ class DiskDataset(FileDataset):
             return self.find()
         except DataError as error:
             if source is None:
-                raise
+                raise DataError(f"{error}{self._advice(error)}") from None
             if not download:
                 raise DataError(f"{error}; dataset.download=true fetches the data") from None
         download_source(source, self.root)
         return self.find()
+
+    def _advice(self, error: DataError) -> str:
+        if self.split == "train" or not isinstance(error, NoFilesError):
+            return ""
+        return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:
@@ -100,3 +114,21 @@ class DiskDataset(FileDataset):
         Raises:
             DataError: When files are missing or do not pair.
         """
+
+
+def _part(files: Sequence[SampleFiles], val_share: float, split: str) -> list[SampleFiles]:
+    """The samples of a split; which one a sample belongs to follows from its name alone.
+
+    Raises:
+        DataError: When none is left.
+    """
+    first = val_share * 2**32
+    chosen = [
+        sample for sample in files if (zlib.crc32(sample.name.encode()) < first) == (split == "val")
+    ]
+    if not chosen:
+        raise DataError(
+            f"dataset.val_share={val_share:g} leaves no sample of {len(files)} for the {split}"
+            " split"
+        )
+    return chosen

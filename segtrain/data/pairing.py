@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from segtrain.data.storage import find, is_directory, is_file, kind_of, walk
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema import did_you_mean
 
 IMAGE_SUFFIXES = frozenset(
@@ -59,7 +59,8 @@ def find_files(root: Path, place: Place, where: str) -> Found:
         where: The config key of `place`, for the message.
 
     Raises:
-        DataError: When there are none, or what should be a file cannot be read as one.
+        NoFilesError: When there are none.
+        DataError: When what should be a file cannot be read as one.
     """
     if isinstance(place, str):
         return Found(root, _find_in(root, place, where))
@@ -80,7 +81,7 @@ def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
     files = sorted(_images(found, where))
     if not files:
         state = "no image files" if is_directory(base) else f"nothing, for {base} is no directory"
-        raise DataError(
+        raise NoFilesError(
             f"{where}={pattern}: {place} holds {state}; give a directory or a glob, absolute or "
             f"relative to dataset.root={root}"
         )

@@ -122,3 +122,64 @@ def test_turned_masks_are_recognised(make_files):
     files = make_files(np.zeros((2, 8)), size=(8, 2))
     with pytest.raises(DataError, match="turn the mask"):
         FileDataset(LabelContract(2), files)[0]
+
+
+def test_a_share_is_held_back_by_name(tmp_path):
+    names = [f"{number}.png" for number in range(200)]
+    fill(tmp_path, names, names)
+
+    def names_of_split(split, share=0.2, **keys):
+        spec = {"name": "folder", "root": str(tmp_path), "num_classes": 2, "train": PLACES, **keys}
+        dataset = DATASETS.build({**spec, "val_share": share}, split=split)
+        return {files.name for files in dataset.files}
+
+    train, val = names_of_split("train"), names_of_split("val")
+    assert len(train | val) == 200
+    assert not train & val
+    assert 25 <= len(val) <= 55
+    assert val < names_of_split("val", 0.4)  # a larger share adds to a smaller one
+    fill(tmp_path, ["new.png"], ["new.png"])
+    assert val <= names_of_split("val")  # and so does a new sample
+    with pytest.raises(DataError, match=r"val_share=1 leaves no sample of 201 for the train split"):
+        names_of_split("train", 1)
+    with pytest.raises(ConfigError, match=r"dataset\.val_share is a share"):
+        names_of_split("train", 2)
+
+
+def test_without_a_validation_split_the_message_knows_a_way(tmp_path):
+    fill(tmp_path, ["a.png"], ["a.png"])
+    with pytest.raises(DataError, match=r"dataset\.val\.images.*set dataset\.val_share=0\.2"):
+        FolderDataset(num_classes=2, root=str(tmp_path), split="val", train=PLACES,
+                      val={"images": "nowhere", "masks": "m"})  # fmt: skip
+
+
+def test_expressions_pair_what_names_do_not(tmp_path):
+    fill(tmp_path, ["s1_frame_007_left.png", "s2_frame_007_left.png", "notes_8.png"],
+         ["label-s1-7.png", "label-s2-7.png"])  # fmt: skip
+    pairing = {"images": r"(s\d)_frame_0*(\d+)", "masks": r"label-(s\d)-(\d+)\.png$"}
+    dataset = FolderDataset(num_classes=2, root=str(tmp_path), train=PLACES, pairing=pairing)
+    assert [(files.name, files.mask.name) for files in dataset.files] == [
+        ("s1/7", "label-s1-7.png"),
+        ("s2/7", "label-s2-7.png"),
+    ]
+    for wrong, sentence in (
+        ({"images": "("}, r"pairing\.masks is missing|no regular expression"),
+        ({"images": "x(", "masks": "y"}, r"dataset\.pairing\.images='x\(' is no regular"),
+        ({"image": "x", "masks": "y"}, r"did you mean 'images'"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            FolderDataset(num_classes=2, root=str(tmp_path), train=PLACES, pairing=wrong)
+    with pytest.raises(DataError, match=r"dataset\.pairing\.masks='zz' matches none of 2 files"):
+        FolderDataset(num_classes=2, root=str(tmp_path), train=PLACES,
+                      pairing={"images": "x|n", "masks": "zz"})  # fmt: skip
+
+
+def test_lists_of_places_pair_place_by_place(tmp_path):
+    for city in ("Urban", "Rural"):
+        fill(tmp_path / city, ["1.png"], ["1.png"])
+    places = {"images": ["Urban/i", "Rural/i"], "masks": ["Urban/m", "Rural/m"]}
+    dataset = FolderDataset(num_classes=2, root=str(tmp_path), train=places)
+    assert [(f.image.parts[-3], f.mask.parts[-3]) for f in dataset.files] == [
+        ("Urban", "Urban"),
+        ("Rural", "Rural"),
+    ]
