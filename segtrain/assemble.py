@@ -15,14 +15,22 @@ import torch
 from segtrain.build import build_criterion, is_no_mining
 from segtrain.caching import cache_splits, fill_caches
 from segtrain.check import check_config
-from segtrain.config import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
+from segtrain.config import (
+    AugmentationConfig,
+    Config,
+    EvaluateConfig,
+    EvaluationConfig,
+    LoaderConfig,
+)
 from segtrain.criterion import Criterion
 from segtrain.data import (
     DATASETS,
     EvalTransform,
     FileDataset,
     LabelContract,
+    Mixing,
     SegmentationDataset,
+    Statistics,
     StepSampler,
     TrainBatch,
     TrainTransform,
@@ -102,7 +110,8 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     criterion.to(processes.device)
     _add_learned(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
-    transform = _train_transform(config, labels)
+    transform = train_transform(config.augmentation, labels, train.channels)
+    mixing = _mixing(config, labels)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
 
     def batches(start_step: int) -> Iterator[TrainBatch]:
@@ -110,6 +119,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
             train,
             transform,
             sampler(start_step=start_step),
+            mixing=mixing,
             num_workers=config.loader.num_workers,
             prefetch_factor=config.loader.prefetch_factor,
         )
@@ -217,12 +227,22 @@ def _add_learned(optimizer: torch.optim.Optimizer, criterion: Criterion) -> None
         optimizer.add_param_group({"params": learned, "lr": rate, "weight_decay": 0.0})
 
 
-def _train_transform(config: Config, labels: LabelContract) -> TrainTransform:
+def train_transform(
+    augmentation: AugmentationConfig, labels: LabelContract, channels: int
+) -> TrainTransform:
+    """What training does to each sample."""
+    of_batches = ("mix", "mix_prob")
     options = {
-        field.name: getattr(config.augmentation, field.name)
-        for field in fields(config.augmentation)
+        field.name: getattr(augmentation, field.name)
+        for field in fields(augmentation)
+        if field.name not in of_batches
     }
-    return TrainTransform(labels=labels, **options)
+    return TrainTransform(labels=labels, channels=channels, **options)
+
+
+def _mixing(config: Config, labels: LabelContract) -> Mixing | None:
+    given = config.augmentation
+    return None if given.mix is None else Mixing(given.mix, given.mix_prob, labels.ignore_label)
 
 
 def _build_evaluator(
@@ -233,7 +253,9 @@ def _build_evaluator(
     loader: LoaderConfig,
     align_corners: bool,
 ) -> Evaluator:
-    mean, std = config.augmentation.mean, config.augmentation.std
+    given = config.augmentation
+    statistics = Statistics(given.mean, given.std, dataset.channels)
+    mean, std = statistics.mean, statistics.std
     return Evaluator(
         build_eval_loader(
             dataset,
@@ -260,6 +282,8 @@ _READING = ("value_range", "exif", "max_pixels")  # of the dataset's keys, what 
 
 def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> State:
     """What a predictor needs beside the weights, in plain values."""
+    given = config.augmentation
+    statistics = Statistics(given.mean, given.std, model.in_channels)
     return {
         "segtrain": __version__,
         "model": {
@@ -274,8 +298,8 @@ def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> Stat
         "ignore_label": labels.ignore_label,
         "class_names": list(labels.names),
         "palette": [list(colour) for colour in labels.colours],
-        "mean": list(config.augmentation.mean),
-        "std": list(config.augmentation.std),
+        "mean": list(statistics.mean),
+        "std": list(statistics.std),
         "size": None if config.evaluation.size is None else list(config.evaluation.size),
         "align_corners": model.align_corners,
         "precision": config.trainer.precision,

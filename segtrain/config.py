@@ -60,15 +60,27 @@ class AugmentationConfig:
     """Range of the random scale factor; [1, 1] turns it off."""
     crop_size: tuple[int, int] | None = None
     """Height and width of training images, smaller ones padded with ignored pixels; null: as is."""
+    cat_max_ratio: float = 1.0
+    """Draw another crop, up to ten times, when a class fills more than this share of its pixels."""
     flip: float = 0.5
-    """Probability of a horizontal flip."""
+    """Probability that left and right change places."""
+    vertical_flip: float = 0.0
+    """Probability that top and bottom change places."""
+    rotate: float = 0.0
+    """Largest angle of a rotation, in degrees."""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of the pixel values from 0 to 1, red, green, blue."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    transforms: tuple[Spec, ...] = ()
+    """Transforms of albumentations that follow, each a mapping with name and parameters."""
+    mix: Literal["cutmix", "classmix"] | None = None
+    """What samples of a batch get pasted in of each other."""
+    mix_prob: float = 0.5
+    """Probability of each sample to be mixed."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel, for pixels from 0 to 1; null: ImageNet's, for three channels."""
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -77,11 +89,12 @@ class AugmentationConfig:
             )
         if self.crop_size is not None and min(self.crop_size) < 1:
             raise ConfigError(f"crop_size must be at least [1, 1], got {list(self.crop_size)}")
-        if not 0 <= self.flip <= 1:
-            raise ConfigError(f"flip is a probability from 0 to 1, got {self.flip}")
+        for name in ("flip", "vertical_flip", "mix_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a probability from 0 to 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation", "hue"):
             _positive(name, getattr(self, name), zero=True)
-        if min(self.std) <= 0:
+        if self.std is not None and min(self.std, default=1) <= 0:
             raise ConfigError(f"std must be above 0, got {list(self.std)}")
 
 
@@ -202,6 +215,11 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
+        if self.augmentation.mix is not None and self.trainer.batch_size < 2:
+            raise ConfigError(
+                f"augmentation.mix={self.augmentation.mix} pastes parts of one sample into another,"
+                f" and trainer.batch_size={self.trainer.batch_size} has no other; set 2 or more"
+            )
         if self.resume == "auto" and self.run_dir is None:
             raise ConfigError(
                 "resume=auto needs run_dir=..., the directory of the run to go on with"

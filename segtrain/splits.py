@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from segtrain.data import (
     FileDataset,
+    Finding,
     ScanReport,
     SegmentationDataset,
     ShardDataset,
@@ -132,14 +133,12 @@ class Splits:
         return shared
 
     def _look(self) -> _Looked:
-        for split in (self.train, self.val):
-            try_dataset(split, self.name)
         if not isinstance(self.train, FileDataset) or not isinstance(self.val, FileDataset):
+            for split in (self.train, self.val):
+                try_dataset(split, self.name)
             return _Looked(None, [([], []), ([], [])])
         doubles = find_doubles(self.train, self.val)
-        overlap = [finding for finding in doubles if finding.kind == "overlap"]
-        if overlap and not self.train.allow_overlap:
-            raise DataError(summarize(overlap, len(self.train) + len(self.val)))
+        check_overlap(self.train, self.val, doubles)
         _warn([finding.text for finding in doubles], "images are there twice")
         reports, left_out = [], []
         for name, split in (("train", self.train), ("val", self.val)):
@@ -154,14 +153,45 @@ class Splits:
     def _scan(self, name: str, split: FileDataset) -> tuple[ScanReport, FileDataset]:
         with progress(f"check {name} masks", len(split)) as bar:
             report = scan_dataset(split, lambda *_: bar.advance())
-        fewer = leave_out_unreadable(split, report)
-        if len(fewer) < len(split):
-            report = scan_dataset(fewer)
-        check_report(report)
+        report, fewer = sound_part(split, report)
+        try_dataset(fewer, self.name)
         _warn(fewer.left_out, f"samples of the {name} split are left out")
         ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
         _warn(ignored, f"masks of the {name} split are ignored as a whole")
         return report, fewer
+
+
+def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Finding]) -> None:
+    """Refuse images in both splits, unless the dataset allows them.
+
+    Args:
+        train: One split.
+        val: The other.
+        doubles: As from :func:`~segtrain.data.find_doubles`.
+
+    Raises:
+        DataError: One for all of them.
+    """
+    overlap = [finding for finding in doubles if finding.kind == "overlap"]
+    if overlap and not train.allow_overlap:
+        raise DataError(summarize(overlap, len(train) + len(val)))
+
+
+def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, FileDataset]:
+    """What training would go on with: the split without what cannot be read, and its counts.
+
+    Args:
+        split: A split.
+        report: What a scan of it found.
+
+    Raises:
+        DataError: When too much would be left out, or training would go wrong on the rest.
+    """
+    fewer = leave_out_unreadable(split, report)
+    if len(fewer) < len(split):
+        report = scan_dataset(fewer)
+    check_report(report)
+    return report, fewer
 
 
 def _say_absent(split: FileDataset, report: ScanReport, name: str) -> None:

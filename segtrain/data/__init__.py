@@ -26,6 +26,7 @@ from segtrain.data.loader import (
     collate_train,
     iterate,
 )
+from segtrain.data.mixing import Mixing
 from segtrain.data.overlap import find_doubles
 from segtrain.data.palette import default_palette
 from segtrain.data.sampler import SampleKey, StepSampler
@@ -43,8 +44,8 @@ from segtrain.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     EvalTransform,
+    Statistics,
     TrainTransform,
-    normalize,
 )
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "FolderDataset",
     "LabelContract",
     "ListDataset",
+    "Mixing",
     "Reader",
     "Sample",
     "SampleFiles",
@@ -69,6 +71,7 @@ __all__ = [
     "ShapesDataset",
     "ShardDataset",
     "ShardsReport",
+    "Statistics",
     "StepSampler",
     "TrainBatch",
     "TrainTransform",
@@ -86,7 +89,6 @@ __all__ = [
     "iterate",
     "leave_out_unreadable",
     "make_shards",
-    "normalize",
     "read_image",
     "read_mask",
     "scan_dataset",

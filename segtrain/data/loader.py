@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from segtrain.data.base import SegmentationDataset
+from segtrain.data.mixing import Mixing
 from segtrain.data.sampler import SampleKey, StepSampler, sample_seed
 from segtrain.data.transforms import EvalTransform, TrainTransform, limit_opencv_threads
 from segtrain.errors import DataError, SegtrainError
@@ -33,7 +35,8 @@ class TrainView(Dataset[Item | SegtrainError]):
         seed: The seed of the run; with the key it decides how a sample is augmented.
 
     Shape:
-        - images: ``(3, h, w)``, float32. target: ``(h, w)``, int64.
+        - images: ``(C, h, w)``, float32. target: ``(h, w)``, or ``(K, h, w)`` for multi-label data,
+          of the type that the dataset gives.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class TrainView(Dataset[Item | SegtrainError]):
             images, target = self.transform(sample.image, sample.target, seed)
         except SegtrainError as error:
             return error
-        return {"images": images, "target": target, "index": key[1]}
+        return {"images": images, "target": target, "index": key[1], "seed": seed}
 
 
 class EvalView(Dataset[Item | SegtrainError]):
@@ -61,7 +64,8 @@ class EvalView(Dataset[Item | SegtrainError]):
         transform: What makes tensors of them.
 
     Shape:
-        - images: ``(3, h, w)``, float32. target: ``(H, W)``, int64; ``size`` is ``(H, W)``.
+        - images: ``(C, h, w)``, float32. target: ``(H, W)``, or ``(K, H, W)`` for multi-label data,
+          of the type that the dataset gives; ``size`` is its shape.
     """
 
     def __init__(self, dataset: SegmentationDataset, transform: EvalTransform) -> None:
@@ -88,7 +92,8 @@ class TrainBatch(TypedDict):
     """One micro-batch.
 
     Shape:
-        - images: ``(N, 3, h, w)``, float32. target: ``(N, h, w)``, int64. index: ``(N,)``, int64.
+        - images: ``(N, C, h, w)``, float32. target: ``(N, h, w)``, or ``(N, K, h, w)`` for
+          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
     """
 
     images: Tensor
@@ -100,7 +105,8 @@ class EvalBatch(TypedDict):
     """Samples whose images are of one size, and whose targets are.
 
     Shape:
-        - images: ``(N, 3, h, w)``, float32. target: ``(N, H, W)``, int64. index: ``(N,)``, int64.
+        - images: ``(N, C, h, w)``, float32. target: ``(N, H, W)``, or ``(N, K, H, W)`` for
+          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
     """
 
     images: Tensor
@@ -110,8 +116,10 @@ class EvalBatch(TypedDict):
     size: tuple[int, int]
 
 
-def collate_train(items: Sequence[Item | SegtrainError]) -> TrainBatch | SegtrainError:
-    """Stack samples, or pass on the first error among them."""
+def collate_train(
+    items: Sequence[Item | SegtrainError], mixing: Mixing | None = None
+) -> TrainBatch | SegtrainError:
+    """Stack samples, and mix them, or pass on the first error among them."""
     samples = []
     for item in items:
         if isinstance(item, SegtrainError):
@@ -123,7 +131,12 @@ def collate_train(items: Sequence[Item | SegtrainError]) -> TrainBatch | Segtrai
             f"one batch holds images of {_size(shapes[0])} and {_size(shapes[-1])}; set "
             f"augmentation.crop_size to give all of them one size"
         )
-    return _stack(samples)
+    batch = _stack(samples)
+    if mixing is None:
+        return batch
+    # The seed of the first sample is a function of the seed of the run, the epoch and the sample.
+    images, target = mixing(batch["images"], batch["target"], samples[0]["seed"])
+    return {**batch, "images": images, "target": target}
 
 
 def collate_eval(items: Sequence[Item | SegtrainError]) -> list[EvalBatch] | SegtrainError:
@@ -156,6 +169,7 @@ def build_train_loader(
     transform: TrainTransform | EvalTransform,
     sampler: StepSampler,
     *,
+    mixing: Mixing | None = None,
     num_workers: int = 0,
     prefetch_factor: int | None = None,
 ) -> DataLoader[Any]:
@@ -168,13 +182,14 @@ def build_train_loader(
         dataset: The samples.
         transform: Their augmentation.
         sampler: Which of them make up which batch.
+        mixing: What samples of a batch get pasted in of each other.
         num_workers: Processes that load; 0: this one.
         prefetch_factor: Batches that each of them has ready; None: 2. Without effect on 0 of them.
     """
     return DataLoader(
         TrainView(dataset, transform, sampler.seed),
         batch_sampler=sampler,
-        collate_fn=collate_train,
+        collate_fn=partial(collate_train, mixing=mixing),
         **_common(num_workers, prefetch_factor),
     )
 

@@ -6,12 +6,13 @@ kept for the next time. A scan collects what is wrong; :func:`check_report` rais
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from segtrain.data.findings import Finding, summarize
 from segtrain.data.label_advice import override
 from segtrain.data.labels import LabelContract
 from segtrain.data.mask_facts import MaskFacts
+from segtrain.data.moments import image_moments
 from segtrain.data.raster import JPEG_END, PNG_END
 from segtrain.data.scan_cache import ScanCache
 from segtrain.data.storage import open_file
@@ -28,7 +30,7 @@ from segtrain.errors import DataError
 
 _MOST_THREADS = 8
 _ENDS = {".jpg": JPEG_END, ".jpeg": JPEG_END, ".png": PNG_END}
-_HEADER, _DECODED = 0, 1  # how well an image was looked at
+_DOUBTFUL, _HEADER, _DECODED = -1, 0, 1  # how well an image was looked at
 Progress = Callable[[int, int], object]
 
 
@@ -44,6 +46,8 @@ class ScanReport:
         num_files: Number of samples.
         num_decoded: How many masks were read; the others were known from an earlier scan.
         findings: What is wrong, in the order of the samples.
+        moments: Mean and deviation of each channel of each image, of pixels from 0 to 1, float64,
+            shape ``(N, 2, channels)``; NaN where an image was not decoded.
     """
 
     class_pixels: NDArray[np.int64]
@@ -53,6 +57,7 @@ class ScanReport:
     num_files: int
     num_decoded: int
     findings: tuple[Finding, ...] = ()
+    moments: NDArray[np.float64] | None = None
 
 
 class _Look(NamedTuple):
@@ -62,6 +67,7 @@ class _Look(NamedTuple):
     facts: MaskFacts | None = None
     decoded: bool = False
     finding: Finding | None = None
+    moments: Sequence[Sequence[float]] | None = None
 
 
 def scan_dataset(
@@ -73,7 +79,8 @@ def scan_dataset(
         dataset: The dataset to look at.
         progress: Called with the number of files done and of all files after each one.
         decode_images: Also decode every image in full. Without it, a JPEG or PNG file that lacks
-            its end is decoded, and whatever else a header cannot tell is not found.
+            its end is decoded, and so is one that could not be decoded in an earlier scan; whatever
+            else a header cannot tell is not found.
 
     Returns:
         What was counted and what is wrong; nothing is raised for a single file.
@@ -111,6 +118,7 @@ def scan_dataset(
         len(looks),
         sum(look.decoded for look in looks),
         tuple(findings),
+        _all_moments(looks, dataset.channels),
     )
 
 
@@ -127,18 +135,20 @@ def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None
     labels = dataset.labels
     pixels = np.zeros((len(dataset), labels.num_ids), dtype=np.int64)
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
+    moments = np.full((len(dataset), 2, dataset.channels), np.nan)
     ignored = 0
     for index in range(len(dataset)):
-        _, target, name = dataset[index]
+        image, target, name = dataset[index]
         labels.check_ids(target, name)
-        sizes[index] = target.shape[:2]
+        sizes[index], moments[index] = target.shape[:2], image_moments(image)
         for class_id in range(labels.num_ids):
             there = target[..., class_id] == 1 if labels.multi_label else target == class_id
             pixels[index, class_id] = there.sum()
         ignored += int((target == labels.ignore_label).sum())
         if progress is not None:
             progress(index + 1, len(dataset))
-    return ScanReport(pixels.sum(0), ignored, pixels, sizes, len(dataset), len(dataset))
+    total = len(dataset)
+    return ScanReport(pixels.sum(0), ignored, pixels, sizes, total, total, (), moments)
 
 
 def check_report(report: ScanReport) -> None:
@@ -189,35 +199,51 @@ def _look_at_all(
 def _look_at(dataset: FileDataset, index: int, cache: ScanCache, decode_images: bool) -> _Look:
     files = dataset.files[index]
     known = dataset.known_facts(index)
+    moments = None
     if known is not None:
         (size, facts), decoded = known, False
+        if decode_images:
+            moments = image_moments(dataset.read_image(index)).tolist()
     else:
-        size = _image_size(dataset, index, cache, decode_images)
+        height, width, _, *moments = _image_facts(dataset, index, cache, decode_images)
+        size = height, width
         facts, decoded = _mask_facts(dataset, index, cache)
     problem = explain_shapes(size, facts.shape, files)
     if problem is not None and known is None:  # a header may hide the orientation
         size = dataset.read_image(index).shape[:2]
         problem = explain_shapes(size, facts.shape, files)
     finding = None if problem is None else Finding("size", str(files.mask), problem, index)
-    return _Look((size[0], size[1]), facts, decoded, finding)
+    return _Look((size[0], size[1]), facts, decoded, finding, moments)
 
 
-def _image_size(
-    dataset: FileDataset, index: int, cache: ScanCache, decode: bool
-) -> tuple[int, int]:
+def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: bool) -> list[Any]:
+    """Height, width, how well it was looked at; mean and deviation where that was in full."""
     image, reader = dataset.files[index].image, dataset.reader
     kind = f"image {reader}"
-    stored = cache.get(kind, image)
-    if stored is not None and stored[2] >= int(decode):
-        return stored[0], stored[1]
-    if decode or not _has_end(image):
-        height, width, *_ = dataset.read_image(index).shape
-        level = _DECODED
+    stored: list[Any] | None = cache.get(kind, image)
+    if stored is not None and (len(stored) > 3 or (stored[2] > _DOUBTFUL and not decode)):
+        return stored
+    if decode or stored is not None or not _has_end(image):
+        try:
+            pixels = dataset.read_image(index)
+        except DataError:
+            # What keeps it from being decoded may pass, so a later scan tries again, in full.
+            with contextlib.suppress(OSError):
+                cache.put([0, 0, _DOUBTFUL], kind, image)
+            raise
+        found = [*pixels.shape[:2], _DECODED, *image_moments(pixels).tolist()]
     else:
-        height, width = reader.size(image)
-        level = _HEADER
-    cache.put([height, width, level], kind, image)
-    return height, width
+        found = [*reader.size(image), _HEADER]
+    cache.put(found, kind, image)
+    return found
+
+
+def _all_moments(looks: Sequence[_Look], channels: int) -> NDArray[np.float64]:
+    moments = np.full((len(looks), 2, channels), np.nan)
+    for index, look in enumerate(looks):
+        if look.moments:
+            moments[index] = look.moments
+    return moments
 
 
 def _mask_facts(dataset: FileDataset, index: int, cache: ScanCache) -> tuple[MaskFacts, bool]:

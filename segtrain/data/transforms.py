@@ -1,18 +1,14 @@
 """Images and targets as tensors, with and without augmentation.
 
-The only file that knows albumentations, which is no longer maintained. Four of its habits are
-guarded here: padding paints class 0 into masks unless told otherwise, unknown arguments are only
-warned about, importing it asks the network for a newer version, and `Compose.set_random_seed`
-gives every transform the same stream, so that scale, crop and flip come out correlated.
+Scale, crop, rotation, flips and colours are our own (:mod:`segtrain.data.crop`,
+:mod:`segtrain.data.colour`); any transform of albumentations may follow by name
+(:mod:`segtrain.data.named`).
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import random
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,19 +17,56 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from segtrain.data.colour import brightness_line, draw_jitter, normalize, shift_colours
+from segtrain.data.crop import Crop, cut, draw_span
 from segtrain.data.labels import LabelContract
+from segtrain.data.named import NamedTransforms
 from segtrain.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_RGB = 3
+_CROPS_TRIED = 10  # as in DeepLab and mmsegmentation
+
+
+class Statistics:
+    """Mean and standard deviation of each channel, for pixels from 0 to 1.
+
+    Args:
+        mean: One number per channel; None: ImageNet's, for three channels.
+        std: Likewise.
+        channels: Of the images.
+
+    Raises:
+        ConfigError: When there are as many numbers as channels not, or a deviation is not positive.
+    """
+
+    def __init__(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int = _RGB
+    ) -> None:
+        for name, values in (("mean", mean), ("std", std)):
+            if values is None and channels != _RGB:
+                raise ConfigError(
+                    f"augmentation.{name} is not set, and only for three channels there is a"
+                    f" default; give {channels} numbers, which `segtrain inspect` prints"
+                )
+            if values is not None and len(values) != channels:
+                raise ConfigError(
+                    f"augmentation.{name} must have one number per channel ({channels}), got"
+                    f" {list(values)}"
+                )
+        self.mean = tuple(float(value) for value in (IMAGENET_MEAN if mean is None else mean))
+        self.std = tuple(float(value) for value in (IMAGENET_STD if std is None else std))
+        if min(self.std) <= 0:
+            raise ConfigError(f"augmentation.std must be positive, got {list(self.std)}")
 
 
 class EvalTransform:
     """An image as the model wants it, without augmentation.
 
     Args:
-        mean: Mean of each colour channel, for images from 0 to 1.
-        std: Standard deviation of each colour channel.
+        mean: Mean of each channel, for images from 0 to 1.
+        std: Standard deviation of each channel.
         labels: The contract of the targets; unused pixels keep its `ignore_label`.
         size: Height and width that images are resized to, or None. Targets keep their size:
             predictions are compared with the labels as they were drawn.
@@ -49,164 +82,207 @@ class EvalTransform:
         labels: LabelContract,
         size: tuple[int, int] | None = None,
     ) -> None:
-        _check_statistics(mean, std)
+        statistics = Statistics(mean, std, len(mean))
         _check_size("size", size)
-        self.mean, self.std, self.labels, self.size = tuple(mean), tuple(std), labels, size
+        self.mean, self.std, self.labels, self.size = statistics.mean, statistics.std, labels, size
 
     def __call__(
-        self, image: NDArray[np.uint8], target: NDArray[np.int64], seed: int = 0
+        self, image: NDArray[Any], target: NDArray[Any], seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The tensors of one sample; `seed` is there for the sake of :class:`TrainTransform`.
 
         Shape:
-            - image: ``(H, W, 3)``, uint8. target: ``(H, W)``, int64.
-            - output: ``(3, h, w)``, float32, and ``(H, W)``, int64.
+            - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
+              ``(H, W, K)`` for multi-label data, integers.
+            - output: ``(C, h, w)``, float32, and ``(H, W)`` or ``(K, H, W)``, the target's type.
         """
         del seed
         if self.size is not None and image.shape[:2] != self.size:
-            resized = Image.fromarray(image).resize(self.size[::-1], Image.Resampling.BILINEAR)
-            image = np.array(resized)
-        return normalize(image, self.mean, self.std), torch.from_numpy(target.astype(np.int64))
+            image = _smoothly_resized(image, self.size)
+        return normalize(image, self.mean, self.std), _channels_first(target)
 
 
 class TrainTransform:
-    """Random scale, crop, flip and colours; a pure function of the sample and the seed.
+    """Random scale, crop, rotation, flips and colours; a pure function of the sample and the seed.
 
     Args:
+        labels: The contract of the targets; what has no source gets its `ignore_label`.
         scale: Range of the factor that image and target are resized by.
         crop_size: Height and width of the result, padded where the sample is smaller; None keeps
             the size that the image came with.
-        flip: Probability of a horizontal flip.
+        cat_max_ratio: Draw another crop, up to ten times, when a class fills more than this share
+            of its valid pixels; 1 takes any.
+        flip: Probability that left and right change places; classes of ``labels.flip_pairs`` do
+            then, too.
+        vertical_flip: Probability that top and bottom change places.
+        rotate: Largest angle of a rotation about the middle of the crop, in degrees.
         brightness: Largest relative change of the brightness; 0 leaves it alone.
         contrast: Likewise for the contrast.
-        saturation: Likewise for the saturation.
-        hue: Largest shift of the hue, as a part of the colour circle (0 to 0.5).
-        mean: Mean of each colour channel, for images from 0 to 1; also the colour of the padding.
-        std: Standard deviation of each colour channel.
-        labels: The contract of the targets; the padding gets its `ignore_label`.
+        saturation: Likewise for the saturation, of images of three channels.
+        hue: Largest shift of the hue, as a part of the colour circle (0 to 0.5), likewise.
+        transforms: Transforms of albumentations that follow, in this order: each a mapping with
+            ``name`` and parameters.
+        mean: Mean of each channel, for images from 0 to 1; also the colour of the padding.
+        std: Standard deviation of each channel.
+        channels: Of the images.
 
     Raises:
-        ConfigError: When a value is out of range.
+        ConfigError: When a value is out of range, or a transform does not exist, does not take a
+            parameter, changes the size or makes labels of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one per key of the configuration
         self,
         *,
         labels: LabelContract,
         scale: tuple[float, float] = (0.5, 2.0),
         crop_size: tuple[int, int] | None = None,
+        cat_max_ratio: float = 1.0,
         flip: float = 0.5,
+        vertical_flip: float = 0.0,
+        rotate: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
         hue: float = 0.0,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        transforms: Sequence[Mapping[str, Any]] = (),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels: int = _RGB,
     ) -> None:
-        _check_statistics(mean, std)
+        statistics = Statistics(mean, std, channels)
+        self.mean, self.std = statistics.mean, statistics.std
         _check_size("crop_size", crop_size)
-        _check_range("flip", flip, 0, 1)
-        _check_range("hue", hue, 0, 0.5)
+        for name, value, high in (
+            ("flip", flip, 1.0), ("vertical_flip", vertical_flip, 1.0), ("hue", hue, 0.5),
+            ("rotate", rotate, 180.0), ("brightness", brightness, np.inf),
+            ("contrast", contrast, np.inf), ("saturation", saturation, np.inf),
+        ):  # fmt: skip
+            _check_range(name, value, high)
         if not 0 < scale[0] <= scale[1]:
             raise ConfigError(
                 f"augmentation.scale must be two positive numbers in rising order, got {scale}"
             )
-        self.colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        for name, value in self.colours.items():
-            _check_range(name, value, 0, float("inf"))
-        self.colours["hue"] = hue
-        self.labels, self.mean, self.std = labels, tuple(mean), tuple(std)
-        self.scale, self.crop_size, self.flip = scale, crop_size, flip
-        # albumentations works on bytes where it can, and cannot carry a negative ignore label.
-        self._carrier = np.uint8 if labels.num_classes < 256 else np.uint16
-        self._void = int(np.iinfo(self._carrier).max)
-        self._pipelines: dict[tuple[int, int], Any] = {}
+        if not 0 < cat_max_ratio <= 1:
+            raise ConfigError(
+                f"augmentation.cat_max_ratio must be above 0 and at most 1, got {cat_max_ratio}"
+            )
+        self.strengths = {
+            "brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue
+        }  # fmt: skip
+        _check_colours(self.strengths, channels)
+        self.labels, self.scale, self.crop_size = labels, scale, crop_size
+        self.cat_max_ratio = cat_max_ratio
+        self.flips, self.rotate = (flip, vertical_flip), rotate
+        # Bytes where they hold every id; OpenCV and albumentations carry no negative label.
+        self._carrier = np.dtype(np.uint8 if labels.dtype == np.uint8 else np.uint16)
+        self._void = labels.ignore_label if self._carrier == np.uint8 else 65535
+        self._swaps = _swaps(labels)
+        self.named = NamedTransforms(transforms, self._void, channels) if transforms else None
 
     def __call__(
-        self, image: NDArray[np.uint8], target: NDArray[np.int64], seed: int
+        self, image: NDArray[Any], target: NDArray[Any], seed: int
     ) -> tuple[Tensor, Tensor]:
         """The tensors of one augmented sample.
 
         Shape:
-            - image: ``(H, W, 3)``, uint8. target: ``(H, W)``, int64.
-            - output: ``(3, h, w)``, float32, and ``(h, w)``, int64, with ``(h, w) = crop_size``.
+            - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
+              ``(H, W, K)`` for multi-label data, integers.
+            - output: ``(C, h, w)``, float32, and ``(h, w)`` or ``(K, h, w)``, the target's type,
+              with ``(h, w) = crop_size``.
         """
-        pipeline = self._pipeline(self.crop_size or (image.shape[0], image.shape[1]))
-        # One pair of streams for the whole chain: set_random_seed would start each one anew.
-        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        rng = np.random.default_rng(seed)
+        carried = self._carried(target)
+        crop, mask = self._draw_crop(rng, carried)
+        pixels = cut(image, crop, self._padding(image.dtype))
+        if crop.mirrored and self._swaps is not None:
+            mask = self._swapped(mask)
+        jitter = draw_jitter(rng, self.strengths)
+        if image.dtype == np.uint8 and pixels.shape[2] == _RGB:
+            pixels = shift_colours(pixels, jitter)
+        line = brightness_line(pixels, jitter)
+        if self.named is not None:
+            pixels, mask = self.named(pixels, mask, rng)
+        return normalize(pixels, self.mean, self.std, line), self._restored(mask, target.dtype)
+
+    def _draw_crop(self, rng: np.random.Generator, mask: NDArray[Any]) -> tuple[Crop, NDArray[Any]]:
+        """A crop, and what it makes of the mask."""
+        height, width = mask.shape[:2]
+        size = self.crop_size or (height, width)
+        for _ in range(_CROPS_TRIED if self.cat_max_ratio < 1 else 1):
+            factor = float(rng.uniform(*self.scale))
+            spans = [
+                draw_span(rng, source, wanted, factor)
+                for source, wanted in zip((height, width), size, strict=True)
+            ]
+            angle = float(rng.uniform(-self.rotate, self.rotate)) if self.rotate else 0.0
+            mirrored, upside_down = (bool(rng.random() < chance) for chance in self.flips)
+            crop = Crop(spans[0], spans[1], size, angle, mirrored, upside_down)
+            found = cut(mask, crop, self._void, nearest=True)
+            if self.cat_max_ratio == 1 or self._largest_share(found) <= self.cat_max_ratio:
+                break
+        return crop, found
+
+    def _largest_share(self, mask: NDArray[Any]) -> float:
+        """How much of the valid pixels of a crop the largest class has."""
+        valid = mask[mask != self._void]
+        if not valid.size:
+            return 1.0
+        if mask.ndim == 3:
+            return float((mask == 1).mean((0, 1)).max())
+        return float(np.bincount(valid).max() / valid.size)
+
+    def _padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        mean = np.array(self.mean)
+        return np.rint(255 * mean) if dtype == np.uint8 else mean.astype(np.float32)
+
+    def _carried(self, target: NDArray[Any]) -> NDArray[Any]:
+        if target.dtype == self._carrier and self._void == self.labels.ignore_label:
+            return target
         ignored = target == self.labels.ignore_label
-        mask = np.where(ignored, self._void, target).astype(self._carrier)
-        result = pipeline(image=image, mask=mask)
-        ids = result["mask"].astype(np.int64)
-        ids[ids == self._void] = self.labels.ignore_label
-        return normalize(result["image"], self.mean, self.std), torch.from_numpy(ids)
+        return np.where(ignored, self._void, target).astype(self._carrier)
 
-    def _pipeline(self, size: tuple[int, int]) -> Any:
-        if size not in self._pipelines:
-            self._pipelines[size] = self._build(size)
-        return self._pipelines[size]
+    def _restored(self, mask: NDArray[Any], dtype: np.dtype[Any]) -> Tensor:
+        if mask.dtype != dtype:
+            ids = mask.astype(dtype)
+            ids[mask == self._void] = self.labels.ignore_label
+            mask = ids
+        return _channels_first(mask)
 
-    def _build(self, size: tuple[int, int]) -> Any:
-        """The chain for one output size.
-
-        Raises:
-            ConfigError: When albumentations does not take an argument.
-        """
-        library = _albumentations()
-        height, width = size
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # its way to refuse an argument
-            try:
-                steps = self._resizing(library, height, width)
-                if self.flip > 0:
-                    steps.append(library.HorizontalFlip(p=self.flip))
-                if any(self.colours.values()):
-                    steps.append(library.ColorJitter(**self.colours, p=1.0))
-                return library.Compose(steps)
-            except (UserWarning, ValueError) as error:
-                raise ConfigError(f"augmentation: albumentations refuses it ({error})") from None
-
-    def _resizing(self, library: Any, height: int, width: int) -> list[Any]:
-        cv2 = importlib.import_module("cv2")
-        low, high = self.scale
-        steps = []
-        if (low, high) != (1.0, 1.0):
-            steps.append(
-                library.RandomScale(
-                    (low - 1, high - 1),
-                    interpolation=cv2.INTER_LINEAR,
-                    # Plain INTER_NEAREST rounds down, half a pixel off from what bilinear does.
-                    mask_interpolation=cv2.INTER_NEAREST_EXACT,
-                    p=1.0,
-                )
-            )
-        padding = library.PadIfNeeded(
-            min_height=height,
-            min_width=width,
-            position="random",
-            border_mode=cv2.BORDER_CONSTANT,
-            fill=tuple(round(255 * value) for value in self.mean),
-            fill_mask=self._void,
-        )
-        return [*steps, padding, library.RandomCrop(height, width)]
+    def _swapped(self, mask: NDArray[Any]) -> NDArray[Any]:
+        assert self._swaps is not None
+        if mask.ndim == 3:
+            return mask[..., self._swaps]
+        table = np.arange(self._void + 1 if self._void > 255 else 256).astype(self._carrier)
+        table[: len(self._swaps)] = self._swaps
+        return np.take(table, mask)
 
 
-def normalize(image: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """An image as a tensor of zero mean and unit deviation.
+def _swaps(labels: LabelContract) -> NDArray[np.int64] | None:
+    """Which class each becomes in the mirror; None where all stay what they are."""
+    if not labels.flip_pairs:
+        return None
+    swaps = np.arange(labels.num_ids)
+    for one, two in labels.flip_pairs:
+        swaps[[int(one), int(two)]] = int(two), int(one)
+    return swaps
 
-    Shape:
-        - image: ``(H, W, 3)``, uint8.
-        - output: ``(3, H, W)``, float32.
 
-    Example:
-        >>> normalize(np.full((1, 1, 3), 255, np.uint8), (0.5,) * 3, (0.5,) * 3).flatten()
-        tensor([1., 1., 1.])
-    """
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    shape = (3, 1, 1)
-    offset = 255 * torch.tensor(mean, dtype=torch.float32).view(shape)
-    scale = 255 * torch.tensor(std, dtype=torch.float32).view(shape)
-    return pixels.float().sub_(offset).div_(scale)
+def _channels_first(mask: NDArray[Any]) -> Tensor:
+    mask = mask.transpose(2, 0, 1) if mask.ndim == 3 else mask
+    return torch.from_numpy(np.array(mask, order="C"))
+
+
+def _smoothly_resized(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Bilinear over all pixels that become one, as Pillow does."""
+    kind = Image.Resampling.BILINEAR
+    if image.dtype == np.uint8 and image.shape[2] == _RGB:
+        return np.array(Image.fromarray(image).resize(size[::-1], kind))
+    planes = [
+        np.array(Image.fromarray(np.ascontiguousarray(image[..., index])).resize(size[::-1], kind))
+        for index in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=2)
 
 
 def limit_opencv_threads() -> None:
@@ -214,22 +290,13 @@ def limit_opencv_threads() -> None:
     importlib.import_module("cv2").setNumThreads(0)
 
 
-def _albumentations() -> Any:
-    # Without this variable the import asks PyPI for a newer version; offline, that takes seconds.
-    # The import itself takes seconds too, hence not at the top of the file.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    return importlib.import_module("albumentations")
-
-
-def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3:
+def _check_colours(strengths: Mapping[str, float], channels: int) -> None:
+    for name in ("saturation", "hue"):
+        if strengths[name] and channels != _RGB:
             raise ConfigError(
-                f"augmentation.{name} must have one number per colour channel (3), got "
-                f"{list(values)}"
+                f"augmentation.{name}={strengths[name]} is for images of three channels, and these"
+                f" have {channels}; set it to 0"
             )
-    if min(std) <= 0:
-        raise ConfigError(f"augmentation.std must be positive, got {list(std)}")
 
 
 def _check_size(name: str, size: Sequence[int] | None) -> None:
@@ -239,7 +306,7 @@ def _check_size(name: str, size: Sequence[int] | None) -> None:
         )
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        limit = f"from {low} to {high}" if high < float("inf") else f"at least {low}"
+def _check_range(name: str, value: float, high: float) -> None:
+    if not 0 <= value <= high:
+        limit = f"from 0 to {high:g}" if high < float("inf") else "at least 0"
         raise ConfigError(f"augmentation.{name} must be {limit}, got {value}")

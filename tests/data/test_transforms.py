@@ -1,10 +1,9 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
 
 from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
+from segtrain.data.colour import draw_jitter
 from segtrain.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -116,15 +115,158 @@ def test_values_out_of_range(arguments, key):
         transform_of(**arguments)
 
 
-def test_arguments_that_albumentations_only_warns_about_are_errors(monkeypatch):
-    transform = transform_of(crop_size=(8, 8))
+NAMED = [
+    {"name": "GaussianBlur", "p": 0.5},
+    {"name": "CoarseDropout", "p": 1.0, "num_holes_range": [2, 2], "hole_height_range": [5, 5],
+     "hole_width_range": [5, 5]},
+    {"name": "Affine", "p": 1.0, "rotate": [20, 40]},
+]  # fmt: skip
 
-    def refuse(*_):
-        warnings.warn("Argument 'mask_value' is not valid", UserWarning, stacklevel=1)
 
-    monkeypatch.setattr(transform, "_resizing", refuse)
-    with pytest.raises(ConfigError, match="mask_value"):
-        transform(IMAGE, TARGET, 0)
+@pytest.mark.parametrize(("num_classes", "ignore_label"), [(6, 255), (6, -1), (400, 500)])
+def test_transforms_of_albumentations_by_name(num_classes, ignore_label):
+    transform = transform_of(ignore_label, num_classes, transforms=NAMED)
+    first = transform(IMAGE, TARGET, 1)
+    again = transform_of(ignore_label, num_classes, transforms=NAMED)(IMAGE, TARGET, 1)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert set(first[1].unique().tolist()) == {1, 2, 3, 4, ignore_label}  # never 0
+    others = [transform(IMAGE, TARGET, seed)[1] for seed in range(2, 5)]
+    assert all(not torch.equal(first[1], other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"name": "GausianBlur"}, "did you mean 'GaussianBlur'"),
+        ({"name": "Compose"}, "has no transform 'Compose'"),
+        ({"p": 1}, "must be a mapping with a name"),
+        ({"name": "Blur", "blur_limits": 3}, r"\[0\]\.blur_limits: Blur has no .* did you"),
+        ({"name": "Blur", "blur_limit": -3}, r"\[0\] \(Blur\): albumentations refuses it"),
+        ({"name": "RandomCrop", "height": 8, "width": 8, "p": 1}, r"the size is that of"),
+        ({"name": "Affine", "rotate": [45, 45], "mask_interpolation": 1, "p": 1}, "makes labels"),
+    ],
+)  # fmt: skip
+def test_transforms_by_name_are_checked(spec, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        transform_of(transforms=[spec])
+    assert "augmentation.transforms[0]" in str(caught.value)
+
+
+def test_rotation_is_ignored_outside_the_image():
+    transform = transform_of(rotate=45, scale=(1.0, 1.0), flip=0)
+    image = np.full((60, 60, 3), 200, np.uint8)
+    target = np.full((60, 60), 3, np.uint8)
+    images, found = transform(image, target, 3)
+    assert set(found.unique().tolist()) == {3, 255}
+    assert found.dtype == torch.uint8
+    outside = found == 255
+    assert images[:, outside].abs().mean() < images[:, ~outside].abs().mean() / 10
+
+
+def test_paired_classes_change_places_in_the_mirror():
+    pairs = [[1, 2]]
+    target = np.array([[1, 1, 2, 0, 255, 3]], np.uint8)
+    image = np.zeros((1, 6, 3), np.uint8)
+    plain = {"scale": (1.0, 1.0), "flip": 1.0}
+    labels = LabelContract(4, flip_pairs=pairs)
+    _, found = TrainTransform(labels=labels, **plain)(image, target, 0)
+    assert found.tolist() == [[3, 255, 0, 1, 2, 2]]
+    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0)(image, target, 0)
+    assert found.tolist() == target.tolist()
+    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0, vertical_flip=1)(
+        image, target, 0
+    )
+    assert found.tolist() == target.tolist()
+    labels = LabelContract(2, multi_label=True, flip_pairs=[[0, 1]])
+    several = np.array([[[1, 0], [1, 1], [255, 255]]], np.uint8)
+    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], several, 0)
+    assert found.tolist() == [[[255, 1, 0]], [[255, 1, 1]]]
+    labels = LabelContract(300, ignore_label=-1, flip_pairs=[[0, 299]])
+    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], np.array([[0, 299, -1]]), 0)
+    assert found.tolist() == [[-1, 0, 299]]
+
+
+def test_crops_in_which_one_class_fills_nearly_all_are_drawn_again():
+    target = np.zeros((100, 100), np.uint8)
+    target[:, 80:] = 1
+    target[:50] = 255
+    image = np.zeros((100, 100, 3), np.uint8)
+
+    def shares(ratio):
+        transform = transform_of(num_classes=2, cat_max_ratio=ratio, crop_size=(30, 30))
+        found = [transform(image, target, seed)[1] for seed in range(150)]
+        valid = [crop[crop != 255] for crop in found]
+        return np.array([float((crop == 0).float().mean()) if len(crop) else 1 for crop in valid])
+
+    plain, biased = shares(1.0), shares(0.75)
+    assert (biased <= 0.75).mean() > 3 * (plain <= 0.75).mean()
+
+
+def test_several_classes_and_any_number_of_channels():
+    labels = LabelContract(7, multi_label=True)
+    target = (RNG.random((40, 60, 7)) < 0.4).astype(np.uint8)
+    options = {
+        "rotate": 20,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "mean": [0.1] * 6,
+        "std": [1.0] * 6,
+    }
+    for image in (
+        RNG.integers(0, 256, (40, 60, 6), dtype=np.uint8),
+        RNG.random((40, 60, 6), np.float32),
+    ):
+        transform = TrainTransform(labels=labels, channels=6, crop_size=(50, 70), **options)
+        images, found = transform(image, target, 1)
+        assert (images.shape, images.dtype) == ((6, 50, 70), torch.float32)
+        assert (found.shape, found.dtype) == ((7, 50, 70), torch.uint8)
+        assert set(found.unique().tolist()) == {0, 1, 255}
+        ignored = found == 255
+        assert torch.equal(ignored.all(0), ignored.any(0))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_grey_images(dtype):
+    image = (RNG.random((40, 60, 1)) * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    arguments = {"channels": 1, "mean": [0.5], "std": [0.5], "contrast": 0.3, "crop_size": (64, 64)}
+    images, _ = transform_of(**arguments)(image, TARGET, 0)
+    assert images.shape == (1, 64, 64)
+    images, _ = EvalTransform([0.5], [0.5], LabelContract(6), size=(20, 30))(image, TARGET)
+    assert images.shape == (1, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"channels": 4},
+            r"augmentation\.mean is not set.*give 4 numbers, which `segtrain inspect`",
+        ),
+        ({"channels": 4, "mean": [0] * 4, "std": [1] * 3}, r"augmentation\.std must have one"),
+        ({"channels": 1, "mean": [0], "std": [1], "hue": 0.1}, r"augmentation\.hue=0\.1 is for"),
+    ],
+)
+def test_statistics_and_colours_of_other_channels(arguments, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        transform_of(**arguments)
+
+
+def test_colours_are_those_of_torchvision():
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    labels = LabelContract(6)
+    still = {"scale": (1.0, 1.0), "flip": 0.0, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    smooth = np.kron(RNG.integers(60, 200, (5, 6, 3)), np.ones((8, 10, 1))).astype(np.uint8)
+    tensor = torch.from_numpy(smooth).permute(2, 0, 1)
+    transform = TrainTransform(labels=labels, brightness=0.3, contrast=0.3, saturation=0.5, **still)
+    images, _ = transform(smooth, TARGET, 5)
+    rng = np.random.default_rng(5)
+    transform._draw_crop(rng, TARGET.astype(np.uint8))
+    jitter = draw_jitter(rng, transform.strengths)
+    expected = functional.adjust_saturation(tensor, jitter.saturation)
+    expected = functional.adjust_brightness(expected, jitter.brightness)
+    expected = functional.adjust_contrast(expected, jitter.contrast)
+    assert (images * 255 - expected).abs().max() < 4  # rounding, three times there and once here
 
 
 def test_evaluation_resizes_the_image_only():

@@ -1,0 +1,171 @@
+"""Where a training crop comes from: the crop is chosen in the source, and only it is resized.
+
+To resize a whole image and cut a crop out of it is the same picture at several times the cost: at
+scale 2 a crop of 512 x 1024 needs a quarter of a megapixel of the source, and resizing all of a
+1024 x 2048 image makes eight.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_CHANNELS = 4  # that OpenCV warps at a time
+
+
+class Span(NamedTuple):
+    """One axis of a crop.
+
+    Attributes:
+        start: First row or column of the source.
+        length: How many of them.
+        place: Where they begin in the result.
+        size: How many they become there.
+    """
+
+    start: int
+    length: int
+    place: int
+    size: int
+
+
+class Crop(NamedTuple):
+    """What becomes of a sample, geometrically.
+
+    Attributes:
+        rows: The rows of the source.
+        columns: The columns of the source.
+        size: Height and width of the result.
+        angle: Of a rotation about the middle of the crop, in degrees.
+        mirrored: Whether left and right change places.
+        upside_down: Whether top and bottom do.
+    """
+
+    rows: Span
+    columns: Span
+    size: tuple[int, int]
+    angle: float = 0.0
+    mirrored: bool = False
+    upside_down: bool = False
+
+
+def draw_span(rng: np.random.Generator, source: int, wanted: int, scale: float) -> Span:
+    """A stretch of an axis, every place that it may have as likely as any other.
+
+    Scaling all of the axis by `scale` and cutting `wanted` out of it, or padding it to `wanted`
+    with the padding shared out at random, gives the same distribution.
+
+    Args:
+        rng: Where chance comes from.
+        source: Length of the axis in the image.
+        wanted: Length of the axis in the result.
+        scale: Factor from source to result.
+
+    Example:
+        >>> draw_span(np.random.default_rng(0), source=100, wanted=40, scale=2.0)
+        Span(start=68, length=20, place=0, size=40)
+        >>> draw_span(np.random.default_rng(0), source=100, wanted=80, scale=0.5)
+        Span(start=0, length=100, place=26, size=50)
+    """
+    length = max(round(wanted / scale), 1)
+    if length <= source:
+        return Span(int(rng.integers(source - length + 1)), length, 0, wanted)
+    size = min(max(round(source * scale), 1), wanted)
+    return Span(0, source, int(rng.integers(wanted - size + 1)), size)
+
+
+def cut(
+    pixels: NDArray[Any], crop: Crop, fill: NDArray[Any] | float, *, nearest: bool = False
+) -> NDArray[Any]:
+    """The crop of an image or a mask.
+
+    Args:
+        pixels: ``(H, W)`` or ``(H, W, C)``; uint8, uint16 or float32.
+        crop: What to cut.
+        fill: What is put where there is no source: a number, or one per channel.
+        nearest: Whether to take the nearest pixel, as class ids need, or to interpolate.
+
+    Shape:
+        - output: ``(h, w)`` or ``(h, w, C)`` with ``(h, w) = crop.size``, contiguous.
+    """
+    if crop.angle:
+        result = _rotated(pixels, crop, fill, nearest=nearest)
+    else:
+        result = _upright(pixels, crop, fill, nearest=nearest)
+    if crop.mirrored:
+        result = result[:, ::-1]
+    if crop.upside_down:
+        result = result[::-1]
+    return np.ascontiguousarray(result)
+
+
+def _upright(
+    pixels: NDArray[Any], crop: Crop, fill: NDArray[Any] | float, *, nearest: bool
+) -> NDArray[Any]:
+    rows, columns = crop.rows, crop.columns
+    window = pixels[
+        rows.start : rows.start + rows.length, columns.start : columns.start + columns.length
+    ]
+    if (rows.length, columns.length) != (rows.size, columns.size):
+        window = _resized(window, rows.size, columns.size, nearest=nearest)
+    if (rows.size, columns.size) == crop.size:
+        return window
+    result = np.empty((*crop.size, *pixels.shape[2:]), dtype=pixels.dtype)
+    result[...] = fill
+    result[rows.place : rows.place + rows.size, columns.place : columns.place + columns.size] = (
+        window
+    )
+    return result
+
+
+def _resized(window: NDArray[Any], height: int, width: int, *, nearest: bool) -> NDArray[Any]:
+    cv2 = importlib.import_module("cv2")
+    # Plain INTER_NEAREST rounds down, half a pixel off from what bilinear does.
+    kind = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+    found: NDArray[Any] = cv2.resize(
+        np.ascontiguousarray(window), (width, height), interpolation=kind
+    )
+    return found.reshape(height, width, *window.shape[2:])  # OpenCV drops a single channel
+
+
+def _rotated(
+    pixels: NDArray[Any], crop: Crop, fill: NDArray[Any] | float, *, nearest: bool
+) -> NDArray[Any]:
+    cv2 = importlib.import_module("cv2")
+    kind = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    flags = kind | cv2.WARP_INVERSE_MAP
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    values = np.broadcast_to(np.asarray(fill, dtype=np.float64), planes.shape[2:])
+    parts = []
+    for first in range(0, planes.shape[2], _MOST_CHANNELS):
+        part = np.ascontiguousarray(planes[..., first : first + _MOST_CHANNELS])
+        border = [float(value) for value in values[first : first + _MOST_CHANNELS]]
+        turned = cv2.warpAffine(
+            part,
+            _matrix(crop),
+            crop.size[::-1],
+            flags=flags,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=border,
+        )
+        parts.append(turned.reshape(*crop.size, part.shape[2]))
+    result = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    return result.reshape(*crop.size, *pixels.shape[2:])
+
+
+def _matrix(crop: Crop) -> NDArray[np.float64]:
+    """From the middle of a pixel of the result to that of the source, ``(2, 3)``."""
+    rows, columns = crop.rows, crop.columns
+    steps = np.array([columns.length / columns.size, rows.length / rows.size])
+    starts = np.array([columns.start, rows.start])
+    places = np.array([columns.place, rows.place])
+    middle = np.array(crop.size[::-1]) / 2
+    angle = np.deg2rad(crop.angle)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = steps[:, None] * turn
+    # source + 0.5 = starts + steps * (middle + turn (result + 0.5 - middle) - places)
+    offset = starts + steps * (middle - places) + linear @ (0.5 - middle) - 0.5
+    return np.concatenate([linear, offset[:, None]], axis=1)

@@ -1,0 +1,84 @@
+"""Mixes of two samples of a batch, as a function of the batch's own seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What samples of a batch get pasted in of the next one; image and target alike.
+
+    ``cutmix`` pastes a box whose share of the area is uniform between 0 and 1. ``classmix`` pastes
+    the pixels of half of the classes that the other sample shows, rounded up (of multi-label data,
+    the pixels that have any of them). Ignored pixels are pasted as such with the box, and never by
+    class. A batch of one has no other sample and stays as it is.
+
+    Args:
+        mix: What is pasted.
+        probability: Of each sample to be mixed.
+        ignore_label: The value of target pixels without a class.
+
+    References:
+        Yun et al., CutMix, ICCV 2019, with lambda from Beta(1, 1); Olsson et al., ClassMix, WACV
+        2021, which mixes unlabelled images.
+    """
+
+    mix: Literal["cutmix", "classmix"]
+    probability: float = 0.5
+    ignore_label: int = 255
+
+    def __call__(self, images: Tensor, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """The mixed batch, a function of the batch and `seed`.
+
+        Shape:
+            - images: ``(N, C, h, w)``. target: ``(N, h, w)``, or ``(N, K, h, w)`` for multi-label
+              data. The output likewise.
+        """
+        if len(images) < 2:
+            return images, target
+        rng = np.random.default_rng(seed)
+        mixed_images, mixed_target = images.clone(), target.clone()
+        for index in range(len(images)):
+            if rng.random() >= self.probability:
+                continue
+            other = (index + 1) % len(images)
+            if self.mix == "cutmix":
+                mask = _box(images.shape[-2:], rng)
+            else:
+                mask = _classes(target[other], self.ignore_label, rng)
+            mixed_images[index] = torch.where(mask, images[other], images[index])
+            mixed_target[index] = torch.where(mask, target[other], target[index])
+        return mixed_images, mixed_target
+
+
+def _box(size: torch.Size, rng: np.random.Generator) -> Tensor:
+    """True in a box, ``(h, w)``; its middle is anywhere, and what is outside is cut off."""
+    height, width = size
+    side = np.sqrt(rng.uniform())
+    row, column = rng.integers(height), rng.integers(width)
+    half_rows, half_columns = height * side / 2, width * side / 2
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    top, left = max(round(row - half_rows), 0), max(round(column - half_columns), 0)
+    mask[top : round(row + half_rows), left : round(column + half_columns)] = True
+    return mask
+
+
+def _classes(target: Tensor, ignore_label: int, rng: np.random.Generator) -> Tensor:
+    """True at the pixels of half of the classes, ``(h, w)``."""
+    if target.dim() == 3:
+        present = [index for index in range(len(target)) if bool((target[index] == 1).any())]
+        chosen = _half(present, rng)
+        return (target[chosen] == 1).any(0) if chosen else torch.zeros_like(target[0]).bool()
+    present = [value for value in torch.unique(target).tolist() if value != ignore_label]
+    return torch.isin(target, torch.tensor(_half(present, rng), dtype=target.dtype))
+
+
+def _half(present: list[int], rng: np.random.Generator) -> list[int]:
+    count = (len(present) + 1) // 2
+    return [present[index] for index in rng.permutation(len(present))[:count]]

@@ -1,0 +1,103 @@
+"""The crop that is cut in the source beside the plain order: resize all, pad, cut."""
+
+import numpy as np
+import pytest
+
+from segtrain.data.crop import Crop, Span, cut, draw_span
+
+cv2 = pytest.importorskip("cv2")
+HEIGHT, WIDTH = 90, 120
+SEEDS = 4000
+
+
+def plain_span(rng, source, wanted, scale):
+    """Start and end of the crop in source coordinates, by the plain order, and where it lands."""
+    scaled = int(source * scale)
+    if scaled >= wanted:
+        start = rng.integers(scaled - wanted + 1)
+        return start / scale, (start + wanted) / scale, 0, wanted
+    return 0, source, rng.integers(wanted - scaled + 1), scaled
+
+
+@pytest.mark.parametrize(("source", "wanted"), [(HEIGHT, 64), (WIDTH, 64), (HEIGHT, 150), (64, 64)])
+def test_the_distribution_of_scales_and_positions_is_that_of_the_plain_order(source, wanted):
+    ours, plain = np.zeros((SEEDS, 4)), np.zeros((SEEDS, 4))
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        span = draw_span(rng, source, wanted, float(rng.uniform(0.5, 2.0)))
+        ours[seed] = span.start, span.start + span.length, span.place, span.size
+        rng = np.random.default_rng(seed + SEEDS)
+        plain[seed] = plain_span(rng, source, wanted, float(rng.uniform(0.5, 2.0)))
+    for column in range(4):
+        for one, two in ((ours, plain), (plain, ours)):
+            grid = np.quantile(two[:, column], np.linspace(0.02, 0.98, 49)) + 0.51
+            share = np.abs(
+                (one[:, column, None] <= grid).mean(0) - (two[:, column, None] <= grid).mean(0)
+            )
+            # Kolmogorov and Smirnov's bound for two samples of so many, at a level of 0.001.
+            assert share.max() < 1.95 * np.sqrt(2 / SEEDS)
+    scales = [(two[:, 3] / (two[:, 1] - two[:, 0])) for two in (ours, plain)]
+    assert (
+        np.abs(
+            np.quantile(scales[0], [0.1, 0.5, 0.9]) - np.quantile(scales[1], [0.1, 0.5, 0.9])
+        ).max()
+        < 0.04
+    )
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5, 2.0])
+def test_the_pixels_are_those_of_the_resized_image(scale):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8), (0, 0), 3)
+    size = (round(HEIGHT * scale), round(WIDTH * scale))
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    rows, columns = (Span(start, round(36 / scale), 0, 36) for start in (12, 20))
+    found = cut(image, Crop(rows, columns, (36, 36)), 0)
+    top, left = round(rows.start * scale), round(columns.start * scale)
+    expected = resized[top : top + 36, left : left + 36]
+    if scale == 1.0:
+        np.testing.assert_array_equal(found, expected)
+    # The edge of the window is repeated, where the whole image would go on.
+    assert np.abs(found[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).max() <= 4
+
+
+def test_what_has_no_source_is_filled():
+    image = np.full((10, 20, 3), 7, np.uint8)
+    crop = Crop(Span(0, 10, 3, 5), Span(0, 20, 2, 10), (12, 16))
+    found = cut(image, crop, np.array([1, 2, 3]))
+    assert (found[3:8, 2:12] == 7).all()
+    found[3:8, 2:12] = [1, 2, 3]
+    assert (found == [1, 2, 3]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("angle", [0.0, 30.0])
+@pytest.mark.parametrize("channels", [None, 1, 7])
+def test_masks_take_the_nearest_label(dtype, angle, channels):
+    rng = np.random.default_rng(0)
+    shape = (HEIGHT, WIDTH) if channels is None else (HEIGHT, WIDTH, channels)
+    mask = (rng.integers(0, 2, shape) * 200).astype(dtype)
+    crop = Crop(Span(10, 20, 0, 50), Span(5, 40, 0, 50), (50, 50), angle, mirrored=True)
+    found = cut(mask, crop, 255, nearest=True)
+    assert (found.shape, found.dtype) == ((50, 50, *shape[2:]), dtype)
+    assert set(np.unique(found)) <= {0, 200, 255}
+    assert found.flags.c_contiguous
+
+
+def test_a_quarter_turn_is_exact():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (30, 30, 5), dtype=np.uint8)
+    whole = Span(0, 30, 0, 30)
+    for angle, turns in ((90.0, 1), (180.0, 2), (-90.0, -1)):
+        found = cut(image, Crop(whole, whole, (30, 30), angle), 0)
+        np.testing.assert_array_equal(found, np.rot90(image, turns))
+
+
+def test_a_turn_keeps_the_scale():
+    """A disc in the middle of a stretched crop stays the disc that it is without a turn."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    mask = ((rows - 44.5) ** 2 + (columns - 59.5) ** 2 < 400).astype(np.uint8)
+    spans = Span(30, 30, 0, 60), Span(45, 30, 0, 60)
+    plain = cut(mask, Crop(*spans, (60, 60)), 255, nearest=True)
+    turned = cut(mask, Crop(*spans, (60, 60), 33.0), 255, nearest=True)
+    assert (plain != turned).mean() < 0.03
