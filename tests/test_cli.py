@@ -686,3 +686,16 @@ def test_a_batch_too_small_for_batch_norm_is_one_sentence(
     assert "trainer.batch_size" in error
     if "crop_size" in words[0]:
         assert not run_dir.exists()
+
+
+def test_a_label_map_takes_the_place_of_the_one_in_a_config() -> None:
+    words = ["dataset=camvid", "dataset.label_map={0-10:0-10,11:ignore,12:car}"]
+    assert compose_config(words)["dataset"]["label_map"] == {
+        "0-10": "0-10",
+        11: "ignore",
+        12: "car",
+    }
+    assert compose_config(["dataset=camvid"])["dataset"]["label_map"] == {
+        "0-10": "0-10",
+        11: "ignore",
+    }

@@ -25,7 +25,7 @@ def download_source(source: str, root: Path) -> None:
         if source == "voc2012":
             datasets.VOCSegmentation(where, year="2012", image_set="trainval", download=True)
         elif source == "sbd":
-            datasets.SBDataset(where, image_set="train_noval", mode="segmentation", download=True)
+            datasets.SBDataset(where, image_set="train", mode="segmentation", download=True)
         else:
             datasets.OxfordIIITPet(where, target_types="segmentation", download=True)
     except (OSError, RuntimeError, ImportError) as error:

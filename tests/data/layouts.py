@@ -74,7 +74,8 @@ def _image(path: Path, number: int) -> None:
 
 def _grey(path: Path, raw: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(raw.astype(np.uint8)).save(path)
+    # Pillow shortens the grey palette of a GIF file where it may, and 255 becomes 1.
+    Image.fromarray(raw.astype(np.uint8)).save(path, optimize=False)
 
 
 def _indexed(path: Path, raw: NDArray[Any], colours: Iterable[int] | None = None) -> None:
