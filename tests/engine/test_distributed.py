@@ -139,7 +139,8 @@ def test_a_wrong_label_ends_every_process(tmp_path: Path, small: list[str]) -> N
         for kind in ("images", "masks"):
             (tmp_path / kind / split).mkdir(parents=True)
         for index in range(8):
-            Image.new("RGB", (48, 48)).save(tmp_path / "images" / split / f"{index}.png")
+            image = Image.new("RGB", (48, 48), (wrong, index, 0))  # no two alike
+            image.save(tmp_path / "images" / split / f"{index}.png")
             Image.new("L", (48, 48), wrong).save(tmp_path / "masks" / split / f"{index}.png")
     words = [word for word in small if not word.startswith("dataset.")]
     folder = ["dataset=folder", f"dataset.root={tmp_path}", "dataset.num_classes=2"]
