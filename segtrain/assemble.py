@@ -21,6 +21,7 @@ from segtrain.config import (
     EvaluateConfig,
     EvaluationConfig,
     LoaderConfig,
+    Spec,
 )
 from segtrain.criterion import Criterion
 from segtrain.data import (
@@ -36,7 +37,6 @@ from segtrain.data import (
     TrainTransform,
     build_eval_loader,
     build_train_loader,
-    check_report,
     fetch_ahead,
     iterate,
     scan_dataset,
@@ -45,12 +45,12 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
 from segtrain.engine.run import Run, create_run_dir, logger
-from segtrain.errors import CheckpointError, ConfigError
+from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.files import write_text
 from segtrain.inference.predictor import restore_model
 from segtrain.losses.weights import AutoWeights
 from segtrain.models import Segmentor
-from segtrain.splits import Splits
+from segtrain.splits import Splits, sound_part
 from segtrain.starting import build_model, without_weights
 from segtrain.trial import check_channels, try_criterion, try_dataset, try_model
 from segtrain.version import __version__
@@ -77,6 +77,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     _seed(config.seed + processes.rank)
     resumed_from = _checkpoint_to_resume(config)
     state = None if resumed_from is None else load_checkpoint(resumed_from)
+    _download_once(config.dataset, processes)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     splits = Splits(train, val, dataset_title(config), processes)
     labels = train.labels
@@ -153,6 +154,18 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
         balance.announce(trainer.run.path)
     fill_caches((train, val), config.loader, processes)
     return trainer
+
+
+def _download_once(spec: Spec, processes: Processes) -> None:
+    """Let the main process download what is to be downloaded, before the others look for it."""
+    problem = None
+    if spec.get("download") and processes.world_size > 1 and processes.is_main:
+        try:
+            DATASETS.build(spec, split="train")
+        except SegtrainError as error:
+            problem = error
+    if processes.any(int(problem is not None)):
+        raise problem or DataError("the main process could not get the data, see its message")
 
 
 def _seed(seed: int) -> None:
@@ -352,6 +365,7 @@ def build_evaluation(
         raise CheckpointError(f"{path} holds a configuration that is none: {error}") from error
     given = config.dataset or {}
     spec = given if "name" in given else {**trained.dataset, **given}
+    _download_once(spec, processes)
     dataset = DATASETS.build(spec, split=config.split)
     if dataset.num_classes != model.num_classes:
         raise ConfigError(
@@ -364,9 +378,9 @@ def build_evaluation(
             " checkpoint was trained with"
         )
     check_channels(model, dataset.channels)
+    if isinstance(dataset, FileDataset):  # in every process, so that all leave out the same
+        _, dataset = sound_part(dataset, scan_dataset(dataset))
     try_dataset(dataset, str(spec["name"]))
-    if isinstance(dataset, FileDataset) and processes.is_main:
-        check_report(scan_dataset(dataset))
     evaluator = _build_evaluator(
         trained,
         dataset,

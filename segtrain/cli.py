@@ -28,9 +28,22 @@ from rich.table import Table
 from segtrain import commands
 from segtrain.build import list_backbones, list_heads
 from segtrain.check import SECTIONS, check_config, check_criterion
-from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig, ShardsConfig
+from segtrain.config import (
+    Config,
+    EvaluateConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardsConfig,
+)
 from segtrain.engine.run import console, start_logging
-from segtrain.errors import ConfigError, ResourceError, SegtrainError, is_out_of_memory
+from segtrain.errors import (
+    ConfigError,
+    ResourceError,
+    SegtrainError,
+    is_out_of_memory,
+    printable,
+)
 from segtrain.files import config_dir
 from segtrain.help import HELP
 from segtrain.importer import complete
@@ -45,7 +58,12 @@ PLAIN_GROUPS = (
     "experiment",
 )  # chosen by file; the other groups also by registered name
 RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd is as good as optimizer=sgd
+REPLACED = ("dataset.label_map",)  # a mapping that takes the place of the config's, not part of it
 MAX_CHECKED_JOBS = 200
+_GROUPS = {
+    "train": (*SECTIONS, *PLAIN_GROUPS),
+    "inspect": ("dataset", "augmentation"),
+}  # that a command has; the others have the dataset alone
 
 
 # ---------------------------------------------------------------------- what a user may type
@@ -69,7 +87,7 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
     Raises:
         ConfigError: On a word that is no override, or a choice that does not exist.
     """
-    groups = (*SECTIONS, *PLAIN_GROUPS) if command == "train" else ("dataset",)
+    groups = _GROUPS.get(command, ("dataset",))
     parser = OverridesParser.create()
     rewritten = []
     for word in words:
@@ -82,6 +100,8 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
             raise ConfigError(
                 f"cannot read {word!r} as key=value ({reason}); put quotes around unusual values"
             ) from None
+        if override.key_or_group in REPLACED and isinstance(override.value(), dict):
+            rewritten.append(f"++{override.key_or_group}=null")
         rewritten.append(_rewrite_one(word, override, groups, extra))
     return rewritten
 
@@ -111,6 +131,8 @@ def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Pa
     sweep = override.is_sweep_override()
     value = word.partition("=")[2] if sweep else override.get_value_element_as_str()
     if key not in groups:
+        if key in _GROUPS["train"]:
+            raise ConfigError(f"{word}: this command takes no {key}, so leave it out")
         return f"++{key}={value}"
     for choice in override.sweep_string_iterator() if sweep else [value]:
         _check_choice(key, override, choice, extra)
@@ -334,6 +356,12 @@ def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
     commands.write_shards(build_dataclass(ShardsConfig, compose_config(words, "shards", extra)))
 
 
+def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = False) -> None:
+    """Look at a whole dataset and write a report."""
+    given = [*words, "augment=true"] if augment else words
+    commands.inspect(build_dataclass(InspectConfig, compose_config(given, "inspect", extra)))
+
+
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Print what each group offers, or with the word ``models`` what each model costs."""
     others = [word for word in words if not word.startswith("plugins=")]
@@ -358,6 +386,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "import": import_weights,
+    "inspect": inspect,
     "shards": shards,
     "list": list_names,
 }
@@ -379,6 +408,10 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config-dir", type=Path, help="a folder of your own configs, in the same groups"
     )
+    if command == "inspect":
+        parser.add_argument(
+            "--augment", action="store_true", help="also write a sheet of augmented samples"
+        )
     if command == "train":
         parser.add_argument(
             "-m",
@@ -399,6 +432,8 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     if options.config_dir is not None and not options.config_dir.is_dir():
         raise ConfigError(f"--config-dir {options.config_dir} is no folder")
     keywords: dict[str, Any] = {"extra": options.config_dir}
+    if command == "inspect":
+        keywords.update(augment=options.augment)
     if command == "train":
         keywords.update(multirun=options.multirun, show=options.cfg)
     COMMANDS[command](options.words, **keywords)
@@ -452,7 +487,7 @@ _LESS_MEMORY = {
 def _fail(message: str, code: int) -> int:
     if os.environ.get("SEGTRAIN_DEBUG") == "1" and sys.exc_info()[0] is not None:
         console.print_exception()
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
     return code
 
 

@@ -17,7 +17,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from segtrain.assemble import build_evaluation, build_trainer
-from segtrain.config import Config, EvaluateConfig, ImportConfig, PredictConfig, ShardsConfig
+from segtrain.config import (
+    AUTO,
+    Config,
+    EvaluateConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardsConfig,
+)
 from segtrain.data import (
     DATASETS,
     FileDataset,
@@ -27,6 +35,7 @@ from segtrain.data import (
     write_mask,
     write_palette_mask,
 )
+from segtrain.data.class_weights import AUTO_METHOD
 from segtrain.data.pairing import IMAGE_SUFFIXES
 from segtrain.engine.distributed import processes
 from segtrain.engine.run import console, logger, progress, results, scores_table
@@ -34,6 +43,8 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.files import write_text
 from segtrain.importer import import_checkpoint
 from segtrain.inference import Predictor
+from segtrain.inspection import Examination, examine, print_tables, write_report, write_sheet
+from segtrain.inspection.page import normalisation_words
 from segtrain.models.table import HEADINGS, model_row
 from segtrain.models.weights import LoadReport
 
@@ -103,6 +114,37 @@ def predict(config: PredictConfig) -> list[Path]:
             bar.advance()
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
+
+
+def inspect(config: InspectConfig) -> Examination:
+    """Look at a whole dataset, show what was found and write the report.
+
+    Raises:
+        DataError: When training would go wrong; the report is written all the same.
+    """
+    examination = examine(config.dataset, decode=config.decode)
+    title = re.sub(r"[^\w\- ]", "_", examination.title)
+    folder = Path(config.output or Path("outputs", "inspect", title))
+    folder.mkdir(parents=True, exist_ok=True)
+    print_tables(examination, AUTO_METHOD if config.class_weights == AUTO else config.class_weights)
+    write_report(examination, folder, num_examples=config.num_examples, method=config.class_weights)
+    logger.info("report: %s, the same as plain data in report.json", folder / "report.html")
+    logger.info("loss.class_weights=%s", folder / "class_weights.json")
+    if config.augment:
+        write_sheet(
+            examination,
+            config.augmentation,
+            folder / "augmented.html",
+            num_samples=config.num_augmented,
+            num_epochs=config.num_epochs,
+            seed=config.seed,
+        )
+        logger.info("augmented samples: %s", folder / "augmented.html")
+    if examination.refusal is not None:
+        raise DataError(examination.refusal)
+    if examination.moments is not None:
+        sys.stdout.write(f"{normalisation_words(examination.moments)}\n")
+    return examination
 
 
 def write_shards(config: ShardsConfig) -> ShardsReport:

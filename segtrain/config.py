@@ -305,6 +305,39 @@ class ShardsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """One look at a whole dataset."""
+
+    dataset: Spec
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """What the sheet of augmented samples shows."""
+    output: str | None = None
+    """The directory to write to; null: ``outputs/inspect/<title of the dataset>``."""
+    decode: bool = True
+    """Whether images are decoded in full; false: only their headers are read, which is faster."""
+    num_examples: int = 12
+    """Samples that the report shows."""
+    class_weights: Literal[
+        "auto", "inverse_frequency", "median_frequency", "inverse_log", "effective_number"
+    ] = "auto"
+    """How the weights in ``class_weights.json`` come about."""
+    augment: bool = False
+    """Whether to write the sheet of augmented samples."""
+    num_augmented: int = 8
+    """Samples on the sheet."""
+    num_epochs: int = 5
+    """How many epochs of each the sheet shows."""
+    seed: int = 0
+    """Of the run that the sheet is for."""
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("num_examples", "num_augmented", "seed"):
+            _positive(name, getattr(self, name), zero=True)
+        _positive("num_epochs", self.num_epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportConfig:
     """One import of weights; the model, the classes and the normalisation are those of a run."""
 

@@ -57,6 +57,19 @@ class RunDirectoryBusyError(SegtrainError):
     exit_code = 7
 
 
+def printable(text: object) -> str:
+    r"""Text in which whatever cannot be printed is spelled out, so that no name changes a terminal.
+
+    Example:
+        >>> print(printable("a\x1b[31m.png"))
+        a\x1b[31m.png
+    """
+    return "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape", "surrogatepass").decode()
+        for mark in str(text)
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that an allocation failed, in the words of any library under us.
 

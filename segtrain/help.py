@@ -53,6 +53,22 @@ Keys: weights, output (a .pt file), and
   augmentation.mean, .std   the normalisation it was trained with
   evaluation.size           height and width for the model
 A file without a head, such as one of ImageNet, is for training alone: give it as model.weights.""",
+    "inspect": """\
+Look at every image and mask of a dataset, and write a report:
+
+  {program} dataset=folder dataset.root=DIR dataset.num_classes=3
+  {program} dataset=camvid dataset.root=DIR --augment augmentation=default
+
+What is found: missing, unreadable, truncated and doubled files, sizes that differ, values outside
+the label contract, images in both splits, masks that are ignored as a whole, classes with few
+pixels or none, images far larger than most. The exit code is 3 when training would go wrong.
+
+What is written: report.html and report.json; class_weights.json, for loss.class_weights=FILE; with
+--augment also augmented.html, on which samples are as the first epochs of a run would see them.
+Mean and deviation of the train images are printed as words for segtrain train.
+
+Keys: dataset, augmentation, output (a directory), decode (false: read the headers of images only),
+num_examples, class_weights (the method), num_augmented, num_epochs, seed.""",
     "shards": """\
 Write a split of a dataset as tar shards, for dataset=webdataset, on this disk or behind a URL:
 

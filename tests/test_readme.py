@@ -15,10 +15,23 @@ from PIL import Image
 from segtrain import cli
 from segtrain.check import check_config
 from segtrain.cli import compose_config, run_command
-from segtrain.config import EvaluateConfig, ImportConfig, PredictConfig
+from segtrain.config import (
+    EvaluateConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardsConfig,
+)
+from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS
 from segtrain.schema import build_dataclass
 
+OWN_CONFIGS: dict[str, type] = {
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "inspect_dataset": InspectConfig,
+    "make_shards": ShardsConfig,
+}
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -52,15 +65,16 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize(("name", "words"), commands(), ids=lambda part: " ".join(part)[:60])
 def test_a_command_is_accepted(name: str, words: list[str]) -> None:
-    plain = [word for word in words if word not in ("-m", "--cfg")]
+    plain = [word for word in words if word not in ("-m", "--cfg", "--augment")]
     raw_words = [word.split(",")[0] if "-m" in words else word for word in plain]
     # An import describes a run, and its own keys stand beside that.
-    raw = compose_config(raw_words, "train" if name == "import_weights" else name)
+    command = {"import_weights": "train", "inspect_dataset": "inspect", "make_shards": "shards"}
+    raw = compose_config(raw_words, command.get(name, name))
     if name in ("train", "import_weights"):
         own = {} if name == "train" else {field.name for field in fields(ImportConfig)}
         check_config({key: value for key, value in raw.items() if key not in own})
     else:
-        build_dataclass({"evaluate": EvaluateConfig, "predict": PredictConfig}[name], raw)
+        build_dataclass(OWN_CONFIGS[name], raw)
 
 
 def test_the_error_shown_is_the_error_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,9 +107,25 @@ def test_the_table_of_minings_is_complete() -> None:
     assert found == {name: list(MININGS.schema(name)) for name in MININGS.names()}
 
 
+def test_the_ready_datasets_are_all_there() -> None:
+    table = README.split("**Ready datasets**")[1].split("**Imbalance.**")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    generic = {"folder", "list", "coco", "shapes", "webdataset"}
+    files = {path.stem for path in (config_dir() / "dataset").glob("*.yaml")}
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == files - generic
+
+
 def test_exit_codes_are_those_of_the_errors() -> None:
     assert all(f" {code} " in README for code in (2, 3, 4, 5, 6, 7))
-    assert set(cli.COMMANDS) == {"train", "evaluate", "predict", "import", "shards", "list"}
+    assert set(cli.COMMANDS) == {
+        "train",
+        "evaluate",
+        "predict",
+        "import",
+        "inspect",
+        "shards",
+        "list",
+    }
 
 
 @pytest.mark.slow

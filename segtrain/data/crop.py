@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_CHANNELS = 4  # that OpenCV warps at a time
+_MOST_CHANNELS = 64  # that OpenCV resizes and mirrors at a time; some builds take 128
+_MOST_TURNED = 4  # that it rotates at a time
 
 
 class Span(NamedTuple):
@@ -91,15 +92,25 @@ def cut(
     Shape:
         - output: ``(h, w)`` or ``(h, w, C)`` with ``(h, w) = crop.size``, contiguous.
     """
-    if crop.angle:
-        result = _rotated(pixels, crop, fill, nearest=nearest)
-    else:
-        result = _upright(pixels, crop, fill, nearest=nearest)
-    if crop.mirrored:
-        result = result[:, ::-1]
-    if crop.upside_down:
-        result = result[::-1]
+    most = _MOST_TURNED if crop.angle else _MOST_CHANNELS
+    if pixels.ndim == 3 and pixels.shape[2] > most:
+        fills = np.broadcast_to(fill, pixels.shape[2:])
+        parts = [slice(first, first + most) for first in range(0, pixels.shape[2], most)]
+        return np.concatenate(
+            [cut(pixels[..., part], crop, fills[part], nearest=nearest) for part in parts], axis=2
+        )
+    work = _rotated if crop.angle else _upright
+    result = work(pixels, crop, fill, nearest=nearest)
+    if crop.mirrored or crop.upside_down:
+        result = _flipped(result, crop)
     return np.ascontiguousarray(result)
+
+
+def _flipped(pixels: NDArray[Any], crop: Crop) -> NDArray[Any]:
+    cv2 = importlib.import_module("cv2")
+    axis = -1 if crop.mirrored and crop.upside_down else int(crop.mirrored)
+    found: NDArray[Any] = cv2.flip(pixels, axis)  # forty times as fast as NumPy's negative steps
+    return found.reshape(pixels.shape)
 
 
 def _upright(
@@ -125,9 +136,7 @@ def _resized(window: NDArray[Any], height: int, width: int, *, nearest: bool) ->
     cv2 = importlib.import_module("cv2")
     # Plain INTER_NEAREST rounds down, half a pixel off from what bilinear does.
     kind = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
-    found: NDArray[Any] = cv2.resize(
-        np.ascontiguousarray(window), (width, height), interpolation=kind
-    )
+    found: NDArray[Any] = cv2.resize(window, (width, height), interpolation=kind)
     return found.reshape(height, width, *window.shape[2:])  # OpenCV drops a single channel
 
 
@@ -136,24 +145,32 @@ def _rotated(
 ) -> NDArray[Any]:
     cv2 = importlib.import_module("cv2")
     kind = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    flags = kind | cv2.WARP_INVERSE_MAP
-    planes = pixels[..., None] if pixels.ndim == 2 else pixels
-    values = np.broadcast_to(np.asarray(fill, dtype=np.float64), planes.shape[2:])
-    parts = []
-    for first in range(0, planes.shape[2], _MOST_CHANNELS):
-        part = np.ascontiguousarray(planes[..., first : first + _MOST_CHANNELS])
-        border = [float(value) for value in values[first : first + _MOST_CHANNELS]]
-        turned = cv2.warpAffine(
-            part,
-            _matrix(crop),
-            crop.size[::-1],
-            flags=flags,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=border,
-        )
-        parts.append(turned.reshape(*crop.size, part.shape[2]))
-    result = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-    return result.reshape(*crop.size, *pixels.shape[2:])
+    matrix = _matrix(crop)
+    top, bottom, left, right = _bounds(matrix, crop.size, pixels.shape)
+    matrix[:, 2] -= left, top
+    border = np.broadcast_to(fill, pixels.shape[2:]).astype(np.float64)
+    turned: NDArray[Any] = cv2.warpAffine(
+        np.ascontiguousarray(pixels[top:bottom, left:right]),
+        matrix,
+        crop.size[::-1],
+        flags=kind | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=border.reshape(-1).tolist(),
+    )
+    return turned.reshape(*crop.size, *pixels.shape[2:])
+
+
+def _bounds(
+    matrix: NDArray[np.float64], size: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """The part of the source that the result needs, as OpenCV warps no side above 32,767."""
+    height, width = size
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    found = corners @ matrix.T
+    left, top = np.floor(found.min(0)).astype(int) - 1
+    right, bottom = np.ceil(found.max(0)).astype(int) + 2
+    top, left = min(max(top, 0), shape[0] - 1), min(max(left, 0), shape[1] - 1)
+    return top, max(min(bottom, shape[0]), top + 1), left, max(min(right, shape[1]), left + 1)
 
 
 def _matrix(crop: Crop) -> NDArray[np.float64]:

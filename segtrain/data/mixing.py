@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_STREAM = 1  # the seed is that of a sample too, whose scale must not tell whether it is mixed
+
 
 @dataclass(frozen=True)
 class Mixing:
@@ -42,7 +44,7 @@ class Mixing:
         """
         if len(images) < 2:
             return images, target
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((_STREAM, seed))
         mixed_images, mixed_target = images.clone(), target.clone()
         for index in range(len(images)):
             if rng.random() >= self.probability:

@@ -23,9 +23,10 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.schema import did_you_mean
 
 _WHERE = "augmentation.transforms"
-_SIZE = 64  # height and width of what a transform is tried on
+_SIZE = (64, 96)  # of what a transform is tried on where crops have no size of their own
 _TRIALS = 4
 _LABEL = 2  # any class id
+_MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 
 
 class NamedTransforms:
@@ -35,18 +36,34 @@ class NamedTransforms:
         specs: A mapping with ``name`` and parameters for each.
         void: The value that masks get where there is no source.
         channels: Of the images.
+        size: Height and width of the images; None: they differ.
+        has_pairs: Whether classes change places in the mirror, of which albumentations knows
+            nothing.
 
     Raises:
         ConfigError: When a transform does not exist, refuses a parameter, changes the size or makes
             labels of its own.
     """
 
-    def __init__(self, specs: Sequence[Mapping[str, Any]], void: int, channels: int) -> None:
+    def __init__(
+        self,
+        specs: Sequence[Mapping[str, Any]],
+        void: int,
+        channels: int,
+        size: tuple[int, int] | None = None,
+        *,
+        has_pairs: bool = False,
+    ) -> None:
         steps = []
         for index, spec in enumerate(specs):
             where = f"{_WHERE}[{index}]"
             step = _build(where, spec, void)
-            _try(f"{where} ({spec['name']})", step, void, channels)
+            if has_pairs and spec["name"] in _MIRRORS:
+                raise ConfigError(
+                    f"{where} ({spec['name']}) mirrors images and leaves left and right of"
+                    " dataset.flip_pairs as they are; set augmentation.flip instead"
+                )
+            _try(f"{where} ({spec['name']})", step, void, (*(size or _SIZE), channels))
             steps.append(step)
         self.pipeline = _albumentations().Compose(steps)
 
@@ -78,22 +95,28 @@ def _apply(
             f"{_WHERE}: {image.shape} became {result['image'].shape}, but the size is that of"
             " augmentation.crop_size, so leave out what changes it"
         )
+    if result["image"].dtype != image.dtype:
+        raise DataError(
+            f"{_WHERE}: {image.dtype} became {result['image'].dtype}, but images are normalised"
+            " afterwards, by augmentation.mean and augmentation.std, so leave out what does"
+        )
     return result["image"], result["mask"]
 
 
-def _try(where: str, step: Any, void: int, channels: int) -> None:
-    """Apply a transform to a few small samples.
+def _try(where: str, step: Any, void: int, shape: tuple[int, int, int]) -> None:
+    """Apply a transform to a few samples.
 
     Raises:
         ConfigError: When it fails, changes the size or makes labels of its own.
     """
+    probability, step.p = step.p, 1.0
     pipeline = _albumentations().Compose([step])
     rng = np.random.default_rng(0)
     known = np.array([0, _LABEL, void], dtype=np.uint8 if void < 256 else np.uint16)
     for seed in range(_TRIALS):
-        image = rng.integers(0, 256, (_SIZE, _SIZE, channels), dtype=np.uint8)
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
         try:
-            _, found = _apply(pipeline, image, rng.choice(known, (_SIZE, _SIZE)), seed)
+            _, found = _apply(pipeline, image, rng.choice(known, shape[:2]), seed)
         except DataError as error:
             raise ConfigError(str(error).replace(_WHERE, where, 1)) from error
         invented = set(np.unique(found).tolist()) - set(known.tolist())
@@ -102,6 +125,7 @@ def _try(where: str, step: Any, void: int, channels: int) -> None:
                 f"{where} makes labels that the mask does not have, such as {min(invented)}; set"
                 " its interpolation of masks to nearest (0), or leave it out"
             )
+    step.p = probability
 
 
 def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
@@ -127,7 +151,7 @@ def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
                 f"{where}.{key}: {name} has no parameter {key!r}{did_you_mean(key, known)}"
             )
     if "fill_mask" in known:
-        params["fill_mask"] = void  # its default paints class 0
+        _set_fill(where, name, params, void, known["fill_mask"].default)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # its way to refuse an argument
         try:
@@ -136,6 +160,21 @@ def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
             raise ConfigError(
                 f"{where} ({name}): albumentations refuses it ({_said(error)})"
             ) from error
+
+
+def _set_fill(where: str, name: str, params: dict[str, Any], void: int, default: Any) -> None:
+    """Have masks filled with `void`; the default paints class 0.
+
+    Raises:
+        ConfigError: When something else is given. Null keeps the labels under a hole.
+    """
+    keeps_labels = default is None and "fill_mask" in params and params["fill_mask"] is None
+    if params.get("fill_mask") is not None:
+        rest = "leave it out, or null to keep the labels" if default is None else "leave it out"
+        raise ConfigError(
+            f"{where}.fill_mask: {name} fills masks with dataset.ignore_label by itself; {rest}"
+        )
+    params["fill_mask"] = None if keeps_labels else void
 
 
 def _said(error: Exception) -> str:

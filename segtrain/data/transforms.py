@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segtrain.data.colour import brightness_line, draw_jitter, normalize, shift_colours
+from segtrain.data.colour import draw_jitter, normalize, shift_colours
 from segtrain.data.crop import Crop, cut, draw_span
 from segtrain.data.labels import LabelContract
 from segtrain.data.named import NamedTransforms
@@ -113,8 +113,8 @@ class TrainTransform:
         cat_max_ratio: Draw another crop, up to ten times, when a class fills more than this share
             of its valid pixels; 1 takes any.
         flip: Probability that left and right change places; classes of ``labels.flip_pairs`` do
-            then, too.
-        vertical_flip: Probability that top and bottom change places.
+            too.
+        vertical_flip: Probability that top and bottom change places, likewise.
         rotate: Largest angle of a rotation about the middle of the crop, in degrees.
         brightness: Largest relative change of the brightness; 0 leaves it alone.
         contrast: Likewise for the contrast.
@@ -178,7 +178,13 @@ class TrainTransform:
         self._carrier = np.dtype(np.uint8 if labels.dtype == np.uint8 else np.uint16)
         self._void = labels.ignore_label if self._carrier == np.uint8 else 65535
         self._swaps = _swaps(labels)
-        self.named = NamedTransforms(transforms, self._void, channels) if transforms else None
+        self.named = (
+            NamedTransforms(
+                transforms, self._void, channels, crop_size, has_pairs=bool(labels.flip_pairs)
+            )
+            if transforms
+            else None
+        )
 
     def __call__(
         self, image: NDArray[Any], target: NDArray[Any], seed: int
@@ -195,29 +201,28 @@ class TrainTransform:
         carried = self._carried(target)
         crop, mask = self._draw_crop(rng, carried)
         pixels = cut(image, crop, self._padding(image.dtype))
-        if crop.mirrored and self._swaps is not None:
+        # Both flips together are half a turn, after which the left arm is the left arm still.
+        if crop.mirrored != crop.upside_down and self._swaps is not None:
             mask = self._swapped(mask)
-        jitter = draw_jitter(rng, self.strengths)
-        if image.dtype == np.uint8 and pixels.shape[2] == _RGB:
-            pixels = shift_colours(pixels, jitter)
-        line = brightness_line(pixels, jitter)
+        pixels = shift_colours(pixels, draw_jitter(rng, self.strengths))
         if self.named is not None:
             pixels, mask = self.named(pixels, mask, rng)
-        return normalize(pixels, self.mean, self.std, line), self._restored(mask, target.dtype)
+        return normalize(pixels, self.mean, self.std), self._restored(mask, target.dtype)
 
     def _draw_crop(self, rng: np.random.Generator, mask: NDArray[Any]) -> tuple[Crop, NDArray[Any]]:
         """A crop, and what it makes of the mask."""
         height, width = mask.shape[:2]
         size = self.crop_size or (height, width)
+        factor = float(rng.uniform(*self.scale))
+        angle = float(rng.uniform(-self.rotate, self.rotate)) if self.rotate else 0.0
+        mirrored, upside_down = (bool(rng.random() < chance) for chance in self.flips)
         for _ in range(_CROPS_TRIED if self.cat_max_ratio < 1 else 1):
-            factor = float(rng.uniform(*self.scale))
-            spans = [
+            # The place alone is drawn again, so that no scale becomes rarer than another.
+            rows, columns = (
                 draw_span(rng, source, wanted, factor)
                 for source, wanted in zip((height, width), size, strict=True)
-            ]
-            angle = float(rng.uniform(-self.rotate, self.rotate)) if self.rotate else 0.0
-            mirrored, upside_down = (bool(rng.random() < chance) for chance in self.flips)
-            crop = Crop(spans[0], spans[1], size, angle, mirrored, upside_down)
+            )
+            crop = Crop(rows, columns, size, angle, mirrored, upside_down)
             found = cut(mask, crop, self._void, nearest=True)
             if self.cat_max_ratio == 1 or self._largest_share(found) <= self.cat_max_ratio:
                 break
@@ -225,12 +230,10 @@ class TrainTransform:
 
     def _largest_share(self, mask: NDArray[Any]) -> float:
         """How much of the valid pixels of a crop the largest class has."""
+        if mask.ndim == 3:  # a pixel without a class is void in all channels
+            return float((mask == 1).sum((0, 1)).max() / max((mask[..., 0] != self._void).sum(), 1))
         valid = mask[mask != self._void]
-        if not valid.size:
-            return 1.0
-        if mask.ndim == 3:
-            return float((mask == 1).mean((0, 1)).max())
-        return float(np.bincount(valid).max() / valid.size)
+        return float(np.bincount(valid).max() / valid.size) if valid.size else 1.0
 
     def _padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         mean = np.array(self.mean)
@@ -253,7 +256,7 @@ class TrainTransform:
         assert self._swaps is not None
         if mask.ndim == 3:
             return mask[..., self._swaps]
-        table = np.arange(self._void + 1 if self._void > 255 else 256).astype(self._carrier)
+        table = np.arange(max(self._void + 1, 256)).astype(self._carrier)
         table[: len(self._swaps)] = self._swaps
         return np.take(table, mask)
 

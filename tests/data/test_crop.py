@@ -72,7 +72,7 @@ def test_what_has_no_source_is_filled():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("angle", [0.0, 30.0])
-@pytest.mark.parametrize("channels", [None, 1, 7])
+@pytest.mark.parametrize("channels", [None, 1, 7, 150])
 def test_masks_take_the_nearest_label(dtype, angle, channels):
     rng = np.random.default_rng(0)
     shape = (HEIGHT, WIDTH) if channels is None else (HEIGHT, WIDTH, channels)
@@ -91,6 +91,25 @@ def test_a_quarter_turn_is_exact():
     for angle, turns in ((90.0, 1), (180.0, 2), (-90.0, -1)):
         found = cut(image, Crop(whole, whole, (30, 30), angle), 0)
         np.testing.assert_array_equal(found, np.rot90(image, turns))
+
+
+def test_sides_beyond_what_opencv_turns():
+    image = np.zeros((8, 33_000), np.uint8)
+    image[:, 32_000:] = 9
+    columns = Span(31_990, 20, 0, 20)
+    found = cut(image, Crop(Span(0, 8, 0, 8), columns, (8, 20), 180.0), 0)
+    np.testing.assert_array_equal(found, image[:, 31_990:32_010][::-1, ::-1])
+    outside = cut(image, Crop(Span(0, 8, 40, 8), Span(0, 8, 40, 8), (48, 48), 90.0), 3)
+    assert (outside == 3).sum() == 48 * 48 - 64
+
+
+def test_both_flips():
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    spans = Span(0, 2, 0, 2), Span(0, 3, 0, 3)
+    for mirrored, upside_down in ((True, False), (False, True), (True, True)):
+        found = cut(image, Crop(*spans, (2, 3), 0.0, mirrored, upside_down), 0)
+        expected = image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_turn_keeps_the_scale():

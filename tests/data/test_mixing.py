@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,17 @@ def test_the_area_of_cutmix_is_that_of_its_box():
     assert 0.25 < shares.mean() < 0.4  # half, less what is cut off at the borders
     assert shares.max() > 0.7
     assert shares.min() < 0.02
+
+
+def test_the_scale_of_a_sample_does_not_tell_whether_it_is_mixed():
+    """Its seed is the batch's too, so equal streams would tie the two together."""
+    images, target = batch(2)
+    mixing = Mixing("cutmix", probability=0.5)
+    facts = []
+    for seed in range(300):
+        mixed = not torch.equal(mixing(images, target, seed)[0][0], images[0])
+        facts.append((float(mixed), np.random.default_rng(seed).random()))
+    assert abs(np.corrcoef(np.array(facts).T)[0, 1]) < 0.2
 
 
 def test_probability_and_batches_of_one():

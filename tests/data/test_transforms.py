@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
-from segtrain.data.colour import draw_jitter
+from segtrain.data.colour import Jitter, draw_jitter, shift_colours
 from segtrain.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -76,6 +76,48 @@ def test_no_label_is_invented(seed, num_classes, ignore_label):
     assert set(result.unique().tolist()) <= set(np.unique(target).tolist())
 
 
+@pytest.mark.parametrize("crop", [(48, 64), (120, 160)])
+def test_crops_are_distributed_as_those_of_albumentations(crop, monkeypatch):
+    """Beside resizing all of the image, padding it and cutting the crop out of it."""
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    library = pytest.importorskip("albumentations")
+    plain = library.Compose(
+        [
+            library.RandomScale((-0.5, 1.0), mask_interpolation=6, p=1.0),  # nearest, exactly
+            library.PadIfNeeded(*crop, position="random", fill_mask=255),
+            library.RandomCrop(*crop),
+            library.HorizontalFlip(p=0.5),
+        ],
+        seed=0,
+    )
+    ours = transform_of(num_classes=160, crop_size=crop)
+    image = np.zeros((90, 120, 3), np.uint8)
+    columns = np.tile(np.arange(120, dtype=np.uint8), (90, 1))
+    rows = np.tile(np.arange(90, dtype=np.uint8)[:, None], (1, 120))
+    facts = [[], []]
+    for seed in range(500):
+        for axis in (columns, rows):  # the two axes from different draws: they are independent
+            found = plain(image=image, mask=axis)["mask"]
+            facts[0].append(_extent(found))
+            facts[1].append(_extent(ours(image, axis, 2 * seed + (axis is rows))[1].numpy()))
+    theirs, own = (np.array(found).reshape(500, 2, -1) for found in facts)
+    for one, two in zip(theirs.reshape(500, -1).T, own.reshape(500, -1).T, strict=True):
+        for left, right in ((one, two), (two, one)):
+            grid = np.unique(left)
+            # Kolmogorov and Smirnov's bound at a level of 0.001; a pixel more or less is rounding.
+            share = (left[:, None] <= grid).mean(0) - (right[:, None] <= grid + 1).mean(0)
+            assert share.max() < 1.95 * np.sqrt(2 / 500)
+
+
+def _extent(mask):
+    """First and last place that have a label, the labels there, and whether it is mirrored."""
+    valid = mask != 255
+    down, across = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    part = mask[valid].astype(int)
+    first, last = int(mask[down[0], across[0]]), int(mask[down[0], across[-1]])
+    return down[0], down[-1], across[0], across[-1], part.min(), part.max(), 99 * (first > last)
+
+
 def test_image_and_target_stay_aligned():
     target = np.zeros((40, 60), np.int64)
     target[10:30, 15:40] = 1
@@ -145,12 +187,50 @@ def test_transforms_of_albumentations_by_name(num_classes, ignore_label):
         ({"name": "Blur", "blur_limit": -3}, r"\[0\] \(Blur\): albumentations refuses it"),
         ({"name": "RandomCrop", "height": 8, "width": 8, "p": 1}, r"the size is that of"),
         ({"name": "Affine", "rotate": [45, 45], "mask_interpolation": 1, "p": 1}, "makes labels"),
+        ({"name": "Affine", "rotate": [9, 9], "fill_mask": 0}, r"fill_mask: .* leave it out$"),
+        ({"name": "CoarseDropout", "fill_mask": 0}, r"fill_mask: .* or null to keep the labels$"),
+        ({"name": "Transpose", "p": 0.01}, r"the size is that of"),
+        ({"name": "Normalize"}, r"uint8 became float32"),
+        ({"name": "ToTensorV2"}, r"has no transform|the size is that of"),
     ],
 )  # fmt: skip
 def test_transforms_by_name_are_checked(spec, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         transform_of(transforms=[spec])
     assert "augmentation.transforms[0]" in str(caught.value)
+
+
+def test_transforms_by_name_that_give_the_size_back_pass():
+    spec = {"name": "RandomSizedCrop", "min_max_height": [20, 30], "size": [32, 48]}
+    images, _ = transform_of(crop_size=(32, 48), transforms=[spec])(IMAGE, TARGET, 0)
+    assert images.shape == (3, 32, 48)
+    turn = {"name": "RandomRotate90", "p": 1.0}
+    images, _ = transform_of(crop_size=(32, 32), transforms=[turn])(IMAGE, TARGET, 0)
+    assert images.shape == (3, 32, 32)
+    with pytest.raises(ConfigError, match="the size is that of"):
+        transform_of(crop_size=(32, 48), transforms=[turn])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_labels_under_a_hole(keep):
+    spec = {"name": "CoarseDropout", "p": 1.0, "fill": 255, **({"fill_mask": None} if keep else {})}
+    transform = transform_of(scale=(1, 1), flip=0, transforms=[spec])
+    _, found = transform(np.zeros((40, 60, 3), np.uint8), TARGET, 0)
+    assert bool((found == 255).any()) != keep
+
+
+def test_mirrors_by_name_know_no_pairs():
+    labels = LabelContract(4, flip_pairs=[[1, 2]])
+    with pytest.raises(ConfigError, match=r"transforms\[0\] \(D4\) mirrors .*augmentation\.flip"):
+        TrainTransform(labels=labels, crop_size=(32, 32), transforms=[{"name": "D4"}])
+
+
+def test_a_probability_is_what_was_given():
+    spec = {"name": "InvertImg", "p": 0.5}
+    transform = transform_of(scale=(1, 1), flip=0, mean=(0,) * 3, std=(1,) * 3, transforms=[spec])
+    image = np.zeros((8, 8, 3), np.uint8)
+    inverted = [float(transform(image, TARGET[:8, :8], seed)[0].mean()) for seed in range(200)]
+    assert 0.35 < np.mean(inverted) < 0.65
 
 
 def test_rotation_is_ignored_outside_the_image():
@@ -177,7 +257,11 @@ def test_paired_classes_change_places_in_the_mirror():
     _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0, vertical_flip=1)(
         image, target, 0
     )
-    assert found.tolist() == target.tolist()
+    assert found.tolist() == [[2, 2, 1, 0, 255, 3]]  # a mirror as well
+    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=1, vertical_flip=1)(
+        image, target, 0
+    )
+    assert found.tolist() == target[:, ::-1].tolist()  # half a turn, no mirror
     labels = LabelContract(2, multi_label=True, flip_pairs=[[0, 1]])
     several = np.array([[[1, 0], [1, 1], [255, 255]]], np.uint8)
     _, found = TrainTransform(labels=labels, **plain)(image[:, :3], several, 0)
@@ -201,6 +285,16 @@ def test_crops_in_which_one_class_fills_nearly_all_are_drawn_again():
 
     plain, biased = shares(1.0), shares(0.75)
     assert (biased <= 0.75).mean() > 3 * (plain <= 0.75).mean()
+
+
+def test_the_share_of_a_class_where_there_are_several():
+    labels = LabelContract(2, multi_label=True)
+    mask = np.zeros((4, 4, 2), np.uint8)
+    mask[:2] = 255
+    mask[2:, :3, 1] = 1
+    transform = TrainTransform(labels=labels, cat_max_ratio=0.5)
+    assert transform._largest_share(mask) == 0.75
+    assert transform._largest_share(np.full((4, 4, 2), 255, np.uint8)) == 0
 
 
 def test_several_classes_and_any_number_of_channels():
@@ -267,6 +361,17 @@ def test_colours_are_those_of_torchvision():
     expected = functional.adjust_brightness(expected, jitter.brightness)
     expected = functional.adjust_contrast(expected, jitter.contrast)
     assert (images * 255 - expected).abs().max() < 4  # rounding, three times there and once here
+    floats, _ = transform((smooth / 255).astype(np.float32), TARGET, 5)
+    assert (floats - images).abs().max() < 1 / 128
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_hue(dtype):
+    image = np.zeros((4, 4, 3), dtype)
+    image[..., 0] = 255 if dtype == np.uint8 else 1
+    found = shift_colours(image, Jitter(hue=1 / 3))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found[0, 0] / image.max(), [0, 1, 0], atol=1e-6)  # red is green
 
 
 def test_evaluation_resizes_the_image_only():

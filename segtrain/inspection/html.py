@@ -1,0 +1,89 @@
+"""The parts that a page is put together from: escaped text, tables, bars, one file for all."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from segtrain.errors import printable
+from segtrain.inspection.style import STYLE
+
+
+def escaped(text: object) -> str:
+    """Text from the data, which may hold anything, for a page.
+
+    Example:
+        >>> escaped('<a href="x">')
+        '&lt;a href=&quot;x&quot;&gt;'
+    """
+    return html.escape(printable(text))
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """A page that needs no other file; `body` is markup, `title` is not."""
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{escaped(title)}</title>",
+            f"<style>{STYLE}</style>",
+            "</head>",
+            "<body>",
+            "<main>",
+            *body,
+            "</main>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def section(name: str, heading: str, parts: Iterable[str], note: str = "") -> str:
+    """A part of a page under its heading; all but `heading` and `note` is markup."""
+    said = f'<p class="note">{escaped(note)}</p>' if note else ""
+    inside = "\n".join(parts)
+    return f'<section id="{name}">\n<h2>{escaped(heading)}</h2>{said}\n{inside}\n</section>'
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
+    """A table of markup; columns in `numbers` stand to the right."""
+    right = set(numbers)
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        marks = ('class="number"' if index in right else "" for index in range(len(cells)))
+        inside = (
+            f"<{tag} {mark}>{cell}</{tag}>" if mark else f"<{tag}>{cell}</{tag}>"
+            for cell, mark in zip(cells, marks, strict=True)
+        )
+        return f"<tr>{''.join(inside)}</tr>"
+
+    lines = "\n".join(row(cells, "td") for cells in rows)
+    head = row([escaped(text) for text in headings], "th")
+    return (
+        f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{lines}\n</tbody></table>'
+        "</div>"
+    )
+
+
+def swatch(colour: Sequence[int]) -> str:
+    """A small field of a class's colour."""
+    red, green, blue = (int(channel) for channel in colour[:3])
+    return f'<span class="swatch" style="background:rgb({red},{green},{blue})"></span>'
+
+
+def legend(names: Sequence[str], colours: Sequence[Sequence[int]]) -> str:
+    """The colours of classes, with their names."""
+    pairs = zip(names, colours, strict=True)
+    marks = (f'<span class="name">{swatch(colour)}{escaped(name)}</span>' for name, colour in pairs)
+    return f'<p class="legend">{"".join(marks)}</p>'
+
+
+def picture(uri: str, text: str, *, sharp: bool = False) -> str:
+    """An image that is in the page itself; `text` says what it shows."""
+    mark = ' class="sharp"' if sharp else ""
+    return f'<img{mark} src="{uri}" alt="{escaped(text)}" loading="lazy">'

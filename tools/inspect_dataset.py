@@ -1,0 +1,8 @@
+"""``segtrain inspect`` as a script; see ``--help``."""
+
+import sys
+
+from segtrain.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("inspect"))
