@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
 from segtrain.data.storage import is_file, read_bytes
-from segtrain.errors import ConfigError, DataError
-from segtrain.schema import did_you_mean
+from segtrain.errors import DataError
 
 _KEYS = ("annotations", "images", "masks")
 _VOID = 0  # the segment of pixels without a category, and the raw value that they get
@@ -54,7 +53,7 @@ class CocoDataset(DiskDataset):
 
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
-        places = _checked(self.places[self.split], where, self.root)
+        places = self.given(self.places[self.split], _KEYS, "a file or directory", needed=3)
         path = self.root / Path(places["annotations"]).expanduser()
         found = []
         try:
@@ -113,14 +112,3 @@ class CocoDataset(DiskDataset):
             )
         categories: NDArray[Any] = known[places, 1]
         return categories
-
-
-def _checked(places: Mapping[str, str] | None, where: str, root: Path) -> dict[str, str]:
-    given = dict(places or {})
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, _KEYS)}")
-    for key in _KEYS:
-        if not given.get(key):
-            raise ConfigError(f"{where}.{key} is not set; give it relative to dataset.root={root}")
-    return given

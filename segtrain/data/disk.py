@@ -6,13 +6,14 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segtrain.data.base import FileDataset, SampleFiles, check_split
 from segtrain.data.download import SOURCES, Source, download_source
 from segtrain.data.images import MAX_PIXELS, Reader
 from segtrain.data.labels import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.schema import did_you_mean
 
 
 class DiskDataset(FileDataset):
@@ -106,6 +107,33 @@ class DiskDataset(FileDataset):
         if self.split == "train" or not isinstance(error, NoFilesError):
             return ""
         return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
+
+    def given(
+        self, places: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
+    ) -> dict[str, Any]:
+        """What the config says of the split, by key.
+
+        Args:
+            places: Of the split, None where it is not configured.
+            keys: What it may hold; the first `needed` of them it must.
+            hint: What to give for a key that is missing.
+            needed: How many of the keys it must hold.
+
+        Raises:
+            ConfigError: When a key is unknown, or a needed one missing.
+        """
+        where = f"dataset.{self.split}"
+        found = dict(places or {})
+        for key in found:
+            if key not in keys:
+                raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, keys)}")
+        for key in keys[:needed]:
+            if not found.get(key):
+                raise ConfigError(
+                    f"{where}.{key} is not set; give {hint}, absolute or relative to"
+                    f" dataset.root={self.root}"
+                )
+        return found
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:

@@ -50,7 +50,7 @@ class FolderDataset(DiskDataset):
 
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
-        places = _checked(self.places[self.split], where, str(self.root))
+        places = self.given(self.places[self.split], _KEYS, "a directory or a glob", needed=2)
         images = self._look(places["images"], f"{where}.images")
         masks = places["masks"]
         if not isinstance(masks, Mapping):
@@ -97,17 +97,3 @@ class FolderDataset(DiskDataset):
             raise problem
         self.left_out += left_out
         return pairs
-
-
-def _checked(places: Places | None, where: str, root: str) -> dict[str, Any]:
-    given = dict(places or {})
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, _KEYS)}")
-    for key in _KEYS:
-        if not given.get(key):
-            raise ConfigError(
-                f"{where}.{key} is not set; give a directory or a glob, absolute or relative to "
-                f"dataset.root={root}"
-            )
-    return given

@@ -14,7 +14,6 @@ from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
 from segtrain.data.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
-from segtrain.schema import did_you_mean
 
 _KEYS = ("list", "images", "masks")
 _COLUMNS = ("image", "mask")
@@ -61,7 +60,7 @@ class ListDataset(DiskDataset):
 
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
-        given = _checked(self.lists[self.split], where)
+        given = self.given(self.lists[self.split], _KEYS, "a list file", needed=1)
         files = given["list"]
         places = [str(given.get(key) or "") for key in _KEYS[1:]]
         if (_HOLE in places[0]) != (_HOLE in places[1]):
@@ -211,13 +210,3 @@ def _json_row(line: str, place: str) -> list[str]:
         raise DataError(
             f'{place}: {line[:80]!r} is no JSON object with "image" and "mask"'
         ) from None
-
-
-def _checked(lists: Lists | None, where: str) -> dict[str, Any]:
-    given = dict(lists or {})
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, _KEYS)}")
-    if not given.get("list"):
-        raise ConfigError(f"{where}.list is not set; name a list file, relative to dataset.root")
-    return given

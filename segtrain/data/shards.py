@@ -27,7 +27,6 @@ from segtrain.data.shard_places import Shelf, check_installed, list_places, load
 from segtrain.data.shards_order import shard_order
 from segtrain.data.tar_file import read_range
 from segtrain.errors import ConfigError, DataError
-from segtrain.schema import did_you_mean
 
 IMAGE_KINDS = "jpg;jpeg;png;webp;tif;tiff;bmp;npy"
 MASK_KINDS = "mask.*;seg.*"
@@ -95,7 +94,8 @@ class ShardDataset(DiskDataset):
         super().__init__(root=root, **common)
 
     def find(self) -> Sequence[SampleFiles]:
-        places = _checked(self.places[self.split], f"dataset.{self.split}")
+        hint = "an index such as train-index.jsonl, or shards such as train-{000000..000099}.tar"
+        places = self.given(self.places[self.split], ("shards",), hint, needed=1)
         names = self.labels.names if self.labels.multi_label else None
         shelf = Shelf(Kinds(*self.kinds, names), self.cache, self._look, self._kind())
         listed = list_places(self.base, places["shards"], self.split)
@@ -303,16 +303,3 @@ def _words(key: str, given: str) -> tuple[str, ...]:
             f"dataset.{key}={given!r} must be suffixes between semicolons, as jpg;png"
         )
     return words
-
-
-def _checked(places: Places | None, where: str) -> dict[str, Any]:
-    given = dict(places or {})
-    for key in given:
-        if key != "shards":
-            raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, ['shards'])}")
-    if not given.get("shards"):
-        raise ConfigError(
-            f"{where}.shards is not set; give an index such as train-index.jsonl, or shards such as"
-            " train-{000000..000099}.tar, relative to dataset.root"
-        )
-    return given

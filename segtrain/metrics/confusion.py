@@ -64,10 +64,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: When the shapes differ.
         """
-        if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction is {tuple(prediction.shape)} but target is {tuple(target.shape)}"
-            )
+        _check_shapes(prediction, target)
         valid = target != self.ignore_label
         pair = target[valid].long() * self.num_classes + prediction[valid].long()
         counts = torch.bincount(pair, minlength=self.num_classes**2).reshape(
@@ -132,10 +129,7 @@ class MultiLabelMatrix:
         Raises:
             ValueError: When the shapes differ.
         """
-        if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction is {tuple(prediction.shape)} but target is {tuple(target.shape)}"
-            )
+        _check_shapes(prediction, target)
         valid = (target != self.ignore_label).all(1, keepdim=True)
         said, truth = prediction.bool() & valid, (target == 1) & valid
         columns = (said & truth, said & ~truth, ~said & truth, ~said & ~truth & valid)
@@ -159,4 +153,11 @@ class MultiLabelMatrix:
             iou=iou.tolist(),
             pixels=[int(count) for count in tp + fn],
             valid=int((tp + fp + fn + tn)[0]),
+        )
+
+
+def _check_shapes(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction is {tuple(prediction.shape)} but target is {tuple(target.shape)}"
         )
