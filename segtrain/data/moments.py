@@ -35,19 +35,19 @@ def image_moments(image: NDArray[Any]) -> NDArray[np.float64]:
 def total_moments(
     moments: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation over all pixels of all images; None when none was decoded.
+    """Mean and standard deviation over all pixels of all images; None when some are not known.
 
     Shape:
         - moments: ``(N, 2, C)``, NaN where an image was not decoded.
-        - sizes: ``(N, 2)``, height and width.
+        - sizes: ``(N, 2)``, height and width; 0 for an image that does not count.
 
     Example:
         >>> black_and_white = np.array([[[0.0], [0.0]], [[1.0], [0.0]]])
         >>> total_moments(black_and_white, np.array([[2, 2], [2, 2]]))
         ([0.5], [0.5])
     """
-    known = np.isfinite(moments).all((1, 2))
-    if not known.any():
+    known = sizes.all(1)
+    if not known.any() or not np.isfinite(moments[known]).all():
         return None
     weights = sizes[known].prod(1).astype(np.float64)
     means, deviations = moments[known, 0], moments[known, 1]

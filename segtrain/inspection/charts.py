@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 DECADES = 6
 """Of a bar: from a millionth of the pixels to all of them."""
+_MOST_DISCS = 1000
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 520, 340, 56, 44, 12
 
 
@@ -52,6 +53,8 @@ def distinct_sizes(sizes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 def size_chart(sizes: Mapping[str, NDArray[np.int64]]) -> str:
     """Width and height of the images of each split; the area of a disc tells their number."""
     rows = {split: distinct_sizes(found) for split, found in sizes.items()}
+    if sum(map(len, rows.values())) > _MOST_DISCS:
+        rows = {split: distinct_sizes(_rounded(found)) for split, found in sizes.items()}
     every = [row for found in rows.values() for row in found]
     if not every:
         return ""
@@ -68,7 +71,7 @@ def size_chart(sizes: Mapping[str, NDArray[np.int64]]) -> str:
     ]
     for tick in range(0, end + 1, step):
         x, y = place(tick, tick)
-        floor, _ = place(0, 0)[1], 0
+        floor = place(0, 0)[1]
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 14}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor:.1f}"/>'
@@ -89,6 +92,12 @@ def size_chart(sizes: Mapping[str, NDArray[np.int64]]) -> str:
                 f"<title>{count} of {split}: {height} x {width}</title></circle>"
             )
     return "\n".join([*parts, "</svg>"])
+
+
+def _rounded(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sizes that fall together where nobody could tell them apart."""
+    step = max(int(sizes.max(initial=0)) // 60, 1)
+    return -(-sizes // step) * step
 
 
 def _ticks(most: int) -> tuple[int, int]:

@@ -117,8 +117,10 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     allowed = isinstance(splits["train"].dataset, FileDataset) and bool(
         splits["train"].dataset.allow_overlap
     )
+    train_files = {str(files.image) for files in getattr(splits["train"].dataset, "files", ())}
     for double in doubles:
-        where = BOTH if double.kind == "overlap" else _split_of(double, splits)
+        where = "train" if double.file in train_files else "val"
+        where = BOTH if double.kind == "overlap" else where
         found.append(Found(where, double, double.kind == "overlap" and not allowed))
     train, report = splits["train"]
     whole = areas(train, report)
@@ -166,12 +168,6 @@ def _doubles(splits: dict[str, Examined]) -> list[Finding]:
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return []
     return find_doubles(train, val)
-
-
-def _split_of(finding: Finding, splits: dict[str, Examined]) -> str:
-    train = splits["train"].dataset
-    files = train.files if isinstance(train, FileDataset) else ()
-    return "train" if any(str(file.image) == finding.file for file in files) else "val"
 
 
 def _judged(split: str, examined: Examined) -> list[Found]:

@@ -243,6 +243,8 @@ def test_normalisation_is_that_of_all_pixels(root: Path) -> None:
         np.testing.assert_allclose(moments, (pixels.mean(0), pixels.std(0)), rtol=1e-9)
     assert look(root, decode=False).moments is not None  # known from before
     assert look(root, decode=False, channels=1).moments is None
+    write_sample(root, "train", "new")  # a part is not the whole
+    assert look(root, decode=False).moments is None
 
 
 def test_datasets_that_are_drawn_are_counted() -> None:
