@@ -140,7 +140,7 @@ def test_a_checkpoint_of_ours_is_imported_with_its_class_names() -> None:
         (
             [f"model={SMALL}", "model.align_corners=false", "model.in_channels=4"],
             2,
-            "model.in_channels=4, but every dataset gives images of 3 channels",
+            "model.in_channels=4, but the images have dataset.channels=3",
         ),
         (
             [f"model={SMALL}", "model.align_corners=false", "dataset.num_classes=9"],
@@ -288,5 +288,5 @@ def test_images_of_other_channels_than_the_data_has_are_refused_before_training(
     last_line: Callable[[], str],
 ) -> None:
     assert run_command("train", [*RUN, f"model={SMALL}", "model.in_channels=4", "run_dir=r"]) == 2
-    assert "model.in_channels=4, but every dataset gives images of 3 channels" in last_line()
+    assert "model.in_channels=4, but the images have dataset.channels=3" in last_line()
     assert not Path("r").exists()
