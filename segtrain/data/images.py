@@ -40,8 +40,9 @@ class Reader:
             transparency is dropped without blending. For any other number the file must have as
             many.
         value_range: The two pixel values that become 0 and 1, for images of more than 8 bits or of
-            floats; the image is float32 then. None: 8 bits stay bytes; of 16 bits the high byte
-            stays where `channels` is 1 or 3, and otherwise 65535 becomes 1.
+            floats; the image is float32 then, and NaN, as of pixels without data, becomes 0. None:
+            8 bits stay bytes; of 16 bits the high byte stays where `channels` is 1 or 3, and
+            otherwise 65535 becomes 1.
         exif: Whether an orientation that a file states is applied, to images and to masks alike.
         max_pixels: Refuse files with more, from their header.
 
@@ -164,7 +165,9 @@ class Reader:
     def _scaled(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
         if self.value_range is not None:
             low, high = self.value_range
-            return (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+            scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+            clean: NDArray[Any] = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0)
+            return clean
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
         if pixels.dtype == np.uint16:

@@ -2,9 +2,9 @@
 
 Pillow reads most formats: it raises on a truncated file, and it keeps the indices of palette masks
 and all 16 bits of grey ones. JPEG files that have their last bytes are decoded by OpenCV, which is
-faster and gives the same pixels, but for a truncated file an array with garbage below the cut. TIFF
-files are read by tifffile, which knows any number of channels and any depth, and NumPy's and
-MATLAB's own files by NumPy and SciPy.
+faster and gives the same pixels; what it makes of a truncated file differs from version to version,
+so those are left to Pillow. TIFF files are read by tifffile, which knows any number of channels and
+any depth, and NumPy's and MATLAB's own files by NumPy and SciPy.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _UPRIGHT = 1
 # Pillow stretches grey PNGs of 2 and 4 bits to 0..255; dividing gives back what the file holds.
 _STRETCH = {"L;2": 85, "L;4": 17}
 _ALWAYS_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
+_FLAT = 2  # dimensions of a page with one channel
 _TIFF_JPEG = (6, 7, 33003, 33005, 34712, 34892)  # compression tags
 _FOR_PILLOW = (3, 5, 6, 8, 9, 10)  # photometric tags: palettes, CMYK, YCbCr and CIELAB
 _bomb_lock = threading.Lock()
@@ -288,7 +289,7 @@ def _is_tiff(data: bytes) -> bool:
 
 
 def _from_tiff(data: bytes, max_pixels: int) -> Raster | None:
-    """The first page; None where Pillow must try, for lack of a decoder."""
+    """The first page, or all pages as channels where they are alike; None: Pillow must try."""
     tifffile = importlib.import_module("tifffile")
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
@@ -297,7 +298,7 @@ def _from_tiff(data: bytes, max_pixels: int) -> Raster | None:
         if page.photometric in _FOR_PILLOW:
             return None  # it knows how they become RGB, and keeps the indices in a mask
         try:
-            pixels = page.asarray()
+            pixels = _pages(file)
         except ValueError as error:
             if "imagecodecs" in str(error):
                 _check_pillow_can(data, page, max_pixels)
@@ -309,6 +310,18 @@ def _from_tiff(data: bytes, max_pixels: int) -> Raster | None:
         is_inverted = page.photometric == 0 and pixels.dtype == np.uint8
         pixels = (1 if page.bitspersample == 1 else 255) - pixels if is_inverted else pixels
         return Raster(pixels, orientation, lossy)
+
+
+def _pages(file: Any) -> NDArray[Any]:
+    """The pixels of the first page; of several grey ones of one size, as bands are stored, all."""
+    first = file.pages[0]
+    alike = first.ndim == _FLAT and all(
+        (page.shape, page.dtype) == (first.shape, first.dtype) for page in file.pages
+    )
+    if not alike or len(file.pages) == 1:
+        pixels: NDArray[Any] = first.asarray()
+        return pixels
+    return np.stack([page.asarray() for page in file.pages], axis=2)
 
 
 def _tiff_size(page: Any, max_pixels: int) -> tuple[int, int, int]:

@@ -195,6 +195,25 @@ def test_any_number_of_channels(tmp_path, shape, dtype):
         read_image(tmp_path / "a.tif")
 
 
+def test_pages_of_one_size_are_channels(tmp_path):
+    planes = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for plane in planes:
+            file.write(plane, contiguous=False)
+    image = Reader(channels=4).image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:  # with a smaller copy, as overviews are
+        file.write(planes[0])
+        file.write(planes[0, ::2, ::2])
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.tif"), planes[0])
+
+
+def test_pixels_without_data_are_no_nan(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[1.0, np.nan, np.inf]], dtype=np.float32))
+    image = Reader(channels=1, value_range=(0, 2)).image(tmp_path / "a.tif")
+    assert image.ravel().tolist() == [0.5, 0.0, 1.0]
+
+
 def test_floats_need_a_range(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0.5, 2.0]], dtype=np.float32))
     with pytest.raises(DataError, match=r"0\.5 to 2.*dataset\.value_range=\[LOW,HIGH\]"):
