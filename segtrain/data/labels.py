@@ -150,7 +150,8 @@ class LabelContract:
     ) -> NDArray[Any]:
         if values.dtype == np.uint8 and self.dtype == np.uint8:
             cv2 = importlib.import_module("cv2")  # several times as fast as NumPy's indexing
-            found: NDArray[Any] = cv2.LUT(np.ascontiguousarray(values), table[:256])
+            flat = np.ascontiguousarray(values).reshape(len(values), -1)  # any number of channels
+            found: NDArray[Any] = cv2.LUT(flat, table[:256])
             return found.reshape(values.shape)
         if values.dtype in (np.uint8, np.uint16) or len(table) == _NUM_COLOURS:
             return np.take(table, values)

@@ -204,3 +204,10 @@ def test_the_lookup_is_that_of_the_mapping(dtype, ignore_label):
     ids = labels.to_ids(raw, "m.png")
     assert ids.tolist() == expected
     assert ids.dtype == labels.dtype == (np.uint8 if ignore_label == 255 else np.int64)
+
+
+def test_more_classes_at_once_than_opencv_has_channels():
+    labels = LabelContract(600, multi_label=True)
+    raw = np.zeros((2, 3, 600), dtype=np.uint8)
+    raw[0, 1, 599] = 1
+    assert np.argwhere(labels.to_ids(raw, "m.npy")).tolist() == [[0, 1, 599]]
