@@ -26,6 +26,7 @@ import segtrain
 from segtrain import Predictor
 from segtrain.cli import run_command
 from segtrain.data import DATASETS, read_image
+from segtrain.losses import LOSSES
 
 TINY = Path(__file__).parent / "engine" / "tiny.py"
 WORDS = [
@@ -383,12 +384,17 @@ def test_f44_another_number_of_channels_is_named(root: Path, run: Run) -> None:
 @pytest.mark.parametrize("fault", ["vanishes", "truncated", "another label", "another size"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_f45_a_file_that_changes(
-    root: Path, capsys: pytest.CaptureFixture[str], fault: str, workers: int
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    workers: int,
 ) -> None:
+    monkeypatch.setattr(LOSSES, "_factories", dict(LOSSES._factories))
     mask = mask_of(root, index=2)
-    rng_mask = mask.read_bytes()
+    content = mask.read_bytes()
 
-    @segtrain.register_loss(f"spoils_{fault.replace(' ', '_')}_{workers}")
+    @segtrain.register_loss("spoils")
     class Spoils(segtrain.PixelLoss):
         """Cross entropy, in the fifth step of which a file changes."""
 
@@ -397,11 +403,10 @@ def test_f45_a_file_that_changes(
         def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
             Spoils.steps += 1
             if Spoils.steps == 6:
-                spoil(fault, mask, rng_mask)
+                spoil(fault, mask, content)
             return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
-    name = f"spoils_{fault.replace(' ', '_')}_{workers}"
-    words = [*WORDS, f"dataset.root={root}", f"run_dir={root / 'run'}", f"loss={name}"]
+    words = [*WORDS, f"dataset.root={root}", f"run_dir={root / 'run'}", "loss=spoils"]
     words += ["model.aux=false", "trainer.max_steps=40", "trainer.checkpoint_every=2"]
     assert run_command("train", [*words, f"loader.num_workers={workers}"]) == 3
     assert str(mask) in capsys.readouterr().err.strip().splitlines()[-1]
