@@ -173,10 +173,14 @@ class FileDataset(SegmentationDataset):
             DataError: When that is more than `max_bad` of them.
         """
         fewer = copy.copy(self)
-        fewer.files = [files for index, files in enumerate(self.files) if index not in indices]
+        fewer.keep([index for index in range(len(self)) if index not in indices])
         fewer.left_out = [*self.left_out, *reasons]
         fewer.check_left_out()
         return fewer
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Leave all other samples out of this dataset."""
+        self.files = [self.files[index] for index in indices]
 
     def check_left_out(self) -> None:
         """Refuse a dataset of which too much was left out.

@@ -89,7 +89,7 @@ class DiskDataset(FileDataset):
         self.root = Path(root).expanduser()
         self.files = self._found(source, download)
         if val_share:
-            self.files = _part(self.files, val_share, split)
+            self.keep(_part(self.files, val_share, split))
         self.check_left_out()
 
     def _found(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
@@ -144,15 +144,17 @@ class DiskDataset(FileDataset):
         """
 
 
-def _part(files: Sequence[SampleFiles], val_share: float, split: str) -> list[SampleFiles]:
-    """The samples of a split; which one a sample belongs to follows from its name alone.
+def _part(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
+    """Which samples a split has; where a sample belongs follows from its name alone.
 
     Raises:
-        DataError: When none is left.
+        DataError: When it has none.
     """
     first = val_share * 2**32
     chosen = [
-        sample for sample in files if (zlib.crc32(sample.name.encode()) < first) == (split == "val")
+        index
+        for index, sample in enumerate(files)
+        if (zlib.crc32(sample.name.encode()) < first) == (split == "val")
     ]
     if not chosen:
         raise DataError(

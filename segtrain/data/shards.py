@@ -9,15 +9,14 @@ of whose URLs are shell commands.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.base import DATASETS, FileDataset, SampleFiles
+from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
 from segtrain.data.remote import is_url, shown
 from segtrain.data.scan_cache import cache_dir as default_cache_dir
@@ -172,13 +171,9 @@ class ShardDataset(DiskDataset):
             return self._look(shard, row)
         return known
 
-    def without(self, indices: Collection[int], reasons: Sequence[str]) -> FileDataset:
-        fewer = copy.copy(self)
-        fewer.kept = np.delete(self.kept, sorted(indices))
-        fewer.files = _Files(self.shards, self.starts, fewer.kept)
-        fewer.left_out = [*self.left_out, *reasons]
-        fewer.check_left_out()
-        return fewer
+    def keep(self, indices: Sequence[int]) -> None:
+        self.kept = self.kept[np.asarray(indices, dtype=np.int64)]
+        self.files = _Files(self.shards, self.starts, self.kept)
 
     def epoch_order(self, seed: int, epoch: int, group: int) -> NDArray[np.int64]:
         """The order of an epoch, in which every process needs few shards at a time.

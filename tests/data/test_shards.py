@@ -499,6 +499,23 @@ def test_samples_can_be_left_out(shards):
     assert len(dataset) == NUM
 
 
+def test_a_share_of_shards_can_be_held_back(shards):
+    whole = {files.name for files in build(shards).files}
+    places = {"shards": "train-index.jsonl"}
+    train, val = (
+        build(shards, split=split, val_share=0.5, train=places) for split in ("train", "val")
+    )
+    names = [{files.name for files in split.files} for split in (train, val)]
+    assert names[0] | names[1] == whole
+    assert not names[0] & names[1]
+    for split in (train, val):
+        order = split.epoch_order(0, 0, 2)
+        assert sorted(order.tolist()) == list(range(len(split)))
+        assert [split[int(index)].name for index in order] == [
+            split.files[int(index)].name for index in order
+        ]
+
+
 def test_folders_may_be_in_a_tar(folder, tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         archive.add(tmp_path / "files", arcname=".")
