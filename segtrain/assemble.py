@@ -39,7 +39,6 @@ from segtrain.data import (
     build_train_loader,
     fetch_ahead,
     iterate,
-    scan_dataset,
 )
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
@@ -50,7 +49,7 @@ from segtrain.files import write_text
 from segtrain.inference.predictor import restore_model
 from segtrain.losses.weights import AutoWeights
 from segtrain.models import Segmentor
-from segtrain.splits import Splits, sound_part
+from segtrain.splits import Splits, scan_split
 from segtrain.starting import build_model, without_weights
 from segtrain.trial import check_channels, try_criterion, try_dataset, try_model
 from segtrain.version import __version__
@@ -77,9 +76,8 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     _seed(config.seed + processes.rank)
     resumed_from = _checkpoint_to_resume(config)
     state = None if resumed_from is None else load_checkpoint(resumed_from)
-    _download_once(config.dataset, processes)
-    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
-    splits = Splits(train, val, dataset_title(config), processes)
+    splits = _open_splits(config, processes)
+    train = splits.train
     labels = train.labels
     model = build_model(config.model, labels, state, processes, channels=train.channels)
     outputs = try_model(model, config.model["name"])
@@ -103,6 +101,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     )
     sampler(len(train))  # a batch that is too large for the data is found before the data is read
     splits.check()
+    splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
     sampler = partial(sampler, len(splits.train))
     steps_per_epoch = sampler().steps_per_epoch
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * steps_per_epoch
@@ -154,6 +153,12 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
         balance.announce(trainer.run.path)
     fill_caches((train, val), config.loader, processes)
     return trainer
+
+
+def _open_splits(config: Config, processes: Processes) -> Splits:
+    _download_once(config.dataset, processes)
+    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    return Splits(train, val, dataset_title(config), processes)
 
 
 def _download_once(spec: Spec, processes: Processes) -> None:
@@ -379,7 +384,7 @@ def build_evaluation(
         )
     check_channels(model, dataset.channels)
     if isinstance(dataset, FileDataset):  # in every process, so that all leave out the same
-        _, dataset = sound_part(dataset, scan_dataset(dataset))
+        _, dataset = scan_split(dataset)
     try_dataset(dataset, str(spec["name"]))
     evaluator = _build_evaluator(
         trained,

@@ -47,6 +47,7 @@ from segtrain.inspection import Examination, examine, print_tables, write_report
 from segtrain.inspection.page import normalisation_words
 from segtrain.models.table import HEADINGS, model_row
 from segtrain.models.weights import LoadReport
+from segtrain.splits import scan_split
 
 _NUMBERS = ("parameters (M)", "GMACs")
 _PIPE_WIDTH = 1000
@@ -153,6 +154,11 @@ def write_shards(config: ShardsConfig) -> ShardsReport:
     title = str(dataset.title or config.dataset["name"])
     if not isinstance(dataset, FileDataset):
         raise ConfigError(f"dataset {title!r} has no files to put into shards")
+    if dataset.max_bad:
+        with progress(f"check {config.split}", len(dataset)) as bar:
+            _, dataset = scan_split(dataset, lambda *_: bar.advance())
+        for text in dataset.left_out:
+            logger.warning("left out: %s", text)
     with progress(f"write {config.split} shards", len(dataset)) as bar:
         report = make_shards(
             dataset,

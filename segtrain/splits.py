@@ -28,6 +28,10 @@ from segtrain.errors import DataError, SegtrainError
 from segtrain.trial import try_dataset
 
 _MOST_SAID = 3
+_DOUBLES = {
+    "overlap": "images in both splits, as dataset.allow_overlap=true allows",
+    "duplicate": "images that are there twice",
+}
 
 
 class _Looked(NamedTuple):
@@ -84,6 +88,23 @@ class Splits:
         self.train, self.val = kept
         self._checked = True
 
+    def check_sizes(self, crop_size: tuple[int, int] | None, batch_size: int) -> None:
+        """Refuse training images of several sizes where nothing makes them one.
+
+        Raises:
+            DataError: When a batch could not be stacked.
+        """
+        if crop_size is not None or batch_size == 1 or self._report is None:
+            return
+        sizes = np.unique(self._report.sizes, axis=0)
+        if len(sizes) > 1:
+            (least, narrow), (most, wide) = sizes[0], sizes[-1]
+            raise DataError(
+                f"the train images are of {len(sizes)} sizes, such as {least} x {narrow} and"
+                f" {most} x {wide} pixels, and those of a batch must be of one; set"
+                f" augmentation.crop_size=[{sizes[:, 0].min()},{sizes[:, 1].min()}] or another size"
+            )
+
     def order(self, seed: int, group: int) -> Order | None:
         """The order of the epochs of a training split in shards; None: any order will do.
 
@@ -139,7 +160,8 @@ class Splits:
             return _Looked(None, [([], []), ([], [])])
         doubles = find_doubles(self.train, self.val)
         check_overlap(self.train, self.val, doubles)
-        _warn([finding.text for finding in doubles], "images are there twice")
+        for kind, what in _DOUBLES.items():
+            _warn([item.text for item in doubles if item.kind == kind], what)
         reports, left_out = [], []
         for name, split in (("train", self.train), ("val", self.val)):
             report, fewer = self._scan(name, split)
@@ -152,12 +174,11 @@ class Splits:
 
     def _scan(self, name: str, split: FileDataset) -> tuple[ScanReport, FileDataset]:
         with progress(f"check {name} masks", len(split)) as bar:
-            report = scan_dataset(split, lambda *_: bar.advance())
-        report, fewer = sound_part(split, report)
+            report, fewer = scan_split(split, lambda *_: bar.advance())
         try_dataset(fewer, self.name)
-        _warn(fewer.left_out, f"samples of the {name} split are left out")
+        _warn(fewer.left_out, f"samples of the {name} split that are left out")
         ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
-        _warn(ignored, f"masks of the {name} split are ignored as a whole")
+        _warn(ignored, f"masks of the {name} split that are ignored as a whole")
         return report, fewer
 
 
@@ -175,6 +196,21 @@ def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Findin
     overlap = [finding for finding in doubles if finding.kind == "overlap"]
     if overlap and not train.allow_overlap:
         raise DataError(summarize(overlap, len(train) + len(val)))
+
+
+def scan_split(
+    split: FileDataset, progress: Callable[[int, int], object] | None = None
+) -> tuple[ScanReport, FileDataset]:
+    """Look at every file of a split, as long as that is needed before training.
+
+    Images are decoded in full, once, where some may be left out: whoever allows that wants no
+    damaged one to end the run. Not so in shards, whose images were decoded when they were written.
+
+    Raises:
+        DataError: As :func:`sound_part`.
+    """
+    decode = split.max_bad > 0 and not isinstance(split, ShardDataset)
+    return sound_part(split, scan_dataset(split, progress, decode_images=decode))
 
 
 def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, FileDataset]:
@@ -204,4 +240,4 @@ def _say_absent(split: FileDataset, report: ScanReport, name: str) -> None:
 def _warn(texts: Sequence[str], what: str) -> None:
     if texts:
         more = "; ..." if len(texts) > _MOST_SAID else ""
-        logger.warning("%d %s: %s%s", len(texts), what, "; ".join(texts[:_MOST_SAID]), more)
+        logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MOST_SAID]), more)

@@ -26,6 +26,7 @@ import segtrain
 from segtrain import Predictor
 from segtrain.cli import run_command
 from segtrain.data import DATASETS, read_image
+from segtrain.data.base import SPLITS
 from segtrain.losses import LOSSES
 
 TINY = Path(__file__).parent / "engine" / "tiny.py"
@@ -154,7 +155,7 @@ def test_f30_the_orientation_of_a_mask_is_its_own(root: Path, run: Run) -> None:
     for file in (image_of(root), mask_of(root)):
         with Image.open(file) as image:
             image.save(file, exif=exif)
-    assert run()[0] == 0
+    assert run("augmentation.crop_size=[24,24]")[0] == 0
 
 
 # ---------------------------------------------------------------------- label values
@@ -376,6 +377,72 @@ def test_f44_another_number_of_channels_is_named(root: Path, run: Run) -> None:
     kind = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(file, np.zeros((*SHAPE, 5), np.uint8), **kind)
     refuses(run, file, "5 channels", "dataset.channels=5")
+
+
+# ---------------------------------------------------------------------- what reads as nothing
+
+
+MULTI_LABEL = (
+    "dataset.num_classes=2",
+    "dataset.multi_label=true",
+    "loss=bce",
+    *(f"dataset.{split}.masks={{class_0:masks/{split},class_1:masks/{split}}}" for split in SPLITS),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (("dataset.num_classes=2",), "{0:0,255:1}"),
+        (("dataset.num_classes=1", "loss=bce"), "{0:0,255:1}"),
+        (("dataset.num_classes=2", "dataset.label_map={0:0,other:1}"), "{0:0,255:1,other:1}"),
+        (MULTI_LABEL, "{0:0,255:1}"),
+    ],
+)
+def test_binary_masks_whose_object_would_be_ignored(
+    root: Path, run: Run, words: tuple[str, ...], fix: str
+) -> None:
+    for split, count in (("train", 6), ("val", 2)):
+        for index in range(count):
+            mask = Image.fromarray((255 * (IDS > 1)).astype(np.uint8))
+            mask.save(mask_of(root, split, index))
+    line = refuses(run, "hold 255", f"'dataset.label_map={fix}'", words=words)
+    words = tuple(word for word in words if "label_map" not in word)
+    assert run(*words, line[line.rindex("'dataset.") + 1 : -1])[0] == 0
+
+
+def test_a_map_for_other_masks_is_taken_back(root: Path, run: Run) -> None:
+    words = ("dataset.label_map={0:0,255:1}",)
+    refuses(run, "class ids already", "set dataset.label_map=null", words=words)
+    assert run(*words, "dataset.label_map=null")[0] == 0
+
+
+def test_black_and_white_in_colours(root: Path, run: Run) -> None:
+    for split, count in (("train", 6), ("val", 2)):
+        for index in range(count):
+            mask = Image.fromarray((255 * (IDS > 1)).astype(np.uint8)).convert("RGB")
+            mask.save(mask_of(root, split, index))
+    for given in ((), ("dataset.label_map={0:0,255:1}",)):
+        fix = "'dataset.label_map={0x000000:0,0xFFFFFF:1}'"
+        refuses(run, fix, words=("dataset.num_classes=2", *given))
+    assert run("dataset.num_classes=2", fix.strip("'"))[0] == 0
+
+
+def test_images_of_several_sizes(root: Path, run: Run) -> None:
+    for file, mode in ((image_of(root), "RGB"), (mask_of(root), "L")):
+        Image.new(mode, (40, 20)).save(file)
+    line = refuses(run, "2 sizes", "20 x 40", "24 x 32", "augmentation.crop_size=[20,32]")
+    assert run(line[line.index("augmentation.crop_size") :].split(" ")[0])[0] == 0
+    shutil.rmtree(root / "run")
+    assert run("trainer.batch_size=1")[0] == 0
+
+
+def test_damage_inside_an_image_is_left_out_where_that_is_allowed(root: Path, run: Run) -> None:
+    content = image_of(root).read_bytes()
+    middle = len(content) // 2
+    image_of(root).write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
+    assert run("dataset.max_bad=0.2", "trainer.max_steps=6")[0] == 0
+    assert str(image_of(root)) in (root / "run" / "left_out.txt").read_text()
 
 
 # ---------------------------------------------------------------------- while training

@@ -137,7 +137,7 @@ class FileDataset(SegmentationDataset):
         files = self.files[index]
         image, raw = self.read_image(index), self.read_mask(index)
         shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
-        problem = explain_shapes(image.shape[:2], shape[:2], files)
+        problem = explain_shapes(image.shape[:2], shape[:2], files, self.reader.exif)
         if problem is not None:
             raise DataError(problem)
         return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
@@ -197,15 +197,17 @@ class FileDataset(SegmentationDataset):
 
 
 def explain_shapes(
-    image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles
+    image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles, exif: str
 ) -> str | None:
     """One sentence when an image and its mask differ in size, else None."""
     (height, width), (mask_height, mask_width) = image_shape, mask_shape[:2]
     if (height, width) == (mask_height, mask_width):
         return None
     turned = (height, width) == (mask_width, mask_height)
+    other = "ignore" if exif == "apply" else "apply"
     cause = (
-        "turn the mask by 90 degrees, or set dataset.exif=ignore if the image is upright as stored"
+        f"turn the mask by 90 degrees, or set dataset.exif={other} if only the orientation that a"
+        f" file states is {'wrong' if other == 'ignore' else 'missed'}"
         if turned
         else "resize or replace one of them"
     )

@@ -16,11 +16,12 @@ KINDS = {
     "duplicate": "images that are there more than once",
     "absent": "classes without a pixel",
     "tiny": "classes with very few pixels",
+    "mixed": "images of several sizes",
     "large": "images far larger than most",
 }
 """Every kind of finding, in words."""
 
-WARNINGS = frozenset(("left_out", "ignored", "duplicate", "absent", "tiny", "large"))
+WARNINGS = frozenset(("left_out", "ignored", "duplicate", "absent", "tiny", "mixed", "large"))
 """The kinds with which training still makes sense."""
 
 _MOST_SHOWN = 3

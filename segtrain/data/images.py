@@ -102,7 +102,7 @@ class Reader:
         raster = _read(name, "image", lambda: load_image(data, self.max_pixels))
         pixels = self._turned(raster.pixels, raster.orientation)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        return self._scaled(self._with_channels(pixels, name), name)
+        return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """:meth:`mask` of the bytes of a file called `name`."""
@@ -143,11 +143,11 @@ class Reader:
     def _turned(self, pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
         return orient(pixels, orientation) if self.exif == "apply" and orientation != 1 else pixels
 
-    def _with_channels(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    def _with_channels(self, pixels: NDArray[Any], name: str, *, has_alpha: bool) -> NDArray[Any]:
         found, wanted = pixels.shape[2], self.channels
         if found == wanted:
             return pixels
-        if wanted in (1, 3) and found in (2, 4):  # without the last, transparency
+        if wanted in (1, 3) and has_alpha:  # which goes without blending
             pixels, found = pixels[..., : found - 1], found - 1
         if found == wanted:
             return pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from segtrain.data.label_map import compact_map
@@ -43,14 +44,15 @@ def override(key: str, value: Mapping[Any, Any] | int) -> str:
     return f"'dataset.{key}={{{entries}}}'"
 
 
-def describe_map(values: Mapping[int, int]) -> str:
-    """A label map as an override, a long one in ranges.
+def describe_map(values: Mapping[int, int], most: int = 400) -> str:
+    """A label map as an override, a long one in ranges; empty where it is longer than `most`.
 
     Example:
         >>> describe_map({raw: raw - 1 for raw in range(1, 151)})
         "'dataset.label_map={1-150:0-149}'"
     """
-    return override("label_map", compact_map(values) if len(values) > _LONG_MAP else values)
+    text = override("label_map", compact_map(values) if len(values) > _LONG_MAP else values)
+    return text if len(text) <= most else ""
 
 
 def advise(
@@ -64,8 +66,7 @@ def advise(
     """
     values = sorted(set(seen) - {ignore_label})
     if label_map is not None:
-        extra = {value: ignore_label for value in values if value not in label_map}
-        return f"to ignore what is missing, set {describe_map({**label_map, **extra})}"
+        return _advise_map(values, num_classes, ignore_label, label_map)
     if len(values) > _MOST_MAPPED:
         return (
             f"{len(values)} different values look like a photograph or a lossy copy of a mask; "
@@ -77,6 +78,20 @@ def advise(
     if values == list(range(values[0], values[-1] + 1)):
         return _advise_run(values, num_classes, ignore_label)
     return _advise_gaps(values, num_classes, ignore_label)
+
+
+def _advise_map(
+    values: Sequence[int], num_classes: int, ignore_label: int, label_map: Mapping[int, int]
+) -> str:
+    """For values that the label map does not name."""
+    if all(0 <= value < num_classes for value in values):
+        return "the masks hold class ids already, so set dataset.label_map=null"
+    extra = {value: ignore_label for value in values if value not in label_map}
+    whole = describe_map({**label_map, **extra})
+    if not whole:
+        entries = ", ".join(f"{value}: ignore" for value in list(extra)[:_MOST_LISTED])
+        return f"to ignore what is missing, add {entries} to dataset.label_map"
+    return f"to ignore what is missing, set {whole}"
 
 
 def _advise_run(values: list[int], num_classes: int, ignore_label: int) -> str:
@@ -111,13 +126,19 @@ def _advise_gaps(values: list[int], num_classes: int, ignore_label: int) -> str:
     )
 
 
-def advise_colours(seen: Iterable[int], names: Sequence[str], known: Mapping[int, int]) -> str:
+def advise_colours(
+    seen: Iterable[int],
+    names: Sequence[str],
+    known: Mapping[int, int],
+    label_map: Mapping[int, int] = MappingProxyType({}),
+) -> str:
     """The likely fix for masks that hold the colours `seen`, ``0xRRGGBB`` each.
 
     Args:
         seen: All colours of all masks.
         names: The name of each class id.
         known: The colours that the contract knows, with their ids.
+        label_map: Those of them that come from `dataset.label_map`.
 
     Example:
         >>> advise_colours({0x000000, 0xFF0000}, ["background", "car"], {})
@@ -130,7 +151,8 @@ def advise_colours(seen: Iterable[int], names: Sequence[str], known: Mapping[int
             f"{len(colours)} different colours look like a photograph or a lossy copy of a mask;"
             " write the masks as PNG files from their source"
         )
-    if all(colour % _STEP_OF_GREY == 0 for colour in colours) and not known:
+    is_grey = all(colour % _STEP_OF_GREY == 0 for colour in colours)
+    if is_grey and len(known) == len(label_map):  # a map of grey values, not of colours
         return _advise_grey(colours, len(names))
     if known:
         near = _near(missing, known)
@@ -140,7 +162,8 @@ def advise_colours(seen: Iterable[int], names: Sequence[str], known: Mapping[int
                 f" {names[known[near[1]]] if known[near[1]] < len(names) else 'no class'}: a lossy"
                 " or resized copy; write the masks as PNG files from their source"
             )
-        extra = {f"0x{colour:06X}": "ignore" for colour in missing[:_MOST_LISTED]}
+        extra: dict[str, int | str] = {f"0x{key:06X}": value for key, value in label_map.items()}
+        extra |= {f"0x{colour:06X}": "ignore" for colour in missing[:_MOST_LISTED]}
         return (
             "add the colour of a class to dataset.palette, or, to ignore what is missing, set"
             f" {override('label_map', extra)}"

@@ -18,6 +18,7 @@ from segtrain.data.palette import default_palette
 from segtrain.errors import ConfigError, DataError
 
 _NUM_COLOURS = 1 << 24
+_MOST_SAID = 60  # characters of a label map that a message repeats
 _ANSWERS = ("no", "yes")  # what a value of a multi-label mask says of its class
 
 
@@ -265,7 +266,7 @@ class LabelContract:
         values = facts.values | set(seen)
         held = list_counts(outside, colours=facts.colours)
         return f"{file}: the mask holds {held}, but {self._allowed(facts)}; " + (
-            advise_colours(values, self.names, self.colour_mapping)
+            advise_colours(values, self.names, self.colour_mapping, self.map.values)
             if facts.colours
             else advise(
                 values,
@@ -278,13 +279,11 @@ class LabelContract:
     def _allowed(self, facts: MaskFacts) -> str:
         if facts.colours and not self.colour_mapping:
             return "no dataset.palette says which class a colour is"
+        described = describe_map(self.map.values, most=_MOST_SAID) or "dataset.label_map"
         if facts.colours:
             return "dataset.palette and dataset.label_map name no such colour"
         if self.label_map is not None:
-            return (
-                f"{describe_map(self.map.values)} and dataset.ignore_label={self.ignore_label} name"
-                " no such value"
-            )
+            return f"{described} and dataset.ignore_label={self.ignore_label} name no such value"
         if self.multi_label:
             return f"with dataset.multi_label=true only 0, 1 and {self.ignore_label} are allowed"
         one = " (one logit)" if self.is_binary else ""
@@ -349,7 +348,7 @@ class LabelContract:
             raise ConfigError(
                 f"dataset.ignore_label={self.ignore_label} is also a class id, because "
                 f"dataset.num_classes={self.num_classes} makes the ids 0 to {ids - 1}; choose a "
-                f"value outside them, such as 255 or -1"
+                f"value outside them, such as {255 if ids <= 255 else -1}"
             )
 
 

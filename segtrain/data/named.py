@@ -25,7 +25,6 @@ from segtrain.schema import did_you_mean
 _WHERE = "augmentation.transforms"
 _SIZE = (64, 96)  # of what a transform is tried on where crops have no size of their own
 _TRIALS = 4
-_LABEL = 2  # any class id
 _MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 
 
@@ -112,7 +111,7 @@ def _try(where: str, step: Any, void: int, shape: tuple[int, int, int]) -> None:
     probability, step.p = step.p, 1.0
     pipeline = _albumentations().Compose([step])
     rng = np.random.default_rng(0)
-    known = np.array([0, _LABEL, void], dtype=np.uint8 if void < 256 else np.uint16)
+    known = np.array([1, 2, void], dtype=np.uint8 if void < 256 else np.uint16)
     for seed in range(_TRIALS):
         image = rng.integers(0, 256, shape, dtype=np.uint8)
         try:
@@ -123,7 +122,8 @@ def _try(where: str, step: Any, void: int, shape: tuple[int, int, int]) -> None:
         if invented:
             raise ConfigError(
                 f"{where} makes labels that the mask does not have, such as {min(invented)}; set"
-                " its interpolation of masks to nearest (0), or leave it out"
+                " its interpolation of masks to nearest (0) and what it fills them with to null, or"
+                " leave it out"
             )
     step.p = probability
 

@@ -33,6 +33,8 @@ _UPRIGHT = 1
 # Pillow stretches grey PNGs of 2 and 4 bits to 0..255; dividing gives back what the file holds.
 _STRETCH = {"L;2": 85, "L;4": 17}
 _ALWAYS_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
+_DEEP = 3  # dimensions of an image with channels
+_ALPHA = (1, 2)  # extra samples that are transparency
 _FLAT = 2  # dimensions of a page with one channel
 _TIFF_JPEG = (6, 7, 33003, 33005, 34712, 34892)  # compression tags
 _FOR_PILLOW = (3, 5, 6, 8, 9, 10)  # photometric tags: palettes, CMYK, YCbCr and CIELAB
@@ -46,11 +48,13 @@ class Raster(NamedTuple):
         pixels: ``(H, W)`` or ``(H, W, C)``, of the file's own type.
         orientation: EXIF's number, 1 for upright.
         lossy: The name of a format whose compression changes values, else None.
+        has_alpha: Whether the last channel is transparency.
     """
 
     pixels: NDArray[Any]
     orientation: int = _UPRIGHT
     lossy: str | None = None
+    has_alpha: bool = False
 
 
 class TooLargeError(Exception):
@@ -77,11 +81,12 @@ def load_image(data: bytes, max_pixels: int) -> Raster:
             pixels = _jpeg_pixels(data, image.mode)
             if pixels is not None:
                 return Raster(pixels, orientation)
+        has_alpha = image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
         deep = ";16" in _rawmode(image) and len(image.getbands()) > 1
         pixels = _image_pixels(image)
     if deep:  # Pillow, which has just found the file whole, keeps 8 of the 16 bits
         pixels = _deep_pixels(data)
-    return Raster(pixels, orientation)
+    return Raster(pixels, orientation, has_alpha=has_alpha and pixels.ndim == _DEEP)
 
 
 def load_mask(data: bytes, max_pixels: int) -> Raster:
@@ -309,7 +314,8 @@ def _from_tiff(data: bytes, max_pixels: int) -> Raster | None:
         # A bilevel file may store black as 1 ("white is zero").
         is_inverted = page.photometric == 0 and pixels.dtype == np.uint8
         pixels = (1 if page.bitspersample == 1 else 255) - pixels if is_inverted else pixels
-        return Raster(pixels, orientation, lossy)
+        extra = page.extrasamples
+        return Raster(pixels, orientation, lossy, bool(extra) and extra[-1] in _ALPHA)
 
 
 def _pages(file: Any) -> NDArray[Any]:

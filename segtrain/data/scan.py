@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from segtrain.data.base import FileDataset, SampleFiles, SegmentationDataset, explain_shapes
 from segtrain.data.findings import Finding, summarize
 from segtrain.data.label_advice import override
+from segtrain.data.label_map import OTHER
 from segtrain.data.labels import LabelContract
 from segtrain.data.mask_facts import MaskFacts
 from segtrain.data.moments import image_moments
@@ -30,6 +31,7 @@ from segtrain.errors import DataError
 
 _MOST_THREADS = 8
 _ENDS = {".jpg": JPEG_END, ".jpeg": JPEG_END, ".png": PNG_END}
+_WHITE, _TWO = 255, 2  # the value and the number of classes of binary masks
 _DOUBTFUL, _HEADER, _DECODED = -1, 0, 1  # how well an image was looked at
 Progress = Callable[[int, int], object]
 
@@ -208,10 +210,10 @@ def _look_at(dataset: FileDataset, index: int, cache: ScanCache, decode_images: 
         height, width, _, *moments = _image_facts(dataset, index, cache, decode_images)
         size = height, width
         facts, decoded = _mask_facts(dataset, index, cache)
-    problem = explain_shapes(size, facts.shape, files)
+    problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
     if problem is not None and known is None:  # a header may hide the orientation
         size = dataset.read_image(index).shape[:2]
-        problem = explain_shapes(size, facts.shape, files)
+        problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
     finding = None if problem is None else Finding("size", str(files.mask), problem, index)
     return _Look((size[0], size[1]), facts, decoded, finding, moments)
 
@@ -285,19 +287,27 @@ def _judge_all(
     if not found or any(labels.outside(facts) for facts in found):
         return []
     where = f"the masks in {first.parent}"
-    ignored = sum(channel.get(255, 0) for facts in found for channel in facts.counts)
-    plain = labels.label_map is None and labels.ignore_label == 255 and not labels.multi_label
-    if plain and labels.num_ids == 2 and ignored and not pixels[:, 1].any():
+    ignored = sum(channel.get(_WHITE, 0) for facts in found for channel in facts.counts)
+    is_binary = labels.multi_label or labels.num_ids == _TWO
+    objects = pixels if labels.multi_label else pixels[:, 1:]
+    if is_binary and labels.mapping.get(_WHITE) == _WHITE and ignored and not objects.any():
+        given = {0: 0} if labels.label_map is None else labels.map.values
         text = (
             f"{where} hold 255 ({ignored} pixels) and never 1, and 255 is the ignore label, so "
-            f"class 1 does not occur; if they are binary with 255 for the object, set "
-            f"{override('label_map', {0: 0, 255: 1})}"
+            f"{'no class occurs' if labels.multi_label else 'class 1 does not occur'}; if they are"
+            " binary with 255 for the object, set"
+            f" {override('label_map', {**given, _WHITE: 1, **_other_of(labels)})}"
         )
         return [Finding("contract", "", text)]
-    if not pixels.any() and not labels.multi_label:
+    if not pixels.any():
+        what = "no pixel of any class" if labels.multi_label else "only pixels without a class"
         text = (
-            f"{where} hold only pixels without a class, so there is nothing to learn; check "
-            f"dataset.label_map and dataset.ignore_label={labels.ignore_label}"
+            f"{where} hold {what}, so there is nothing to learn; check dataset.label_map and"
+            f" dataset.ignore_label={labels.ignore_label}"
         )
         return [Finding("contract", "", text)]
     return []
+
+
+def _other_of(labels: LabelContract) -> dict[str, int]:
+    return {} if labels.map.other is None else {OTHER: labels.map.other}

@@ -261,7 +261,7 @@ def _pack(dataset: FileDataset, index: int, key: str) -> _Packed:
     files = dataset.files[index]
     image, mask = dataset.read_image(index), dataset.read_mask(index)
     facts = dataset.labels.count(mask)
-    problem = explain_shapes(image.shape[:2], facts.shape, files)
+    problem = explain_shapes(image.shape[:2], facts.shape, files, dataset.reader.exif)
     problem = problem or dataset.labels.explain(facts, str(files.mask))
     if problem is not None:
         raise DataError(problem)

@@ -57,6 +57,12 @@ class Statistics:
                 )
         self.mean = tuple(float(value) for value in (IMAGENET_MEAN if mean is None else mean))
         self.std = tuple(float(value) for value in (IMAGENET_STD if std is None else std))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if max(values) > 1:
+                raise ConfigError(
+                    f"augmentation.{name} is for pixels from 0 to 1, got {list(values)}; divide it"
+                    " by the largest value that a pixel may have, such as 255"
+                )
         if min(self.std) <= 0:
             raise ConfigError(f"augmentation.std must be positive, got {list(self.std)}")
 

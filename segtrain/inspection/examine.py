@@ -183,7 +183,9 @@ def _judged(split: str, examined: Examined) -> list[Found]:
         Found(split, item, too_many if item.kind in _LEFT_OUT else item.is_error)
         for item in report.findings
     ]
-    others = [*class_findings(split, dataset, report), *size_findings(dataset, report)]
+    others = size_findings(split, dataset, report)
+    if not kinds["unreadable"]:  # what was not counted may hold any class
+        others = [*class_findings(split, dataset, report), *others]
     return found + [Found(split, item, is_error=False) for item in others]
 
 

@@ -65,13 +65,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def size_findings(dataset: SegmentationDataset, report: ScanReport) -> list[Finding]:
-    """The images with far more pixels than the median image."""
+def size_findings(split: str, dataset: SegmentationDataset, report: ScanReport) -> list[Finding]:
+    """The images with far more pixels than the median image, and train images of several sizes."""
     pixels = report.sizes.prod(1)
     if not pixels.any():
         return []
     median = float(np.median(pixels[pixels > 0]))
+    sizes = np.unique(report.sizes[pixels > 0], axis=0)
     findings = []
+    if split == "train" and len(sizes) > 1:
+        text = (
+            f"the train images are of {len(sizes)} sizes, from {sizes[0][0]} x {sizes[0][1]} to"
+            f" {sizes[-1][0]} x {sizes[-1][1]} (height x width); training needs"
+            " augmentation.crop_size, or trainer.batch_size=1"
+        )
+        findings.append(Finding("mixed", "", text))
     for index in np.flatnonzero(pixels > LARGE * median):
         name = sample_name(dataset, int(index))
         height, width = report.sizes[index]

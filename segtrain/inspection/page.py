@@ -57,7 +57,9 @@ def _head(examination: Examination) -> str:
         heading, text = _VERDICTS[verdict]
     else:
         heading, text = "Training would go wrong", examination.refusal
-    total = int(train.class_pixels.sum()) + train.ignored_pixels
+    whole = areas(examination.splits["train"].dataset, train)
+    counted = int(train.class_pixels.sum()) + train.ignored_pixels
+    total = counted if whole is None else int(whole.sum())
     errors = sum(item.is_error for item in examination.found)
     figures = [
         (f"{train.num_files:,}", "train images"),

@@ -195,6 +195,16 @@ def test_any_number_of_channels(tmp_path, shape, dtype):
         read_image(tmp_path / "a.tif")
 
 
+def test_a_fourth_band_is_no_transparency_unless_the_file_says_so(tmp_path):
+    pixels = np.arange(4 * 5 * 4, dtype=np.uint8).reshape(4, 5, 4)
+    kind = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "bands.tif", pixels, **kind)
+    with pytest.raises(DataError, match=r"4 channels, but dataset\.channels=3"):
+        read_image(tmp_path / "bands.tif")
+    tifffile.imwrite(tmp_path / "rgba.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.tif"), pixels[..., :3])
+
+
 def test_pages_of_one_size_are_channels(tmp_path):
     planes = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:

@@ -150,6 +150,8 @@ def test_inputs_are_not_changed():
         ({"contrast": -1.0}, "contrast"),
         ({"mean": (0.5,)}, "mean"),
         ({"std": (1.0, 0.0, 1.0)}, "std"),
+        ({"mean": (123.0, 117.0, 104.0)}, "mean"),
+        ({"std": (58.0, 57.0, 57.0)}, "std"),
     ],
 )
 def test_values_out_of_range(arguments, key):
@@ -192,6 +194,8 @@ def test_transforms_of_albumentations_by_name(num_classes, ignore_label):
         ({"name": "Transpose", "p": 0.01}, r"the size is that of"),
         ({"name": "Normalize"}, r"uint8 became float32"),
         ({"name": "ToTensorV2"}, r"has no transform|the size is that of"),
+        ({"name": "GridElasticDeform", "num_grid_xy": [4, 4], "magnitude": 10}, "makes labels"),
+        ({"name": "PixelDropout", "mask_drop_value": 0}, "makes labels"),
     ],
 )  # fmt: skip
 def test_transforms_by_name_are_checked(spec, sentence):

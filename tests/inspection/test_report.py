@@ -67,7 +67,7 @@ def test_a_page_that_needs_nothing_else(root: Path, run: Run, tmp_path: Path) ->
     assert all(link.startswith(("#", "data:image/")) for link in page.links)
     assert page.tags.count("img") == 3 * 6
     assert page.tags.count("svg") == 1
-    for text in ("Nothing to complain about", "sky", "48 x 40", "augmentation.mean="):
+    for text in ("Fit to train on", "2 sizes", "sky", "48 x 40", "augmentation.mean="):
         assert text in page.text
 
 
