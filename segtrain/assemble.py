@@ -255,6 +255,13 @@ def train_transform(
         for field in fields(augmentation)
         if field.name not in of_batches
     }
+    if channels != _RGB and (options["saturation"] or options["hue"]):
+        logger.warning(
+            "images of %d channels have no saturation and no hue, so augmentation.saturation and"
+            " augmentation.hue do nothing",
+            channels,
+        )
+        options.update(saturation=0.0, hue=0.0)
     return TrainTransform(labels=labels, channels=channels, **options)
 
 
@@ -295,6 +302,7 @@ def _build_evaluator(
     )
 
 
+_RGB = 3  # channels
 _READING = ("value_range", "exif", "max_pixels")  # of the dataset's keys, what files are read by
 
 

@@ -106,7 +106,7 @@ def predict(config: PredictConfig) -> list[Path]:
         (output / folder).mkdir(parents=True, exist_ok=True)
     with progress("predict", len(images)) as bar:
         for path in images:
-            pixels = predictor.reader.image(path)
+            pixels = predictor.read(path)
             ids = predictor(pixels)
             _write_ids(output, path.stem, ids, predictor)
             Image.fromarray(predictor.overlay(pixels, ids)).save(

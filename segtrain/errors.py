@@ -29,6 +29,10 @@ class DataError(SegtrainError, ValueError):
     exit_code = 3
 
 
+class ChannelsError(DataError):
+    """An image has another number of channels than is wanted."""
+
+
 class NoFilesError(DataError):
     """A place of the dataset holds no files."""
 

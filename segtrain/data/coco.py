@@ -68,10 +68,13 @@ class CocoDataset(DiskDataset):
                 }
                 found.append(SampleFiles(image, (mask,), image.stem))
         except OSError as error:
-            raise DataError(f"{where}.annotations: {path} cannot be read ({error})") from None
+            raise DataError(
+                f"{where}.annotations: {path} cannot be read ({error.strerror or error})"
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is not of COCO's panoptic format ({type(error).__name__}: {error})"
+                f"{path} is not of COCO's panoptic format:"
+                f" {f'it lacks {error}' if isinstance(error, KeyError) else 'it is no such JSON'}"
             ) from None
         return self._there(found, path)
 

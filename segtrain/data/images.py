@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from segtrain.data.raster import (
     orient,
 )
 from segtrain.data.storage import kind_of, open_file, read_bytes
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ChannelsError, ConfigError, DataError
 
 _T = TypeVar("_T")
 MAX_PIXELS = 178_956_970  # the limit of Pillow; an image of so many takes half a gigabyte
+_STREAM = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow
 
 
@@ -157,7 +159,7 @@ class Reader:
             grey = pixels.astype(np.float32) @ np.array([_RED, _GREEN, _BLUE], np.float32)
             grey = grey if pixels.dtype.kind == "f" else grey.round()
             return grey.astype(pixels.dtype)[..., None]
-        raise DataError(
+        raise ChannelsError(
             f"{name}: the image has {found} channels, but dataset.channels={wanted}; set"
             f" dataset.channels={found}, or convert the image"
         )
@@ -250,7 +252,7 @@ def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
 
 
 def _unreadable(name: str, what: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = _STREAM.sub("the file", " ".join(str(error).split()))[:200]
     path = Path(name)
     if path.exists() and not path.is_file():
         return f"{name}: the {what} file cannot be read, for it is {kind_of(path)}; take it away"

@@ -93,8 +93,9 @@ class ListDataset(DiskDataset):
             readings = line.splits()
         if not readings:
             raise DataError(
-                f"{line.place}: {len(line.words)} columns where image and mask are needed, in"
-                f" {' | '.join(line.words)!r}; put a tab between the two paths"
+                f"{line.place}: {len(line.words)} column{'' if len(line.words) == 1 else 's'} where"
+                f" image and mask are needed, in {' | '.join(line.words)!r}; put"
+                f" {'a comma' if '.csv, ' in line.place else 'one tab'} between the two paths"
             )
         samples = [self._files(reading, line, places) for reading in readings]
         there = [sample for sample in samples if self._missing(sample, line) is None]
@@ -127,7 +128,9 @@ class ListDataset(DiskDataset):
     def _missing(self, sample: SampleFiles, line: ListLine) -> str | None:
         for what, path in (("image", sample.image), ("mask", sample.mask)):
             if not is_file(path):
-                return f"{line.place}: the {what} file {path} does not exist"
+                heading = line.place.endswith(" line 1")
+                hint = "; a heading has the words image and mask" if heading else ""
+                return f"{line.place}: the {what} file {path} does not exist{hint}"
         return None
 
 
@@ -161,7 +164,9 @@ def read_list(path: Path, where: str) -> Iterator[ListLine]:
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"{where}.list: {path} cannot be read ({error})") from None
+        raise DataError(
+            f"{where}.list: {path} cannot be read ({error.strerror or error})"
+        ) from None
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {number}: it is not UTF-8; save the list as UTF-8") from None
@@ -205,8 +210,9 @@ def _csv_lines(text: str, path: Path) -> Iterator[ListLine]:
 def _json_row(line: str, place: str) -> list[str]:
     try:
         entry = json.loads(line)
-        return [str(entry[key]) for key in _COLUMNS if key in entry or key == "image"]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f'{place}: {line[:80]!r} is no JSON object with "image" and "mask"'
-        ) from None
+    except ValueError:
+        raise DataError(f"{place}: {line[:80]!r} is no JSON") from None
+    if not isinstance(entry, dict) or "image" not in entry:
+        held = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+        raise DataError(f'{place}: an object with "image" and "mask" is needed, this has {held}')
+    return [str(entry[key]) for key in _COLUMNS if key in entry]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from segtrain.data.storage import find, is_directory, is_file, kind_of, walk
+from segtrain.data.storage import find, is_directory, is_file, kind_of, list_names, walk
 from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema import did_you_mean
 
@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 )  # fmt: skip
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MOST_LISTED = 20
+_MOST_NAMES = 6
 _KNOWN_ENDING = re.compile(
     r"[_\-. ](leftImg8bit|images?|img|rgb|sat|gt(Fine|Coarse)_label(Train)?Ids|label(Train)?Ids"
     r"|masks?|labels?|seg|segmentation|gt|annotations?|target|L)$",
@@ -38,15 +39,24 @@ Triple = tuple[Path, Path, str]
 
 
 class Found(dict[Path, str]):
-    """The files of a place, each with its path without extension below the place.
+    """The files of some places, each with its path without extension below its place.
 
     Args:
         root: What expressions see paths relative to.
+        places: The files of each place.
     """
 
-    def __init__(self, root: Path, files: Mapping[Path, str]) -> None:
-        super().__init__(files)
-        self.root = root
+    def __init__(self, root: Path, places: Sequence[Mapping[Path, str]]) -> None:
+        super().__init__({path: stem for files in places for path, stem in files.items()})
+        self.root, self.places = root, places
+
+    def by_place(self) -> dict[Path, str]:
+        """The files, with the number of their place before the path."""
+        return {
+            path: f"{number}/{stem}"
+            for number, files in enumerate(self.places)
+            for path, stem in files.items()
+        }
 
 
 def find_files(root: Path, place: Place, where: str) -> Found:
@@ -54,8 +64,8 @@ def find_files(root: Path, place: Place, where: str) -> Found:
 
     Args:
         root: What a relative `place` is relative to.
-        place: A directory or a glob; ``**`` stands for any number of directories. Of a list, files
-            of different places pair only where both sides have as many places.
+        place: A directory or a glob; ``**`` stands for any number of directories; or a list. Where
+            both sides have as many places, files pair within the first of each, the second, ....
         where: The config key of `place`, for the message.
 
     Raises:
@@ -63,12 +73,9 @@ def find_files(root: Path, place: Place, where: str) -> Found:
         DataError: When what should be a file cannot be read as one.
     """
     if isinstance(place, str):
-        return Found(root, _find_in(root, place, where))
-    merged: dict[Path, str] = {}
-    for number, single in enumerate(place):
-        stems = _find_in(root, single, f"{where}[{number}]")
-        merged.update({path: f"{number}/{stem}" for path, stem in stems.items()})
-    return Found(root, merged)
+        return Found(root, [_find_in(root, place, where)])
+    places = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(place)]
+    return Found(root, places)
 
 
 def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
@@ -80,12 +87,25 @@ def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
         found = find(place, base) if is_directory(base) else iter(())
     files = sorted(_images(found, where))
     if not files:
+        if not is_directory(root) and not Path(pattern).is_absolute():
+            raise NoFilesError(
+                f"dataset.root={root} is no directory and no zip or tar archive; give the one that"
+                f" {where}={pattern} is in"
+            )
         state = "no image files" if is_directory(base) else f"nothing, for {base} is no directory"
         raise NoFilesError(
             f"{where}={pattern}: {place} holds {state}; give a directory or a glob, absolute or "
-            f"relative to dataset.root={root}"
+            f"relative to dataset.root={root}, in which there {_said_names(root)}"
         )
     return {path: path.relative_to(base).with_suffix("").as_posix() for path in files}
+
+
+def _said_names(root: Path) -> str:
+    names = list_names(root)
+    if not names:
+        return "is nothing"
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
@@ -174,8 +194,11 @@ def pair_files(
         keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
     else:
         ways = (_whole, _without_known_ending, _without_shared_ending)
-        short = [_without_shared_folders(side) for side in (images, masks)]
-        keyed = [(keep(one), keep(two)) for one, two in ((images, masks), short) for keep in ways]
+        sides: list[dict[Path, str]] = [images, masks]
+        if len(images.places) == len(masks.places) > 1:
+            sides = [images.by_place(), masks.by_place()]
+        short = [_without_shared_folders(side) for side in sides]
+        keyed = [(keep(one), keep(two)) for one, two in (sides, short) for keep in ways]
     problems = []
     for image_keys, mask_keys in keyed:
         groups = _left_over(image_keys, mask_keys, partial=partial)

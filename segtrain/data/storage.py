@@ -96,6 +96,17 @@ def is_directory(path: Path) -> bool:
     return not member or any(name.startswith(f"{member}/") for name in _members(_opened(archive)))
 
 
+def list_names(place: Path) -> list[str]:
+    """The names right below a directory or an archive, sorted; none where it is neither."""
+    inside = split_archive(place)
+    if inside is None:
+        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    archive, member = inside
+    start = f"{member}/" if member else ""
+    members = [name for name in _members(_opened(archive)) if name.startswith(start)]
+    return sorted({name.removeprefix(start).split("/")[0] for name in members})
+
+
 def is_file(path: Path) -> bool:
     """Whether `path` is a plain file, or a link to one."""
     inside = split_archive(path)

@@ -15,7 +15,13 @@ from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, 
 from segtrain.engine.distributed import choose_device
 from segtrain.engine.evaluator import predict_ids
 from segtrain.engine.precision import autocast
-from segtrain.errors import CheckpointError, ResourceError, is_out_of_memory
+from segtrain.errors import (
+    ChannelsError,
+    CheckpointError,
+    DataError,
+    ResourceError,
+    is_out_of_memory,
+)
 from segtrain.models import MODELS, Segmentor
 
 OVERLAY_OPACITY = 0.5
@@ -152,7 +158,7 @@ class Predictor:
             ResourceError: When it is larger than the memory allows.
             ValueError: When an array has another shape or dtype.
         """
-        pixels = self.reader.image(image) if isinstance(image, (str, Path)) else image
+        pixels = self.read(image) if isinstance(image, (str, Path)) else image
         channels = self.reader.channels
         wrong_shape = pixels.ndim != 3 or pixels.shape[2] != channels
         if wrong_shape or pixels.dtype not in (np.uint8, np.float32):
@@ -170,6 +176,20 @@ class Predictor:
                 f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
                 f" memory of {self.device}{self._less_memory()}"
             ) from error
+
+    def read(self, path: str | Path) -> NDArray[Any]:
+        """An image as the model takes it.
+
+        Raises:
+            DataError: When the file is no readable image, or one of other channels.
+        """
+        try:
+            return self.reader.image(path)
+        except ChannelsError:
+            raise DataError(
+                f"{path}: this model takes images of {self.reader.channels} channels, and the file"
+                " has another number; convert it"
+            ) from None
 
     def _less_memory(self) -> str:
         if self.size is None:

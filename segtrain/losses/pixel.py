@@ -235,4 +235,7 @@ def check_channels(num_classes: int) -> None:
         ConfigError: When `num_classes` is 1.
     """
     if num_classes < 2:
-        raise ConfigError("num_classes is 1, and the softmax of one channel is always 1: use bce")
+        raise ConfigError(
+            "num_classes is 1, and the softmax of one channel is always 1: use bce, sigmoid_focal,"
+            " or an overlap loss such as dice"
+        )

@@ -70,7 +70,9 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(DataError, match=r"07\.jpg: the file does not exist, but .*panoptic\.json"):
         build(tmp_path)
     (tmp_path / "panoptic.json").write_text("{}")
-    with pytest.raises(DataError, match=r"panoptic\.json is not of COCO's panoptic format"):
+    with pytest.raises(
+        DataError, match=r"panoptic\.json is not of COCO's panoptic format: it lacks 'images'"
+    ):
         build(tmp_path)
     with pytest.raises(DataError, match=r"dataset\.train\.annotations: .*absent\.json"):
         build(tmp_path, train={"annotations": "absent.json", "images": "i", "masks": "m"})

@@ -183,3 +183,22 @@ def test_lists_of_places_pair_place_by_place(tmp_path):
         ("Urban", "Urban"),
         ("Rural", "Rural"),
     ]
+
+
+def test_lists_of_unequal_length_pair_by_name(tmp_path):
+    for place in ("a", "b"):
+        fill(tmp_path / place, [f"{place}.png"], [])
+    fill(tmp_path, [], ["a.png", "b.png"])
+    places = {"images": ["a/i", "b/i"], "masks": "m"}
+    dataset = FolderDataset(num_classes=2, root=str(tmp_path), train=places)
+    assert [files.name for files in dataset.files] == ["a", "b"]
+
+
+def test_a_root_that_is_not_there_is_said_first(tmp_path):
+    with pytest.raises(
+        DataError, match=r"dataset\.root=.*nowhere is no directory and no zip or tar"
+    ):
+        names_of(tmp_path / "nowhere")
+    fill(tmp_path / "top", ["a.png"], ["a.png"])
+    with pytest.raises(DataError, match=r"relative to dataset\.root=.*, in which there is top"):
+        names_of(tmp_path)

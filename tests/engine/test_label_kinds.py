@@ -12,9 +12,11 @@ import tifffile
 import torch
 from PIL import Image
 
+import segtrain
 from segtrain import Predictor
 from segtrain.cli import run_command
-from segtrain.data import read_mask
+from segtrain.data import LabelContract, read_mask
+from segtrain.errors import DataError
 from segtrain.metrics import MultiLabelMatrix
 
 STEPS = ["trainer.max_steps=40", "optimizer.lr=0.03", "trainer.ema_decay=null"]
@@ -162,3 +164,12 @@ def test_five_channels_of_sixteen_bits(tmp_path: Path, train: Train) -> None:
     assert ids.shape == (SIZE, SIZE)
     assert (ids == two_discs(100)[1][..., 0]).mean() > 0.9
     assert predictor.overlay(predictor.reader.image(file), ids).shape == (SIZE, SIZE, 3)
+
+
+def test_an_image_of_other_channels_than_the_model_takes(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    model = segtrain.build_model("hrnet_w18_small_v1", num_classes=2, in_channels=5)
+    statistics = {"mean": [0.5] * 5, "std": [1.0] * 5}
+    predictor = Predictor(model, LabelContract(2), device="cpu", **statistics)
+    with pytest.raises(DataError, match=r"a\.png: this model takes images of 5 channels"):
+        predictor(tmp_path / "a.png")
