@@ -353,13 +353,22 @@ def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
 
 def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Write a split of a dataset as tar shards."""
-    commands.write_shards(build_dataclass(ShardsConfig, compose_config(words, "shards", extra)))
+    commands.write_shards(build_dataclass(ShardsConfig, _with_dataset(words, "shards", extra)))
+
+
+def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dict[str, Any]:
+    """The composed config of a command that is nothing without a dataset."""
+    composed = compose_config(words, command, extra)
+    if composed.get("dataset") is None:
+        choices = ", ".join(group_choices("dataset", extra))
+        raise ConfigError(f"dataset=NAME is needed, one of {choices}")
+    return composed
 
 
 def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = False) -> None:
     """Look at a whole dataset and write a report."""
     given = [*words, "augment=true"] if augment else words
-    commands.inspect(build_dataclass(InspectConfig, compose_config(given, "inspect", extra)))
+    commands.inspect(build_dataclass(InspectConfig, _with_dataset(given, "inspect", extra)))
 
 
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:

@@ -19,6 +19,7 @@ from segtrain.data import (
     iterate,
 )
 from segtrain.errors import ConfigError, DataError
+from segtrain.metrics import ConfusionMatrix
 
 SHAPES = ShapesDataset(size=(48, 48), num_train=12)
 AUGMENT = TrainTransform(labels=SHAPES.labels, crop_size=(32, 32), brightness=0.3, hue=0.1)
@@ -155,3 +156,29 @@ def test_evaluation_sees_every_sample_once(world_size):
         loader = build_eval_loader(SHAPES, PLAIN, batch_size=2, world_size=world_size, rank=rank)
         indices += [i for groups in iterate(loader) for g in groups for i in g["index"].tolist()]
     assert sorted(indices) == list(range(len(SHAPES)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_score_is_the_same_to_the_last_pixel_for_any_number_of_processes(
+    make_files, world_size, batch_size
+):
+    """F39: seven samples divide by neither two nor three, and none is counted twice."""
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 3, (4, 5)) for _ in range(7)]
+    dataset = FileDataset(LabelContract(3), make_files(*masks))
+    transform = EvalTransform((0.5,) * 3, (0.5,) * 3, dataset.labels)
+    matrix = ConfusionMatrix(3)
+    for rank in range(world_size):
+        loader = build_eval_loader(
+            dataset, transform, batch_size=batch_size, world_size=world_size, rank=rank
+        )
+        for groups in iterate(loader):
+            for batch in groups:
+                matrix.update((batch["images"][:, 0] > 0).long(), batch["target"])
+    expected = ConfusionMatrix(3)
+    for index in range(7):
+        image, target = transform(*dataset[index][:2])
+        expected.update((image[None, 0] > 0).long(), target[None])
+    assert torch.equal(matrix.matrix(), expected.matrix())
+    assert int(matrix.matrix().sum()) == 7 * 20

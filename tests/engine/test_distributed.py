@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -103,6 +104,33 @@ def test_two_processes_are_one_large_batch(
     )
     scores = [lines[-1]["evaluation"] for _, lines in (one, two)]
     assert scores[0]["per_class_iou"] == pytest.approx(scores[1]["per_class_iou"], abs=1e-3)
+
+
+def test_a_process_without_a_valid_pixel_changes_no_step(tmp_path: Path, small: list[str]) -> None:
+    """Half of the masks are ignored as a whole: with one image each, some ranks have no pixel."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+            ids = rng.integers(0, 3, (48, 48), dtype=np.uint8)
+            ids[:] = 255 if split == "train" and index % 2 else ids
+            Image.fromarray(pixels).save(tmp_path / "images" / split / f"{index}.png")
+            Image.fromarray(ids).save(tmp_path / "masks" / split / f"{index}.png")
+    plain = [word for word in [*small, *STEPS] if "dataset." not in word and "weights" not in word]
+    folder = ["dataset=folder", f"dataset.root={tmp_path}", "dataset.num_classes=3"]
+    words = [*plain, *folder, "trainer.max_steps=4"]
+    one = [*words, "trainer.batch_size=2", f"run_dir={tmp_path / 'one'}"]
+    assert run_command("train", one) == 0
+    done = torchrun(tmp_path / "two", *words, "trainer.batch_size=1")
+    assert done.returncode == 0, done.stderr
+    whole, parts = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    for name, weights in whole[0].items():
+        torch.testing.assert_close(parts[0][name], weights, atol=1e-6, rtol=1e-5)
+    losses = [[line["loss"] for line in lines if "loss" in line] for _, lines in (whole, parts)]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_an_error_ends_every_process(tmp_path: Path, small: list[str]) -> None:
