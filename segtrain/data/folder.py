@@ -7,7 +7,7 @@ from typing import Any
 
 from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
-from segtrain.data.pairing import Found, Pairing, Place, find_files, pair_files
+from segtrain.data.pairing import PlacedFiles, Pairing, Place, find_files, pair_files
 from segtrain.errors import ConfigError
 from segtrain.schema import did_you_mean
 
@@ -59,7 +59,7 @@ class FolderDataset(DiskDataset):
         return self._find_per_class(images, masks, where)
 
     def _find_per_class(
-        self, images: Found, masks: Mapping[str, Place], where: str
+        self, images: PlacedFiles, masks: Mapping[str, Place], where: str
     ) -> list[SampleFiles]:
         names = self.labels.names
         if not self.labels.multi_label:
@@ -86,10 +86,10 @@ class FolderDataset(DiskDataset):
             for key in sorted(any_of)
         ]
 
-    def _look(self, place: Any, where: str) -> Found:
+    def _look(self, place: Any, where: str) -> PlacedFiles:
         return find_files(self.root, place, where)
 
-    def _pair(self, images: Found, masks: Found, *, partial: bool = False) -> list[Any]:
+    def _pair(self, images: PlacedFiles, masks: PlacedFiles, *, partial: bool = False) -> list[Any]:
         pairs, problem, left_out = pair_files(
             images, masks, f"dataset.{self.split}", self.pairing, partial=partial
         )

@@ -38,7 +38,7 @@ Keyed = dict[str, list[Path]]
 Triple = tuple[Path, Path, str]
 
 
-class Found(dict[Path, str]):
+class PlacedFiles(dict[Path, str]):
     """The files of some places, each with its path without extension below its place.
 
     Args:
@@ -59,7 +59,7 @@ class Found(dict[Path, str]):
         }
 
 
-def find_files(root: Path, place: Place, where: str) -> Found:
+def find_files(root: Path, place: Place, where: str) -> PlacedFiles:
     """The image files of a directory (searched through) or a glob, or of several.
 
     Args:
@@ -73,9 +73,9 @@ def find_files(root: Path, place: Place, where: str) -> Found:
         DataError: When what should be a file cannot be read as one.
     """
     if isinstance(place, str):
-        return Found(root, [_find_in(root, place, where)])
+        return PlacedFiles(root, [_find_in(root, place, where)])
     places = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(place)]
-    return Found(root, places)
+    return PlacedFiles(root, places)
 
 
 def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
@@ -143,7 +143,7 @@ class Pairing:
                     f"dataset.pairing.{side}={given[side]!r} is no regular expression: {error}"
                 ) from None
 
-    def keys(self, files: Found, side: int) -> Keyed:
+    def keys(self, files: PlacedFiles, side: int) -> Keyed:
         """The files by what their path has of the expression; others are left out.
 
         Raises:
@@ -173,7 +173,7 @@ def _below(path: Path, root: Path) -> str:
 
 
 def pair_files(
-    images: Found, masks: Found, where: str, pairing: Pairing, *, partial: bool = False
+    images: PlacedFiles, masks: PlacedFiles, where: str, pairing: Pairing, *, partial: bool = False
 ) -> tuple[list[Triple], DataError | None, list[str]]:
     """Image file, mask file and name of each sample, sorted by name.
 
