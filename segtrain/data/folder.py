@@ -7,7 +7,7 @@ from typing import Any
 
 from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
-from segtrain.data.pairing import PlacedFiles, Pairing, Place, find_files, pair_files
+from segtrain.data.pairing import Pairing, Place, PlacedFiles, find_files, pair_files
 from segtrain.errors import ConfigError
 from segtrain.schema import did_you_mean
 
