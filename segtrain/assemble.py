@@ -43,7 +43,7 @@ from segtrain.data import (
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Evaluator, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import Run, create_run_dir, logger
+from segtrain.engine.run import Run, create_run_dir
 from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.files import write_text
 from segtrain.inference.predictor import restore_model
@@ -51,6 +51,7 @@ from segtrain.losses.weights import AutoWeights
 from segtrain.models import Segmentor
 from segtrain.splits import Splits, scan_split
 from segtrain.starting import build_model, without_weights
+from segtrain.terminal import logger
 from segtrain.trial import check_channels, try_criterion, try_dataset, try_model
 from segtrain.version import __version__
 from segtrain.weighting import ClassBalance

@@ -10,8 +10,8 @@ from segtrain.data import SegmentationDataset
 from segtrain.data.cache import CachedDataset, copies_of
 from segtrain.data.memory import available_memory
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import logger, progress
 from segtrain.errors import ResourceError, SegtrainError
+from segtrain.terminal import logger, progress
 
 _MOST = 0.8  # of the free memory; training needs some too
 

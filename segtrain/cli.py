@@ -36,7 +36,6 @@ from segtrain.config import (
     PredictConfig,
     ShardsConfig,
 )
-from segtrain.engine.run import console, start_logging
 from segtrain.errors import (
     ConfigError,
     ResourceError,
@@ -51,6 +50,7 @@ from segtrain.models.table import model_specs
 from segtrain.models.weights import list_of
 from segtrain.plugins import load_plugins
 from segtrain.schema import build_dataclass, did_you_mean
+from segtrain.terminal import console, start_logging
 
 PLAIN_GROUPS = (
     "augmentation",

@@ -38,7 +38,7 @@ from segtrain.data import (
 from segtrain.data.class_weights import AUTO_METHOD
 from segtrain.data.pairing import IMAGE_SUFFIXES
 from segtrain.engine.distributed import processes
-from segtrain.engine.run import console, logger, progress, results, scores_table
+from segtrain.engine.run import results, scores_table
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import write_text
 from segtrain.importer import import_checkpoint
@@ -48,6 +48,7 @@ from segtrain.inspection.page import normalisation_words
 from segtrain.models.table import HEADINGS, model_row
 from segtrain.models.weights import LoadReport
 from segtrain.splits import scan_split
+from segtrain.terminal import console, logger, progress
 
 _NUMBERS = ("parameters (M)", "GMACs")
 _PIPE_WIDTH = 1000

@@ -86,3 +86,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file through :func:`atomic_write`."""
     with atomic_write(path) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def cache_dir() -> Path:
+    """``$SEGTRAIN_CACHE``, else ``$XDG_CACHE_HOME/segtrain``, else ``~/.cache/segtrain``."""
+    own, shared = os.environ.get("SEGTRAIN_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser()
+    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "segtrain"

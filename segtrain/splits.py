@@ -23,8 +23,8 @@ from segtrain.data import (
 )
 from segtrain.data.sampler import Order
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import logger, progress
 from segtrain.errors import DataError, SegtrainError
+from segtrain.terminal import logger, progress
 from segtrain.trial import try_dataset
 
 _MOST_SAID = 3

@@ -6,11 +6,12 @@ from segtrain.config import Spec
 from segtrain.data import LabelContract
 from segtrain.engine.checkpoint import State
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import console, logger, weights_table
+from segtrain.engine.run import weights_table
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
 from segtrain.models.weights import LoadReport, WeightsError
 from segtrain.models.weights.sources import HUB, IMAGENET
+from segtrain.terminal import console, logger
 from segtrain.trial import check_channels
 
 

@@ -12,9 +12,10 @@ from segtrain.data.class_weights import AUTO_METHOD, class_weights, describe_wei
 from segtrain.data.rare import rare_class_order
 from segtrain.data.sampler import Order
 from segtrain.data.shards import ShardDataset
-from segtrain.engine.run import class_weights_table, console, logger
+from segtrain.engine.run import class_weights_table
 from segtrain.files import write_text
 from segtrain.splits import Splits
+from segtrain.terminal import console, logger
 
 _STEEP = 1000  # a ratio of two weights that leaves the smaller one without a say
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.data.storage import stamp
-from segtrain.files import write_text
+from segtrain.files import cache_dir, write_text
 
 _VERSION = 2  # goes up when the meaning of an entry changes
 
@@ -60,14 +60,6 @@ class ScanCache:
         content = json.dumps({"version": _VERSION, "entries": self._entries})
         with contextlib.suppress(OSError):
             write_text(self.path, content)
-
-
-def cache_dir() -> Path:
-    """``$SEGTRAIN_CACHE``, else ``$XDG_CACHE_HOME/segtrain``, else ``~/.cache/segtrain``."""
-    own, shared = os.environ.get("SEGTRAIN_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).expanduser()
-    return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "segtrain"
 
 
 def _key(kind: str, files: Sequence[Path]) -> str:

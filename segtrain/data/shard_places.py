@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from segtrain.data.remote import GoneError, check_url, fetch, is_url, shown
-from segtrain.data.scan_cache import cache_dir
 from segtrain.data.shard_cache import ShardCache
 from segtrain.data.shard_index import (
     INDEX_SUFFIX,
@@ -30,7 +29,7 @@ from segtrain.data.shard_index import (
 )
 from segtrain.data.tar_file import read_members
 from segtrain.errors import ConfigError, DataError
-from segtrain.files import write_text
+from segtrain.files import cache_dir, write_text
 
 _PACKAGES = ("webdataset", "braceexpand", "filelock")
 _SEPARATOR = "::"  # as in webdataset

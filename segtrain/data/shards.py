@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from segtrain.data.base import DATASETS, SampleFiles
 from segtrain.data.disk import DiskDataset
 from segtrain.data.remote import is_url, shown
-from segtrain.data.scan_cache import cache_dir as default_cache_dir
 from segtrain.data.shard_cache import ShardCache
 from segtrain.data.shard_index import Described, Kinds, Shard, kind_of_facts
 from segtrain.data.shard_places import Shelf, check_installed, list_places, load_shards
 from segtrain.data.shards_order import shard_order
 from segtrain.data.tar_file import read_range
 from segtrain.errors import ConfigError, DataError
+from segtrain.files import cache_dir as default_cache_dir
 
 IMAGE_KINDS = "jpg;jpeg;png;webp;tif;tiff;bmp;npy"
 MASK_KINDS = "mask.*;seg.*"

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
 from segtrain.engine.distributed import Processes
 from segtrain.engine.precision import autocast
-from segtrain.engine.run import progress
 from segtrain.errors import NumericError
 from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix, Scores
+from segtrain.terminal import progress
 
 
 def predict_ids(

@@ -6,16 +6,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -24,20 +20,7 @@ from segtrain.errors import RunDirectoryBusyError
 from segtrain.files import write_text
 from segtrain.metrics import Scores
 from segtrain.models.weights import LoadReport
-
-logger = logging.getLogger("segtrain")
-console = Console(stderr=True)  # standard output is left to what a command prints as its result
-
-
-def start_logging() -> None:
-    """Send the messages of segtrain to the terminal."""
-    if not logger.handlers:
-        handler = RichHandler(
-            console=console, show_path=False, markup=False, highlighter=None, log_time_format="%X"
-        )
-        logger.addHandler(handler if console.is_terminal else logging.StreamHandler())
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+from segtrain.terminal import logger
 
 
 def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
@@ -223,40 +206,3 @@ def class_weights_table(
 
 def _percent(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{100 * value:.2f} %"
-
-
-@contextmanager
-def progress(
-    description: str, total: int, done: int = 0, *, shown: bool = True
-) -> Iterator[ProgressLine]:
-    """A progress bar with a free text beside it; nothing when not a terminal or not `shown`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
-    visible = shown and console.is_terminal
-    with Progress(*columns, console=console, disable=not visible, transient=True) as bar:
-        task = bar.add_task(description, total=total, completed=done, text="")
-        yield ProgressLine(bar, task)
-
-
-class ProgressLine:
-    """One line of progress."""
-
-    def __init__(self, bar: Progress, task: Any) -> None:
-        self._bar = bar
-        self._task = task
-
-    def move_to(self, done: int) -> None:
-        """So many are done."""
-        self._bar.update(self._task, completed=done)
-
-    def advance(self, text: str | None = None) -> None:
-        """One more is done."""
-        if text is None:
-            self._bar.update(self._task, advance=1)
-        else:
-            self._bar.update(self._task, advance=1, text=text)

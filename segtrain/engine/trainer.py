@@ -22,10 +22,11 @@ from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
 from segtrain.engine.finite import FiniteCheck
 from segtrain.engine.precision import autocast
-from segtrain.engine.run import Run, console, logger, progress, results, scores_table
+from segtrain.engine.run import Run, results, scores_table
 from segtrain.engine.signals import Interrupted, StopSignals
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models import Segmentor
+from segtrain.terminal import console, logger, progress
 
 
 class Trainer:

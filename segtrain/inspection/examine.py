@@ -21,10 +21,10 @@ from segtrain.data import (
 from segtrain.data.class_weights import METHODS, class_weights
 from segtrain.data.findings import KINDS
 from segtrain.data.moments import total_moments
-from segtrain.engine.run import progress
 from segtrain.errors import DataError, SegtrainError
 from segtrain.inspection.outliers import areas, class_findings, size_findings
 from segtrain.splits import check_overlap, sound_part
+from segtrain.terminal import progress
 from segtrain.trial import try_dataset
 
 SPLITS = ("train", "val")

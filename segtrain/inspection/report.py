@@ -8,7 +8,6 @@ from typing import Any
 
 from segtrain.config import AUTO
 from segtrain.data.class_weights import AUTO_METHOD, describe_weights, pixel_share
-from segtrain.engine.run import progress
 from segtrain.errors import DataError
 from segtrain.files import write_text
 from segtrain.inspection.charts import distinct_sizes
@@ -16,6 +15,7 @@ from segtrain.inspection.examine import Examination
 from segtrain.inspection.outliers import areas
 from segtrain.inspection.page import report_page
 from segtrain.inspection.pictures import Example, choose_examples, draw_example
+from segtrain.terminal import progress
 from segtrain.version import __version__
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from segtrain.assemble import train_transform
 from segtrain.config import AugmentationConfig
 from segtrain.data import LabelContract, Sample, SegmentationDataset, TrainTransform, TrainView
-from segtrain.engine.run import progress
 from segtrain.errors import SegtrainError
 from segtrain.files import write_text
 from segtrain.inspection.examine import Examination
 from segtrain.inspection.html import escaped, legend, page, picture, section
 from segtrain.inspection.pictures import choose_examples, data_uri, draw_example
+from segtrain.terminal import progress
 
 _NOTE = (
     "On the left each sample with its mask as it is, then what the first epochs of a run with this"

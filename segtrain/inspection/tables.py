@@ -8,10 +8,10 @@ from rich.text import Text
 
 from segtrain.data.class_weights import pixel_share
 from segtrain.data.findings import KINDS
-from segtrain.engine.run import console
 from segtrain.errors import printable
 from segtrain.inspection.examine import Examination
 from segtrain.inspection.outliers import areas
+from segtrain.terminal import console
 
 
 def print_tables(examination: Examination, method: str) -> None:

@@ -39,8 +39,8 @@ from segtrain.data import memory as memory_module
 from segtrain.data.cache import CachedDataset, CacheKind, copies_of
 from segtrain.data.memory import available_memory
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import logger
 from segtrain.errors import ConfigError, DataError, ResourceError
+from segtrain.terminal import logger
 
 KINDS: tuple[CacheKind, ...] = ("compressed", "decoded")
 ONE = Processes(0, 1, torch.device("cpu"))
