@@ -2,11 +2,9 @@
 
 from segtrain.build import (
     build_criterion,
-    build_dataset,
     build_loss,
     build_model,
     list_backbones,
-    list_datasets,
     list_heads,
     list_losses,
     list_minings,
@@ -14,6 +12,7 @@ from segtrain.build import (
 )
 from segtrain.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
+from segtrain.data.build import build_dataset, list_datasets
 from segtrain.errors import CheckpointError, ConfigError, DataError, NumericError, SegtrainError
 from segtrain.inference import Predictor
 from segtrain.losses import (

@@ -8,12 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from segtrain.criterion import LEARNED, MAIN_OUTPUT, Criterion, OutputWeights, Task
-from segtrain.data import DATASETS, SegmentationDataset
 from segtrain.errors import ConfigError
-from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS, TARGETS, DerivedTarget, Loss
 from segtrain.losses.mining import MiningSpec, build_mining
 from segtrain.losses.weights import AutoWeights, ClassWeights, resolve_class_weights
@@ -42,12 +38,6 @@ def list_backbones() -> list[str]:
 def list_heads() -> list[str]:
     """The names that ``model.head=`` takes."""
     return HEADS.names()
-
-
-def list_datasets() -> list[str]:
-    """The names that :func:`build_dataset` and ``dataset=`` take."""
-    files = (config_dir() / "dataset").glob("*.yaml")
-    return sorted({*DATASETS.names(), *(file.stem for file in files)})
 
 
 def list_minings() -> list[str]:
@@ -319,29 +309,3 @@ def build_model(name: str | Mapping[str, Any], *, num_classes: int, **params: An
     """
     spec = {"name": name, **params} if isinstance(name, str) else {**name, **params}
     return MODELS.build(spec, num_classes=num_classes)
-
-
-def build_dataset(
-    name: str | Mapping[str, Any], *, split: str = "train", **params: Any
-) -> SegmentationDataset:
-    """One split of a dataset by name; ``dataset[i]`` is ``(image, target, name)``.
-
-    Args:
-        name: A name, registered or of a config file, such as ``cityscapes``; or a mapping with
-            ``name`` and parameters.
-        split: ``train`` or ``val``.
-        **params: Further parameters of the dataset, such as ``root``.
-
-    Raises:
-        ConfigError: On an unknown name or parameter, or a value that does not fit.
-        DataError: When files are missing or do not pair up.
-    """
-    spec = {"name": name} if isinstance(name, str) else dict(name)
-    chosen = str(spec.get("name"))
-    if chosen not in DATASETS.names() and chosen in list_datasets():
-        path = config_dir() / "dataset" / f"{chosen}.yaml"
-        preset = yaml.safe_load(path.read_text(encoding="utf-8"))
-        spec = {**preset, **spec, "name": preset["name"]}
-    elif chosen not in DATASETS.names():
-        raise ConfigError(DATASETS.why_not(chosen, list_datasets()))
-    return DATASETS.build({**spec, **params}, split=split)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from segtrain.config import LoaderConfig
 from segtrain.data import SegmentationDataset
-from segtrain.data.cache import CachedDataset, copies_of
-from segtrain.data.memory import available_memory
+from segtrain.data.loading.free_memory import available_memory
+from segtrain.data.loading.memory_cache import CachedDataset, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ResourceError, SegtrainError
 from segtrain.terminal import logger, progress

@@ -35,8 +35,8 @@ from segtrain.data import (
     write_mask,
     write_palette_mask,
 )
-from segtrain.data.class_weights import AUTO_METHOD
-from segtrain.data.pairing import IMAGE_SUFFIXES
+from segtrain.data.datasets.pairing import IMAGE_SUFFIXES
+from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.engine.distributed import processes
 from segtrain.engine.run import results, scores_table
 from segtrain.errors import ConfigError, DataError

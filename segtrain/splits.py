@@ -21,7 +21,7 @@ from segtrain.data import (
     scan_dataset,
     summarize,
 )
-from segtrain.data.sampler import Order
+from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
 from segtrain.terminal import logger, progress

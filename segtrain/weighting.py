@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.config import AUTO, LoaderConfig
-from segtrain.data.class_weights import AUTO_METHOD, class_weights, describe_weights, pixel_share
-from segtrain.data.rare import rare_class_order
-from segtrain.data.sampler import Order
-from segtrain.data.shards import ShardDataset
+from segtrain.data.loading.rare_classes import rare_class_order
+from segtrain.data.loading.sampler import Order
+from segtrain.data.scan.class_weights import (
+    AUTO_METHOD,
+    class_weights,
+    describe_weights,
+    pixel_share,
+)
+from segtrain.data.shards.dataset import ShardDataset
 from segtrain.engine.run import class_weights_table
 from segtrain.files import write_text
 from segtrain.splits import Splits

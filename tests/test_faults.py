@@ -26,7 +26,7 @@ import segtrain
 from segtrain import Predictor
 from segtrain.cli import run_command
 from segtrain.data import DATASETS, read_image
-from segtrain.data.base import SPLITS
+from segtrain.data.dataset import SPLITS
 from segtrain.losses import LOSSES
 
 TINY = Path(__file__).parent / "engine" / "tiny.py"

@@ -1,21 +1,15 @@
 """Datasets, the label contract, transforms and loaders."""
 
-from segtrain.data.ahead import fetch_ahead
-from segtrain.data.base import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
-from segtrain.data.coco import CocoDataset
-from segtrain.data.findings import Finding, summarize
-from segtrain.data.folder import FolderDataset
-from segtrain.data.images import (
-    Reader,
-    as_rgb,
-    read_image,
-    read_mask,
-    write_mask,
-    write_palette_mask,
-)
-from segtrain.data.labels import LabelContract
-from segtrain.data.lists import ListDataset
-from segtrain.data.loader import (
+from segtrain.data.dataset import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
+from segtrain.data.datasets.coco import CocoDataset
+from segtrain.data.datasets.folder import FolderDataset
+from segtrain.data.datasets.lists import ListDataset
+from segtrain.data.datasets.shapes import ShapesDataset
+from segtrain.data.io.reader import Reader, as_rgb, read_image, read_mask
+from segtrain.data.io.writer import write_mask, write_palette_mask
+from segtrain.data.labels.contract import LabelContract
+from segtrain.data.labels.palette import default_palette
+from segtrain.data.loading.loader import (
     EvalBatch,
     EvalView,
     TrainBatch,
@@ -26,27 +20,23 @@ from segtrain.data.loader import (
     collate_train,
     iterate,
 )
-from segtrain.data.mixing import Mixing
-from segtrain.data.overlap import find_doubles
-from segtrain.data.palette import default_palette
-from segtrain.data.sampler import SampleKey, StepSampler
-from segtrain.data.scan import (
+from segtrain.data.loading.sampler import SampleKey, StepSampler
+from segtrain.data.scan.duplicates import find_doubles
+from segtrain.data.scan.findings import Finding, summarize
+from segtrain.data.scan.scan import (
     ScanReport,
     check_report,
     count_dataset,
     leave_out_unreadable,
     scan_dataset,
 )
-from segtrain.data.shapes import ShapesDataset
-from segtrain.data.shard_writer import ShardsReport, make_shards, write_config
-from segtrain.data.shards import ShardDataset
-from segtrain.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EvalTransform,
-    Statistics,
-    TrainTransform,
-)
+from segtrain.data.shards.dataset import ShardDataset
+from segtrain.data.shards.prefetch import fetch_ahead
+from segtrain.data.shards.writer import ShardsReport, make_shards, write_config
+from segtrain.data.transforms.evaluation import EvalTransform
+from segtrain.data.transforms.mixing import Mixing
+from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Statistics
+from segtrain.data.transforms.training import TrainTransform
 
 __all__ = [
     "DATASETS",

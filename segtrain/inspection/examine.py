@@ -18,9 +18,9 @@ from segtrain.data import (
     find_doubles,
     scan_dataset,
 )
-from segtrain.data.class_weights import METHODS, class_weights
-from segtrain.data.findings import KINDS
-from segtrain.data.moments import total_moments
+from segtrain.data.scan.class_weights import METHODS, class_weights
+from segtrain.data.scan.findings import KINDS
+from segtrain.data.scan.statistics import total_moments
 from segtrain.errors import DataError, SegtrainError
 from segtrain.inspection.outliers import areas, class_findings, size_findings
 from segtrain.splits import check_overlap, sound_part

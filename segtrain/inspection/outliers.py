@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data import Finding, ScanReport, SegmentationDataset
-from segtrain.data.class_weights import pixel_share
+from segtrain.data.scan.class_weights import pixel_share
 
 TINY_SHARE = 1e-4
 """A class with a smaller share of the pixels is tiny."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from segtrain.data.class_weights import AUTO_METHOD, pixel_share
-from segtrain.data.findings import KINDS
+from segtrain.data.scan.class_weights import AUTO_METHOD, pixel_share
+from segtrain.data.scan.findings import KINDS
 from segtrain.inspection.charts import bars, bars_axis, distinct_sizes, size_chart
 from segtrain.inspection.examine import Examination, Found
 from segtrain.inspection.html import escaped, page, picture, section, swatch, table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.config import AUTO
-from segtrain.data.class_weights import AUTO_METHOD, describe_weights, pixel_share
+from segtrain.data.scan.class_weights import AUTO_METHOD, describe_weights, pixel_share
 from segtrain.errors import DataError
 from segtrain.files import write_text
 from segtrain.inspection.charts import distinct_sizes

@@ -6,8 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from segtrain.data.class_weights import pixel_share
-from segtrain.data.findings import KINDS
+from segtrain.data.scan.class_weights import pixel_share
+from segtrain.data.scan.findings import KINDS
 from segtrain.errors import printable
 from segtrain.inspection.examine import Examination
 from segtrain.inspection.outliers import areas

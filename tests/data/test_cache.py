@@ -34,10 +34,10 @@ from segtrain.data import (
     build_train_loader,
     iterate,
 )
-from segtrain.data import cache as cache_module
-from segtrain.data import memory as memory_module
-from segtrain.data.cache import CachedDataset, CacheKind, copies_of
-from segtrain.data.memory import available_memory
+from segtrain.data.loading import free_memory as memory_module
+from segtrain.data.loading import memory_cache as cache_module
+from segtrain.data.loading.free_memory import available_memory
+from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
 from segtrain.terminal import logger

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from segtrain.config import WEIGHT_METHODS
-from segtrain.data.class_weights import (
+from segtrain.data.scan.class_weights import (
     AUTO_METHOD,
     METHODS,
     class_weights,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segtrain.data.crop import Crop, Span, cut, draw_span
+from segtrain.data.transforms.crop import Crop, Span, cut, draw_span
 
 cv2 = pytest.importorskip("cv2")
 HEIGHT, WIDTH = 90, 120

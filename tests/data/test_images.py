@@ -11,7 +11,7 @@ from segtrain.data import (
     write_mask,
     write_palette_mask,
 )
-from segtrain.data.mask_facts import NAN
+from segtrain.data.labels.mask_facts import NAN
 from segtrain.errors import DataError
 
 IDS = np.array([[1, 2, 255], [0, 2, 1]], dtype=np.uint8)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segtrain.data import LabelContract
-from segtrain.data.label_map import compact_map, parse_label_map
+from segtrain.data.labels.label_map import compact_map, parse_label_map
 from segtrain.errors import ConfigError
 
 NAMES = ["road", "car", "0-1"]

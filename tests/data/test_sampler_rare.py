@@ -18,8 +18,8 @@ from segtrain.data import (
     count_dataset,
     iterate,
 )
-from segtrain.data.rare import rare_class_order
-from segtrain.data.sampler import SampleKey, epoch_order
+from segtrain.data.loading.rare_classes import rare_class_order
+from segtrain.data.loading.sampler import SampleKey, epoch_order
 from segtrain.errors import DataError
 
 # 40 images of 1000 pixels; class 1 in a quarter of them, class 2 in two, class 3 nowhere.

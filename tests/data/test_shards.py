@@ -22,16 +22,16 @@ from segtrain.data import (
     fetch_ahead,
     find_doubles,
     make_shards,
-    remote,
     scan_dataset,
-    shard_places,
     write_mask,
 )
-from segtrain.data.shard_cache import ShardCache
-from segtrain.data.shard_index import Kinds, find_samples
-from segtrain.data.shards import ShardDataset
-from segtrain.data.shards_order import shard_order
-from segtrain.data.tar_file import Member, read_members
+from segtrain.data.io import remote
+from segtrain.data.io.tar import Member, read_members
+from segtrain.data.shards import locations as shard_places
+from segtrain.data.shards.cache import ShardCache
+from segtrain.data.shards.dataset import ShardDataset
+from segtrain.data.shards.index import Kinds, find_samples
+from segtrain.data.shards.order import shard_order
 from segtrain.errors import ConfigError, DataError
 
 NUM, PER_SHARD = 21, 4

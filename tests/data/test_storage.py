@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segtrain.data import DATASETS, read_image, scan_dataset
-from segtrain.data.storage import find, is_directory, is_file, read_bytes, stamp, walk
+from segtrain.data.io.storage import find, is_directory, is_file, read_bytes, stamp, walk
 from segtrain.errors import DataError
 
 PLACES = {"images": "images", "masks": "masks"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
-from segtrain.data.colour import Jitter, draw_jitter, shift_colours
+from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
 from segtrain.errors import ConfigError
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,231 @@
+"""What a dataset is: indexed samples under one label contract."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtrain.data.io.reader import Reader
+from segtrain.data.labels.contract import LabelContract
+from segtrain.data.labels.mask_facts import MaskFacts
+from segtrain.errors import ConfigError, DataError
+from segtrain.registry import Registry
+
+SPLITS = ("train", "val")
+
+
+class Sample(NamedTuple):
+    """One image with its target.
+
+    Shape:
+        - image: ``(H, W, channels)``, uint8, or float32 from 0 to 1; red, green, blue where there
+          are three.
+        - target: ``(H, W)``, integers: class ids or `ignore_label`. For multi-label data
+          ``(H, W, num_classes)``: 0, 1 or `ignore_label`.
+    """
+
+    image: NDArray[Any]
+    target: NDArray[Any]
+    name: str
+
+
+class SegmentationDataset(ABC):
+    """Samples by index, and the contract that their targets keep.
+
+    A subclass calls ``super().__init__(labels)`` and gives ``__len__`` and ``__getitem__``.
+
+    Args:
+        labels: The contract of the targets.
+        channels: Of every image.
+        title: What the data is called in names and reports, where not as the class is registered.
+    """
+
+    def __init__(self, labels: LabelContract, channels: int = 3, title: str | None = None) -> None:
+        self.labels = labels
+        self.channels = channels
+        self.title = title
+
+    @property
+    def num_classes(self) -> int:
+        """Number of channels of the logits."""
+        return self.labels.num_classes
+
+    @property
+    def ignore_label(self) -> int:
+        """The value of target pixels without a class."""
+        return self.labels.ignore_label
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class id."""
+        return self.labels.names
+
+    @property
+    def palette(self) -> tuple[tuple[int, ...], ...]:
+        """One RGB colour per class id."""
+        return self.labels.colours
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at `index`, the same at every call."""
+
+
+class SampleFiles(NamedTuple):
+    """The files of one sample.
+
+    Attributes:
+        image: The image file.
+        masks: One mask file; for multi-label data it may be one per class, None for a class that
+            is nowhere in the image.
+        name: Unique in its split.
+    """
+
+    image: Path
+    masks: tuple[Path | None, ...]
+    name: str
+
+    @property
+    def mask(self) -> Path:
+        """The one mask file, or the first of them, for messages."""
+        return next((mask for mask in self.masks if mask is not None), self.image)
+
+
+class FileDataset(SegmentationDataset):
+    """Images and masks in files.
+
+    Args:
+        labels: The contract of the masks.
+        files: The files of each sample.
+        reader: The rules by which they are read.
+        title: As in :class:`SegmentationDataset`.
+
+    Attributes:
+        left_out: What was left out of the dataset, a sentence for each sample.
+        max_bad: The share of samples that may be left out because a file is missing or unreadable.
+        allow_overlap: Whether an image may be in both splits.
+    """
+
+    def __init__(
+        self,
+        labels: LabelContract,
+        files: Sequence[SampleFiles],
+        reader: Reader | None = None,
+        title: str | None = None,
+    ) -> None:
+        reader = reader or Reader()
+        super().__init__(labels, reader.channels, title)
+        self.files: Sequence[SampleFiles] = list(files)
+        self.reader = reader
+        self.left_out: list[str] = []
+        self.max_bad = 0.0
+        self.allow_overlap = False
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        files = self.files[index]
+        image, raw = self.read_image(index), self.read_mask(index)
+        shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
+        problem = explain_shapes(image.shape[:2], shape[:2], files, self.reader.exif)
+        if problem is not None:
+            raise DataError(problem)
+        return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
+
+    def read_image(self, index: int) -> NDArray[Any]:
+        """The image of a sample."""
+        return self.reader.image(self.files[index].image)
+
+    def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
+        """The raw values of a sample's mask; a list where each class has a mask of its own."""
+        image, masks, _ = self.files[index]
+        if len(masks) == 1 and masks[0] is not None:
+            return self.reader.mask(masks[0], all_channels=self.labels.multi_label)
+        found = [None if mask is None else self.reader.mask(mask) for mask in masks]
+        there = next((mask.shape for mask in found if mask is not None), None)
+        shape = self.reader.size(image) if there is None else there
+        return [np.zeros(shape, np.uint8) if mask is None else mask for mask in found]
+
+    def mask_kind(self, index: int) -> str:
+        """What else, besides its files, decides the raw values of a mask; for the scan's memory."""
+        del index
+        return f"{self.labels.multi_label} {self.reader}"
+
+    def known_facts(self, index: int) -> tuple[tuple[int, int], MaskFacts] | None:
+        """Size of the image and content of the mask, where they are known without a look."""
+        del index
+        return None
+
+    def without(self, indices: Collection[int], reasons: Sequence[str]) -> FileDataset:
+        """The same dataset less some samples.
+
+        Raises:
+            DataError: When that is more than `max_bad` of them.
+        """
+        fewer = copy.copy(self)
+        fewer.keep([index for index in range(len(self)) if index not in indices])
+        fewer.left_out = [*self.left_out, *reasons]
+        fewer.check_left_out()
+        return fewer
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Leave all other samples out of this dataset."""
+        self.files = [self.files[index] for index in indices]
+
+    def check_left_out(self) -> None:
+        """Refuse a dataset of which too much was left out.
+
+        Raises:
+            DataError: When that is more than `max_bad` of the samples.
+        """
+        total = len(self.files) + len(self.left_out)
+        if len(self.left_out) > self.max_bad * total:
+            raise DataError(
+                f"{self.left_out[0]} ({len(self.left_out)} of {total} samples have missing or"
+                f" unreadable files, more than dataset.max_bad={self.max_bad:g} allows)"
+            )
+
+
+def explain_shapes(
+    image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles, exif: str
+) -> str | None:
+    """One sentence when an image and its mask differ in size, else None."""
+    (height, width), (mask_height, mask_width) = image_shape, mask_shape[:2]
+    if (height, width) == (mask_height, mask_width):
+        return None
+    turned = (height, width) == (mask_width, mask_height)
+    other = "ignore" if exif == "apply" else "apply"
+    cause = (
+        f"turn the mask by 90 degrees, or set dataset.exif={other} if only the orientation that a"
+        f" file states is {'wrong' if other == 'ignore' else 'missed'}"
+        if turned
+        else "resize or replace one of them"
+    )
+    return (
+        f"{files.mask}: the mask is {mask_height} x {mask_width} (height x width), but its image "
+        f"{files.image} is {height} x {width}; {cause}"
+    )
+
+
+def check_split(split: str) -> str:
+    """`split`, when it is one.
+
+    Raises:
+        ConfigError: When it is not.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split must be {' or '.join(map(repr, SPLITS))}, got {split!r}")
+    return split
+
+
+DATASETS: Registry[SegmentationDataset] = Registry("dataset")

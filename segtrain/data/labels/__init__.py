@@ -1,0 +1,1 @@
+"""The label contract: how raw mask values become class ids."""

@@ -1,0 +1,258 @@
+"""Batches, in this process or from workers, the same ones either way.
+
+A :class:`~segtrain.errors.SegtrainError` in a worker travels as a value instead of a batch:
+PyTorch would wrap it in a traceback of the worker, and the sentence for the user would drown.
+:func:`iterate` raises it in the main process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypedDict, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from segtrain.data.dataset import SegmentationDataset
+from segtrain.data.loading.sampler import SampleKey, StepSampler, sample_seed
+from segtrain.data.transforms.evaluation import EvalTransform
+from segtrain.data.transforms.mixing import Mixing
+from segtrain.data.transforms.training import TrainTransform
+from segtrain.errors import DataError, SegtrainError
+
+_B = TypeVar("_B")
+Item = dict[str, Any]
+
+
+class TrainView(Dataset[Item | SegtrainError]):
+    """A dataset as training sees it: augmented samples by :data:`SampleKey`.
+
+    Args:
+        dataset: The samples.
+        transform: Their augmentation.
+        seed: The seed of the run; with the key it decides how a sample is augmented.
+
+    Shape:
+        - images: ``(C, h, w)``, float32. target: ``(h, w)``, or ``(K, h, w)`` for multi-label data,
+          of the type that the dataset gives.
+    """
+
+    def __init__(
+        self, dataset: SegmentationDataset, transform: TrainTransform | EvalTransform, seed: int
+    ) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitem__(self, key: SampleKey) -> Item | SegtrainError:
+        """The sample of an epoch at an index, or the error that it gave."""
+        try:
+            sample = self.dataset[key[1]]
+            self.dataset.labels.check_ids(sample.target, sample.name)
+            seed = sample_seed(self.seed, key)
+            images, target = self.transform(sample.image, sample.target, seed)
+        except SegtrainError as error:
+            return error
+        return {"images": images, "target": target, "index": key[1], "seed": seed}
+
+
+class EvalView(Dataset[Item | SegtrainError]):
+    """A dataset as evaluation sees it: every sample once, unaugmented, with its name.
+
+    Args:
+        dataset: The samples.
+        transform: What makes tensors of them.
+
+    Shape:
+        - images: ``(C, h, w)``, float32. target: ``(H, W)``, or ``(K, H, W)`` for multi-label data,
+          of the type that the dataset gives; ``size`` is its shape.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, transform: EvalTransform) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Item | SegtrainError:
+        """The sample at an index, or the error that it gave."""
+        try:
+            sample = self.dataset[index]
+            self.dataset.labels.check_ids(sample.target, sample.name)
+            images, target = self.transform(sample.image, sample.target)
+        except SegtrainError as error:
+            return error
+        size = tuple(target.shape)
+        return {
+            "images": images, "target": target, "index": index, "name": sample.name, "size": size
+        }  # fmt: skip
+
+
+class TrainBatch(TypedDict):
+    """One micro-batch.
+
+    Shape:
+        - images: ``(N, C, h, w)``, float32. target: ``(N, h, w)``, or ``(N, K, h, w)`` for
+          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
+    """
+
+    images: Tensor
+    target: Tensor
+    index: Tensor
+
+
+class EvalBatch(TypedDict):
+    """Samples whose images are of one size, and whose targets are.
+
+    Shape:
+        - images: ``(N, C, h, w)``, float32. target: ``(N, H, W)``, or ``(N, K, H, W)`` for
+          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
+    """
+
+    images: Tensor
+    target: Tensor
+    index: Tensor
+    name: list[str]
+    size: tuple[int, int]
+
+
+def collate_train(
+    items: Sequence[Item | SegtrainError], mixing: Mixing | None = None
+) -> TrainBatch | SegtrainError:
+    """Stack samples, and mix them, or pass on the first error among them."""
+    samples = []
+    for item in items:
+        if isinstance(item, SegtrainError):
+            return item
+        samples.append(item)
+    shapes = sorted({tuple(sample["images"].shape[1:]) for sample in samples})
+    if len(shapes) > 1:
+        return DataError(
+            f"one batch holds images of {_size(shapes[0])} and {_size(shapes[-1])}; set "
+            f"augmentation.crop_size to give all of them one size"
+        )
+    batch = _stack(samples)
+    if mixing is None:
+        return batch
+    # The seed of the first sample is a function of the seed of the run, the epoch and the sample.
+    images, target = mixing(batch["images"], batch["target"], samples[0]["seed"])
+    return {**batch, "images": images, "target": target}
+
+
+def collate_eval(items: Sequence[Item | SegtrainError]) -> list[EvalBatch] | SegtrainError:
+    """Stack samples of equal size, one batch per size, or pass on the first error among them."""
+    groups: dict[tuple[Any, ...], list[Item]] = {}
+    for item in items:
+        if isinstance(item, SegtrainError):
+            return item
+        groups.setdefault((*item["images"].shape, *item["size"]), []).append(item)
+    return [
+        {**_stack(group), "name": [item["name"] for item in group], "size": group[0]["size"]}
+        for group in groups.values()
+    ]
+
+
+def _stack(samples: Sequence[Item]) -> TrainBatch:
+    return {
+        "images": torch.stack([sample["images"] for sample in samples]),
+        "target": torch.stack([sample["target"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
+    }
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels"
+
+
+def build_train_loader(
+    dataset: SegmentationDataset,
+    transform: TrainTransform | EvalTransform,
+    sampler: StepSampler,
+    *,
+    mixing: Mixing | None = None,
+    num_workers: int = 0,
+    prefetch_factor: int | None = None,
+) -> DataLoader[Any]:
+    """An endless loader of :class:`TrainBatch`; read it through :func:`iterate`.
+
+    Batches depend on the dataset, the transform and the sampler alone, not on `num_workers` nor
+    on the state of any random generator.
+
+    Args:
+        dataset: The samples.
+        transform: Their augmentation.
+        sampler: Which of them make up which batch.
+        mixing: What samples of a batch get pasted in of each other.
+        num_workers: Processes that load; 0: this one.
+        prefetch_factor: Batches that each of them has ready; None: 2. Without effect on 0 of them.
+    """
+    return DataLoader(
+        TrainView(dataset, transform, sampler.seed),
+        batch_sampler=sampler,
+        collate_fn=partial(collate_train, mixing=mixing),
+        **_common(num_workers, prefetch_factor),
+    )
+
+
+def build_eval_loader(
+    dataset: SegmentationDataset,
+    transform: EvalTransform,
+    *,
+    batch_size: int = 1,
+    world_size: int = 1,
+    rank: int = 0,
+    num_workers: int = 0,
+    prefetch_factor: int | None = None,
+) -> DataLoader[Any]:
+    """A loader of lists of :class:`EvalBatch`; read it through :func:`iterate`.
+
+    Process `rank` gets every `world_size`-th sample. Nothing is padded: each sample counts once,
+    so a score does not depend on the number of processes.
+    """
+    indices = range(rank, len(dataset), world_size)
+    return DataLoader(
+        Subset(EvalView(dataset, transform), indices),
+        batch_size=batch_size,
+        collate_fn=collate_eval,
+        **_common(num_workers, prefetch_factor),
+    )
+
+
+def _common(num_workers: int, prefetch_factor: int | None) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "prefetch_factor": prefetch_factor if num_workers else None,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _start_worker,
+        # A loader without a generator of its own draws from the global one whenever it is
+        # iterated, and then a resumed run and an uninterrupted one drift apart.
+        "generator": torch.Generator().manual_seed(0),
+    }
+
+
+def _start_worker(worker_id: int) -> None:
+    del worker_id
+    torch.set_num_threads(1)
+    limit_opencv_threads()
+    # Ctrl-C reaches the whole process group; the main process alone decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def iterate(loader: Iterable[_B | SegtrainError]) -> Iterator[_B]:
+    """The batches of a loader.
+
+    Raises:
+        SegtrainError: What a sample raised, be it in a worker or in this process.
+    """
+    for batch in loader:
+        if isinstance(batch, SegtrainError):
+            raise batch
+        yield batch
+
+
+def limit_opencv_threads() -> None:
+    """Keep OpenCV to the calling thread; for worker processes, which share the cores already."""
+    importlib.import_module("cv2").setNumThreads(0)

@@ -1,0 +1,70 @@
+"""What earlier scans found, so that a file is decoded once and not at every start."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segtrain.data.io.storage import stamp
+from segtrain.files import cache_dir, write_text
+
+_VERSION = 2  # goes up when the meaning of an entry changes
+
+
+class ScanCache:
+    """Facts about files, valid as long as a file keeps its size and its time of modification.
+
+    A cache that cannot be read is empty, and one that cannot be written is not: a scan must never
+    fail for lack of a cache.
+
+    Args:
+        files: The files of the dataset; their common folder chooses the file of the cache.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        folder = os.path.commonpath([file.parent.absolute() for file in files])
+        name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+        self.path = cache_dir() / f"scan-{name}.json"
+        self._entries = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return dict(content["entries"]) if content["version"] == _VERSION else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def get(self, kind: str, *files: Path) -> Any:
+        """What was stored of `kind` for `files`, or None when it is unknown or one has changed."""
+        entry = self._entries.get(_key(kind, files))
+        try:
+            return entry[1] if entry and entry[0] == _stamps(files) else None
+        except (OSError, TypeError, LookupError):
+            return None
+
+    def put(self, fact: Any, kind: str, *files: Path) -> None:
+        """Store `fact`, which must be plain JSON, for `files` as they are now."""
+        self._entries[_key(kind, files)] = [_stamps(files), fact]
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the cache when it has changed; readers see the old one or the new one."""
+        if not self._changed:
+            return
+        content = json.dumps({"version": _VERSION, "entries": self._entries})
+        with contextlib.suppress(OSError):
+            write_text(self.path, content)
+
+
+def _key(kind: str, files: Sequence[Path]) -> str:
+    return "|".join([kind, *(str(file.absolute()) for file in files)])
+
+
+def _stamps(files: Sequence[Path]) -> list[list[int]]:
+    return [stamp(file) for file in files]

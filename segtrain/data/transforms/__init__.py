@@ -1,0 +1,1 @@
+"""From a sample to tensors: resizing, cropping, augmentation, normalisation."""
