@@ -1,15 +1,6 @@
 """Semantic segmentation training with a pluggable loss registry."""
 
-from segtrain.build import (
-    build_criterion,
-    build_loss,
-    build_model,
-    list_backbones,
-    list_heads,
-    list_losses,
-    list_minings,
-    list_models,
-)
+from segtrain.build import build_criterion
 from segtrain.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
 from segtrain.data.build import build_dataset, list_datasets
@@ -28,8 +19,10 @@ from segtrain.losses import (
     register_loss,
     register_target,
 )
+from segtrain.losses.build import build_loss, list_losses, list_minings
 from segtrain.metrics import ConfusionMatrix
 from segtrain.models import BACKBONES, HEADS, MODELS, Backbone, Head, Segmentor
+from segtrain.models.build import build_model, list_backbones, list_heads, list_models
 from segtrain.models.weights import LoadReport, load_weights
 from segtrain.plugins import load_plugins
 from segtrain.version import __version__

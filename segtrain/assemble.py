@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segtrain.build import build_criterion, is_no_mining
+from segtrain.build import build_criterion
 from segtrain.caching import cache_splits, fill_caches
 from segtrain.check import check_config
 from segtrain.config import (
@@ -47,7 +47,8 @@ from segtrain.engine.run import Run, create_run_dir
 from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.files import write_text
 from segtrain.inference.predictor import restore_model
-from segtrain.losses.weights import AutoWeights
+from segtrain.losses.build import is_no_mining
+from segtrain.losses.class_weights import AutoWeights
 from segtrain.models import Segmentor
 from segtrain.splits import Splits, scan_split
 from segtrain.starting import build_model, without_weights

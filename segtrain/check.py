@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from segtrain.build import build_criterion, check_output_specs, is_no_mining
+from segtrain.build import build_criterion, check_output_specs
 from segtrain.config import Config, Spec, parse_config
 from segtrain.data import DATASETS
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
+from segtrain.losses.build import is_no_mining
 from segtrain.models import MODELS
 from segtrain.models.weights import check_weight_keys
 from segtrain.registry import Registry

@@ -26,7 +26,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from segtrain import commands
-from segtrain.build import list_backbones, list_heads
 from segtrain.check import SECTIONS, check_config, check_criterion
 from segtrain.config import (
     Config,
@@ -46,6 +45,7 @@ from segtrain.errors import (
 from segtrain.files import config_dir
 from segtrain.help import HELP
 from segtrain.importer import complete
+from segtrain.models.build import list_backbones, list_heads
 from segtrain.models.table import model_specs
 from segtrain.models.weights import list_of
 from segtrain.plugins import load_plugins

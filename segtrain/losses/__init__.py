@@ -1,19 +1,26 @@
 """The losses, the minings that reduce them, and their registries."""
 
-from segtrain.losses.asymmetric import Asymmetric
 from segtrain.losses.base import Loss, Term
-from segtrain.losses.binary import BinaryCrossEntropy, QualityFocal, SigmoidFocal
-from segtrain.losses.boundary import Boundary, DistanceWeightedCrossEntropy, HausdorffDT
 from segtrain.losses.boxes import box_iou, ciou, diou, giou
-from segtrain.losses.class_map import ClassMapLoss
+from segtrain.losses.class_map.boundary import Boundary, HausdorffDT
+from segtrain.losses.class_map.centerline import CenterlineDice
+from segtrain.losses.class_map.lovasz import LovaszHinge, LovaszSoftmax
+from segtrain.losses.class_map.rmi import RegionMutualInformation
 from segtrain.losses.combination import WeightedSum
-from segtrain.losses.confusion import MatthewsCorrelation, SensitivitySpecificity
-from segtrain.losses.cross_entropy import CrossEntropy, Focal, GeneralizedCrossEntropy, Poly1
-from segtrain.losses.divergence import JSDivergence, KLDivergence
-from segtrain.losses.ghm import GhmMining
-from segtrain.losses.lovasz import LovaszHinge, LovaszSoftmax
-from segtrain.losses.mining import MININGS, MeanMining, Mining
-from segtrain.losses.overlap import (
+from segtrain.losses.families.class_map import ClassMapLoss
+from segtrain.losses.families.pixel import PixelLoss, TargetProbabilityLoss
+from segtrain.losses.families.region import RegionLoss, RegionSums
+from segtrain.losses.mining.base import MININGS, MeanMining, Mining
+from segtrain.losses.mining.ghm import GhmMining
+from segtrain.losses.mining.ranking import HardNegativeMining, OhemMining, TopKMining
+from segtrain.losses.pixel.asymmetric import Asymmetric
+from segtrain.losses.pixel.binary import BinaryCrossEntropy, QualityFocal, SigmoidFocal
+from segtrain.losses.pixel.cross_entropy import CrossEntropy, Focal, GeneralizedCrossEntropy, Poly1
+from segtrain.losses.pixel.distance_weighted import DistanceWeightedCrossEntropy
+from segtrain.losses.pixel.divergence import JSDivergence, KLDivergence
+from segtrain.losses.pixel.regression import SmoothL1
+from segtrain.losses.pixel.relaxation import LabelRelaxation
+from segtrain.losses.region.overlap import (
     Dice,
     FocalTversky,
     GeneralizedDice,
@@ -21,13 +28,8 @@ from segtrain.losses.overlap import (
     LogCoshDice,
     Tversky,
 )
-from segtrain.losses.pixel import PixelLoss, TargetProbabilityLoss
-from segtrain.losses.ranking import HardNegativeMining, OhemMining, TopKMining
-from segtrain.losses.region import RegionLoss, RegionSums
+from segtrain.losses.region.true_negatives import MatthewsCorrelation, SensitivitySpecificity
 from segtrain.losses.registry import LOSSES, register_loss
-from segtrain.losses.regression import SmoothL1
-from segtrain.losses.relaxation import LabelRelaxation
-from segtrain.losses.rmi import RegionMutualInformation
 from segtrain.losses.targets import (
     TARGETS,
     BoundaryTarget,
@@ -35,7 +37,6 @@ from segtrain.losses.targets import (
     DistanceTarget,
     register_target,
 )
-from segtrain.losses.topology import CenterlineDice
 
 __all__ = [
     "LOSSES",

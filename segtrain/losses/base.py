@@ -3,9 +3,9 @@
 There are three families of terms, and each is defined so that whoever holds the logits need not
 hold all of them upsampled (see :mod:`segtrain.strips`):
 
-- :class:`~segtrain.losses.pixel.PixelLoss`, a map of pixel losses that a mining reduces;
-- :class:`~segtrain.losses.region.RegionLoss`, a few sums per class and a formula of them;
-- :class:`~segtrain.losses.class_map.ClassMapLoss`, a function of one class's map at a time.
+- :class:`~segtrain.losses.families.pixel.PixelLoss`, a map of pixel losses that a mining reduces;
+- :class:`~segtrain.losses.families.region.RegionLoss`, a few sums per class and a formula of them;
+- :class:`~segtrain.losses.families.class_map.ClassMapLoss`, a function of one class's map.
 
 A loss computes at the resolution of its target, in float32 or better, and never resizes, moves or
 changes what it is given.

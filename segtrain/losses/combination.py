@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Dense, Loss, Term
-from segtrain.losses.mining import MiningSpec, build_mining
+from segtrain.losses.class_weights import ClassWeights
+from segtrain.losses.mining.base import MiningSpec, build_mining
 from segtrain.losses.registry import LOSSES, register_loss
-from segtrain.losses.weights import ClassWeights
 from segtrain.schema import build_dataclass
 
 Terms = Mapping[str, Mapping[str, Any] | None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Loss, Term
-from segtrain.losses.pixel import PixelLoss
+from segtrain.losses.families.pixel import PixelLoss
 from segtrain.registry import Registry
 from segtrain.schema import parameters
 

@@ -4,9 +4,9 @@ Importing the package registers every model of our own, so `MODELS.names()` is c
 """
 
 from segtrain.models import encoder_decoder as _encoder_decoder  # noqa: F401  (registers its name)
-from segtrain.models import hrnet_segmentor as _hrnet_segmentor  # noqa: F401
+from segtrain.models import hrnet as _hrnet  # noqa: F401
 from segtrain.models import smp as _smp  # noqa: F401
-from segtrain.models import torchvision_models as _torchvision_models  # noqa: F401
+from segtrain.models import torchvision as _torchvision  # noqa: F401
 from segtrain.models.backbones import BACKBONES, Backbone
 from segtrain.models.heads import HEADS, Head
 from segtrain.models.registry import MODELS

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError, NormError
-
-if TYPE_CHECKING:
-    from segtrain.models.weights import LoadReport
+from segtrain.models.load_report import LoadReport
 
 
 class Segmentor(nn.Module):

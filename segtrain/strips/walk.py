@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from segtrain.losses import ClassMapLoss, PixelLoss, RegionLoss, TargetProbabilityLoss, Term
-from segtrain.losses.region import class_counts
+from segtrain.losses.families.class_mean import class_counts
 from segtrain.strips.families import is_fused, streams
 from segtrain.strips.softmax import SoftmaxGradient, SoftmaxStrip
 from segtrain.strips.upsampling import Block, Upsampling, is_safe_lowered

@@ -20,7 +20,7 @@ from segtrain.data import ShapesDataset
 from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.engine.trainer import Trainer
 from segtrain.losses import LOSSES, Term
-from segtrain.losses.weights import WORDS
+from segtrain.losses.class_weights import WORDS
 from tests.engine.test_distributed import outcome, torchrun
 from tests.engine.test_label_kinds import two_discs, write_multi_label
 from tests.engine.test_resume import differences, state

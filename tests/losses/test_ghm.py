@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segtrain import build_criterion
 from segtrain.errors import ConfigError
 from segtrain.losses import MININGS, CrossEntropy, GhmMining
-from segtrain.losses.ghm import _compare
+from segtrain.losses.mining.ghm import _compare
 
 PROBABILITY = torch.tensor([[[0.95, 0.9, 0.85, 0.8, 0.3, 0.1]]])
 VALUES = torch.tensor([[[1.0, 2.0, 3.0, 4.0, 10.0, 99.0]]])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segtrain import build_criterion
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, ClassMapLoss, LovaszHinge, LovaszSoftmax
-from segtrain.losses.lovasz import lovasz_extension
+from segtrain.losses.class_map.lovasz import lovasz_extension
 
 BOTH = pytest.mark.parametrize("name", ["lovasz_softmax", "lovasz_hinge"])
 

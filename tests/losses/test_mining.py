@@ -20,8 +20,8 @@ from segtrain.losses import (
     PixelLoss,
     TopKMining,
 )
-from segtrain.losses.mining import Mining
-from segtrain.losses.ranking import portion, ranked, share_of_largest
+from segtrain.losses.mining.base import Mining
+from segtrain.losses.mining.ranking import portion, ranked, share_of_largest
 
 PROBABILITY = torch.tensor([[[0.1, 0.9, 0.4, 0.8, 0.6, 0.2]]])
 VALUES = torch.tensor([[[2.0, 0.1, 1.0, 0.2, 0.5, 9.0]]])

@@ -24,9 +24,9 @@ from segtrain.losses import (
     Loss,
     PixelLoss,
 )
-from segtrain.losses.binary import SigmoidLoss
+from segtrain.losses.class_map.lovasz import lovasz_extension
 from segtrain.losses.combination import Uncertainty
-from segtrain.losses.lovasz import lovasz_extension
+from segtrain.losses.pixel.binary import SigmoidLoss
 
 C, IGNORE = 4, 255
 LN_2 = math.log(2)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from segtrain import build_criterion
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, CenterlineDice
-from segtrain.losses.topology import soft_skeleton
+from segtrain.losses.class_map.centerline import soft_skeleton
 
 
 def logits_of(shape: Tensor) -> Tensor:

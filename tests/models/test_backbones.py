@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from segtrain.errors import CheckpointError, ConfigError, ResourceError
 from segtrain.models.backbones import BACKBONES, Backbone
+from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant, imagenet_trunk
 from segtrain.models.backbones.registry import BackboneRegistry, Family, check_architecture
 from segtrain.models.backbones.timm import TimmBackbone, _cut, _join
 from segtrain.models.backbones.timm_plan import Options, plan_for
 from segtrain.models.backbones.torchvision import imagenet_weights, new_stem
-from segtrain.models.hrnet import VARIANTS, HRNet, HRNetVariant, imagenet_trunk
 from segtrain.models.unused import unread_features, unused_parameters
 
 TORCHVISION = [

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 from segtrain.models import MODELS
-from segtrain.models.hrnet import HRNetVariant
-from segtrain.models.hrnet_segmentor import HRNetOCRSegmentor, HRNetSegmentor
+from segtrain.models.backbones.hrnet import HRNetVariant
+from segtrain.models.hrnet import HRNetOCRSegmentor, HRNetSegmentor
 
 ALL = [
     f"hrnet_{variant}{head}"

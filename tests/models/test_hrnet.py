@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS
+from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant
+from segtrain.models.backbones.hrnet_layers import ExchangeModule
 from segtrain.models.heads import HRNetHead, concatenate
-from segtrain.models.hrnet import VARIANTS, HRNet, HRNetVariant
-from segtrain.models.hrnet_layers import ExchangeModule
-from segtrain.models.hrnet_segmentor import HRNetSegmentor
+from segtrain.models.hrnet import HRNetSegmentor
 
 
 def build(name: str = "hrnet_w18_small_v1", **arguments: Any) -> HRNetSegmentor:

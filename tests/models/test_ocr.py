@@ -10,9 +10,9 @@ from torch import Tensor
 import segtrain
 from segtrain.errors import ConfigError
 from segtrain.models import HEADS, MODELS, Head
-from segtrain.models.hrnet import VARIANTS
-from segtrain.models.hrnet_segmentor import HRNetOCRSegmentor
-from segtrain.models.ocr import _ObjectAttention, gather
+from segtrain.models.backbones.hrnet import VARIANTS
+from segtrain.models.heads.ocr_layers import _ObjectAttention, gather
+from segtrain.models.hrnet import HRNetOCRSegmentor
 
 NAMES = [f"hrnet_{name}_ocr" for name in ("w18_small_v1", "w18_small_v2", "w18", "w32", "w48")]
 

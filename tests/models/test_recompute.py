@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.models import BACKBONES, MODELS
-from segtrain.models.hrnet import HRNet, HRNetVariant
-from segtrain.models.recompute import recomputed
+from segtrain.models.backbones.hrnet import HRNet, HRNetVariant
+from segtrain.models.layers.recompute import recomputed
 
 TINY = HRNetVariant(8, (1, 1, 1), 1, 2, 16)
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)).double()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segtrain.models.stem import widen
+from segtrain.models.layers.stem import widen
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 3, 4, 6, 7, 13])

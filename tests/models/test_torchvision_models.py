@@ -14,7 +14,7 @@ from torchvision.models import segmentation
 
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS, Segmentor
-from segtrain.models import torchvision_models as ours
+from segtrain.models import torchvision as ours
 from segtrain.models.table import count_macs
 
 NAMES = ["fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large"]

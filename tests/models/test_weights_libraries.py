@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, resnet18
 from torchvision.models.segmentation import fcn_resnet50, lraspp_mobilenet_v3_large
 
-from segtrain.build import build_model
 from segtrain.models import MODELS
+from segtrain.models.build import build_model
 from segtrain.models.weights import recognise
 from segtrain.models.weights.names import ModelNames
 from segtrain.models.weights.plan import Plan, make_plan

@@ -16,7 +16,7 @@ import segtrain
 from segtrain.engine.checkpoint import save_checkpoint
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models import MODELS, Segmentor
-from segtrain.models.stem import widen
+from segtrain.models.layers.stem import widen
 from segtrain.models.weights import LoadReport, WeightsError
 
 SMALL = "hrnet_w18_small_v1"

@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         """ImageNet weights under the names of this backbone's ``state_dict()``.
 
         Weights of a stem with three channels are given as they are, whatever `in_channels` says:
-        :func:`segtrain.models.stem.widen` fits them.
+        :func:`segtrain.models.layers.stem.widen` fits them.
 
         Raises:
             ConfigError: When there are none, or the library that has them is not installed.

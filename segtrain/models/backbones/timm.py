@@ -18,7 +18,7 @@ from segtrain.errors import CheckpointError, ConfigError, ResourceError, Segtrai
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
 from segtrain.models.backbones.timm_plan import Options, Plan, create, import_timm, plan_for
-from segtrain.models.recompute import recomputed
+from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "timm"
 _NET = "net."  # before the names of timm

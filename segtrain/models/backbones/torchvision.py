@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segtrain.errors import CheckpointError, ConfigError, ResourceError
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
-from segtrain.models.recompute import recomputed
+from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "torchvision"
 _KINDS = ("resnet", "resnext", "wide_resnet", "mobilenet")

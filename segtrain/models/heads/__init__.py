@@ -9,8 +9,9 @@ from segtrain.models.heads import hrnetv2 as _hrnetv2  # noqa: F401
 from segtrain.models.heads import ocr as _ocr  # noqa: F401
 from segtrain.models.heads import segformer as _segformer  # noqa: F401
 from segtrain.models.heads import upernet as _upernet  # noqa: F401
-from segtrain.models.heads.base import Head, concatenate
+from segtrain.models.heads.base import Head
 from segtrain.models.heads.hrnetv2 import HRNetHead
 from segtrain.models.heads.registry import HEADS
+from segtrain.models.layers.resize import concatenate
 
 __all__ = ["HEADS", "HRNetHead", "Head", "concatenate"]

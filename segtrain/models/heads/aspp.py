@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.models.heads.base import Head, check_widths, resize_as, spread_as
-from segtrain.models.heads.layers import conv_norm_relu, separable_norm_relu
+from segtrain.models.heads.base import Head, check_widths
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.convolutions import conv_norm_relu, separable_norm_relu
+from segtrain.models.layers.init import init_classifier, init_layers
+from segtrain.models.layers.resize import resize_as, spread_as
 
 _PAPER_RATES = (6, 12, 18)
 _PAPER_STRIDE = 16  # of the features that the rates of the paper are for

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segtrain.models.heads.base import Head, check_widths
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.init import init_classifier, init_layers
 
 
 @HEADS.register("fcn")

@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.models.heads.base import Head, check_dropout, concatenate
+from segtrain.models.heads.base import Head, check_dropout
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.init import init_classifier, init_layers
+from segtrain.models.layers.resize import concatenate
 
 
 class HRNetHead(nn.Sequential):

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from segtrain.models.heads.base import Head, concatenate
+from segtrain.models.heads.base import Head
+from segtrain.models.heads.ocr_layers import OCRLayers
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.ocr import OCRLayers
+from segtrain.models.layers.resize import concatenate
 
 
 @HEADS.register("ocr")
@@ -40,7 +41,7 @@ class OCRHead(Head, OCRLayers):
         {'out': (2, 3, 8, 6), 'aux': (2, 3, 8, 6)}
 
     References:
-        :mod:`segtrain.models.ocr`.
+        :mod:`segtrain.models.heads.ocr_layers`.
     """
 
     output_names = ("out", "aux")

@@ -8,10 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segtrain.models.heads.base import Head, check_widths, concatenate
-from segtrain.models.heads.layers import conv_norm_relu
+from segtrain.models.heads.base import Head, check_widths
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.convolutions import conv_norm_relu
+from segtrain.models.layers.init import init_classifier, init_layers
+from segtrain.models.layers.resize import concatenate
 
 
 @HEADS.register("segformer")

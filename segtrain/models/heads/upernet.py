@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.models.heads.base import Head, check_widths, concatenate, resize_as, spread_as
-from segtrain.models.heads.layers import conv_norm_relu
+from segtrain.models.heads.base import Head, check_widths
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.convolutions import conv_norm_relu
+from segtrain.models.layers.init import init_classifier, init_layers
+from segtrain.models.layers.resize import concatenate, resize_as, spread_as
 
 
 @HEADS.register("upernet")

@@ -4,6 +4,7 @@
 ``plan`` decides, ``loading`` loads, ``problems`` explains and ``report`` reports.
 """
 
+from segtrain.models.load_report import LoadReport, list_of
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.loading import (
     Weights,
@@ -12,7 +13,6 @@ from segtrain.models.weights.loading import (
     load_weights,
     open_weights,
 )
-from segtrain.models.weights.report import LoadReport, list_of
 
 __all__ = [
     "LoadReport",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
-from segtrain.models.hrnet import VARIANTS, HRNetVariant
+from segtrain.models.backbones.hrnet import VARIANTS, HRNetVariant
 from segtrain.models.weights.files import find_state
 
 # Names that training code puts before every weight of the model that it holds.
@@ -229,7 +229,7 @@ def variant_of(state: Mapping[str, Tensor]) -> str | None:
     """The name of the HRNet variant that these weights are of; None when they are of none.
 
     Example:
-        >>> from segtrain.models.hrnet import HRNet
+        >>> from segtrain.models.backbones.hrnet import HRNet
         >>> variant_of(HRNet("w18_small_v2").state_dict())
         'w18_small_v2'
     """

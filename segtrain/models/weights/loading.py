@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.models.load_report import LoadReport
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.names import ModelNames
 from segtrain.models.weights.plan import ABN, COUNT, Plan, make_plan, with_absolute_norms
-from segtrain.models.weights.problems import refusal
-from segtrain.models.weights.report import LoadReport
+from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from segtrain.models.stem import widen
+from segtrain.models.layers.stem import widen
+from segtrain.models.load_report import LoadReport
 from segtrain.models.weights.formats import WeightFile
 from segtrain.models.weights.names import Match, ModelNames, match_names, outside_backbone
-from segtrain.models.weights.report import LoadReport
 
 COUNT = "num_batches_tracked"
 ABN = "|weight| + 1e-5"

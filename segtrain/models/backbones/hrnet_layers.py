@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segtrain.models.heads.base import resize_as
+from segtrain.models.layers.resize import resize_as
 
 EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convolution
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.class_map import ClassMapLoss
-from segtrain.losses.region import Activation
+from segtrain.losses.families.class_map import ClassMapLoss
+from segtrain.losses.families.class_mean import Activation
 from segtrain.losses.registry import register_loss
 
 Pooling = Literal["average", "max"]

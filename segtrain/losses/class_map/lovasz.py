@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segtrain.losses.class_map import ClassMapLoss
-from segtrain.losses.region import Classes
+from segtrain.losses.class_weights import ClassWeights
+from segtrain.losses.families.class_map import ClassMapLoss
+from segtrain.losses.families.class_mean import Classes
 from segtrain.losses.registry import register_loss
-from segtrain.losses.weights import ClassWeights
 
 
 @register_loss("lovasz_softmax")

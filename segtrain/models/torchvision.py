@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from segtrain.models.backbones.torchvision import imagenet_weights, new_stem
-from segtrain.models.heads.base import check_dropout, resize_as
+from segtrain.models.heads.base import check_dropout
+from segtrain.models.layers.resize import resize_as
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Dense
-from segtrain.losses.pixel import PixelLoss
+from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
 
 

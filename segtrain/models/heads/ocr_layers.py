@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError, NormError
-from segtrain.models.heads.base import check_dropout, resize_as
+from segtrain.models.heads.base import check_dropout
 from segtrain.models.heads.hrnetv2 import HRNetHead
-from segtrain.models.init import init_classifier, init_layers
+from segtrain.models.layers.init import init_classifier, init_layers
+from segtrain.models.layers.resize import resize_as
 
 
 class OCRLayers(nn.Module):

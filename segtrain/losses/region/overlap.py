@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
-from segtrain.losses.region import RegionLoss, RegionSums
+from segtrain.losses.families.region import RegionLoss, RegionSums
 from segtrain.losses.registry import register_loss
 
 

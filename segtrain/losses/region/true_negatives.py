@@ -9,8 +9,8 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
-from segtrain.losses.overlap import SmoothedRegionLoss
-from segtrain.losses.region import RegionLoss, RegionSums
+from segtrain.losses.families.region import RegionLoss, RegionSums
+from segtrain.losses.region.overlap import SmoothedRegionLoss
 from segtrain.losses.registry import register_loss
 
 

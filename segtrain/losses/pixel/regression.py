@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
-from segtrain.losses.pixel import PixelLoss
+from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
 
 

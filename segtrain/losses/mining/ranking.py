@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.mining import MININGS, Mining
+from segtrain.losses.mining.base import MININGS, Mining
 
 Count = TypeVar("Count", int, Tensor)
 

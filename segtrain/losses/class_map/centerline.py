@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
-from segtrain.losses.class_map import ClassMapLoss
+from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
 
 Pick = Callable[..., Tensor]

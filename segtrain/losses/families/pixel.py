@@ -10,8 +10,8 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Term, safe_ratio
-from segtrain.losses.mining import MeanMining, Mining, MiningSpec, build_mining
-from segtrain.losses.weights import ClassWeights, check_class_weights
+from segtrain.losses.class_weights import ClassWeights, check_class_weights
+from segtrain.losses.mining.base import MeanMining, Mining, MiningSpec, build_mining
 
 
 class PixelLoss(Term):
@@ -36,9 +36,9 @@ class PixelLoss(Term):
         neighbouring pixels, or at sums or a maximum over the image, would be wrong there at the
         edges of the strips, or everywhere. What it has to know of the *target* around a pixel comes
         from :meth:`context`; a loss of the map of one class is a
-        :class:`~segtrain.losses.class_map.ClassMapLoss`; and one that has to see all logits at once
-        says so with ``can_strip = False`` in its class, and is never taken in strips, at the price
-        of all of them in memory.
+        :class:`~segtrain.losses.families.class_map.ClassMapLoss`; and one that has to see all
+        logits at once says so with ``can_strip = False`` in its class, and is never taken in
+        strips, at the price of all of them in memory.
 
     Example:
         >>> class Squared(PixelLoss):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
-from segtrain.losses.mining import MININGS, Mining
+from segtrain.losses.mining.base import MININGS, Mining
 
 
 @MININGS.register("ghm")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.pixel import TargetProbabilityLoss, check_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.binary import SigmoidLoss, check_exponent, focal_term
+from segtrain.losses.pixel.binary import SigmoidLoss, check_exponent, focal_term
 from segtrain.losses.registry import register_loss
 
 

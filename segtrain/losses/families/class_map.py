@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segtrain.losses.base import Dense, safe_ratio
-from segtrain.losses.region import ClassMean, class_counts
+from segtrain.losses.families.class_mean import ClassMean, class_counts
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""Losses by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segtrain.errors import ConfigError
+from segtrain.losses import LOSSES, MININGS, Loss
+from segtrain.losses.class_weights import AutoWeights, ClassWeights, resolve_class_weights
+from segtrain.losses.mining.base import MiningSpec, build_mining
+
+
+def list_losses() -> list[str]:
+    """The names that :func:`build_loss` and ``loss=`` take."""
+    return LOSSES.names()
+
+
+def list_minings() -> list[str]:
+    """The names that ``mining=`` takes."""
+    return MININGS.names()
+
+
+def build_loss(
+    spec: str | Mapping[str, Any],
+    *,
+    num_classes: int,
+    ignore_label: int = 255,
+    class_weights: ClassWeights = None,
+    mining: MiningSpec = None,
+    class_names: Sequence[str] | None = None,
+    auto_weights: AutoWeights | None = None,
+    where: str = "loss",
+    **params: Any,
+) -> Loss:
+    """A loss by name.
+
+    Args:
+        spec: A name, or a mapping with ``name`` and parameters, as it stands in YAML.
+        num_classes: Number of channels of the logits.
+        ignore_label: Target value of the pixels that do not count.
+        class_weights: One weight per class, for the losses that take them: a list, a file that
+            holds one, a mapping by class name, or a word for how they come from the data: ``auto``,
+            ``inverse_frequency``, ``median_frequency``, ``inverse_log``, ``effective_number``.
+        mining: A mining's name or mapping, for pixel losses.
+        class_names: In the order of the class ids, for class weights by name; empty where the
+            classes have none.
+        auto_weights: Gives the weights that such a word stands for.
+        where: The key of `spec` in the configuration, which starts the messages.
+        **params: Further parameters of the loss.
+
+    Raises:
+        ConfigError: On an unknown name or parameter, or a value that does not fit.
+
+    Example:
+        >>> import torch
+        >>> loss = build_loss("focal", num_classes=3, gamma=0.0)
+        >>> loss(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # ln 3
+        tensor(1.0986)
+    """
+    spec = {**LOSSES.named(spec, where=where), **params}
+    if class_weights is not None:
+        spec["class_weights"] = class_weights
+    spec = _with_mining(spec, mining, where)
+    resolve = partial(
+        resolve_class_weights,
+        num_classes=num_classes,
+        class_names=class_names,
+        auto=auto_weights,
+    )
+    return LOSSES.build(
+        _with_weights(spec, resolve, where),
+        where=where,
+        num_classes=num_classes,
+        ignore_label=ignore_label,
+    )
+
+
+def _with_mining(spec: Mapping[str, Any], mining: MiningSpec, where: str) -> dict[str, Any]:
+    """`spec` with the mining that is given in it or beside it, checked; without one that is none.
+
+    Raises:
+        ConfigError: When both are given, the mining is wrong, or the loss takes none.
+    """
+    found = dict(spec)
+    own = found.pop("mining", None)
+    if mining is not None and own is not None:
+        raise ConfigError(f"mining is set twice: in {where}.mining and beside it")
+    if mining is not None:
+        build_mining(mining)  # what is wrong with it is said of its own key, not of the loss's
+    elif own is not None:
+        MININGS.check(own, where=f"{where}.mining")
+    chosen = own if mining is None else mining
+    if is_no_mining(chosen):
+        return found
+    if "mining" not in LOSSES.schema(found["name"], where=where):
+        place = "" if where == LOSSES.kind else f"{where}: "
+        raise ConfigError(
+            f"{place}loss {found['name']!r} is no pixel loss, so no mining can choose its pixels;"
+            " use mining=none"
+        )
+    return {**found, "mining": chosen}
+
+
+def _with_weights(
+    spec: Mapping[str, Any],
+    resolve: Callable[[ClassWeights], Sequence[float] | None],
+    where: str,
+) -> dict[str, Any]:
+    """`spec` with its class weights, and those of its terms, as lists."""
+    found = dict(spec)
+    if isinstance(found.get("class_weights"), (str, Path, Mapping)):
+        try:
+            found["class_weights"] = resolve(found["class_weights"])
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from error
+    if isinstance(found.get("terms"), Mapping):
+        found["terms"] = {
+            key: _with_weights(term, resolve, f"{where}.terms.{key}")
+            if isinstance(term, Mapping)
+            else term
+            for key, term in found["terms"].items()
+        }
+    return found
+
+
+def is_no_mining(mining: MiningSpec) -> bool:
+    """Whether `mining` says that every valid pixel counts."""
+    return mining in (None, "none") or (
+        isinstance(mining, Mapping) and dict(mining) == {"name": "none"}
+    )

@@ -1,0 +1,1 @@
+"""The base classes of losses; the family decides how a loss is computed in strips."""

@@ -1,0 +1,104 @@
+"""The mean over classes that region and class-map losses share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from segtrain.errors import ConfigError
+from segtrain.losses.base import Term
+from segtrain.losses.class_weights import ClassWeights, check_class_weights
+from segtrain.schema import did_you_mean
+
+Classes = Literal["present", "all"] | list[int]
+
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+class ClassMean(Term):
+    """A mean over classes, of the batch or of each image: what region and class-map losses share.
+
+    See :class:`RegionLoss` for the arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        ignore_label: int = 255,
+        class_weights: ClassWeights = None,
+        activation: Activation = "softmax",
+        classes: Classes = "present",
+        per_image: bool = False,
+    ) -> None:
+        super().__init__(num_classes=num_classes, ignore_label=ignore_label)
+        self.class_weights: Tensor | None
+        self.register_buffer(
+            "class_weights", check_class_weights(class_weights, num_classes), persistent=False
+        )
+        _check_word("activation", activation, get_args(Activation))
+        self.activation = activation if num_classes > 1 else "sigmoid"
+        self.per_image = per_image
+        self.present_only = classes == "present"
+        self.selected: Tensor
+        self.register_buffer("selected", self._choose_classes(classes), persistent=False)
+
+    def _choose_classes(self, classes: Classes) -> Tensor:
+        chosen: Sequence[int]
+        if isinstance(classes, str):
+            _check_word("classes", classes, ("present", "all"), ", or a list of ids")
+            chosen = range(self.num_classes)
+        else:
+            chosen = classes
+        if not chosen or not all(0 <= index < self.num_classes for index in chosen):
+            raise ConfigError(
+                f"classes must be ids from 0 to {self.num_classes - 1}, got {classes}"
+            )
+        return torch.zeros(self.num_classes).index_fill_(0, torch.tensor(list(chosen)), 1.0)
+
+    def _mean_weights(self, actual: Tensor) -> Tensor:
+        """What each class weighs in the mean, ``(..., C)``, from its target pixels `actual`."""
+        weight = self.selected.to(actual.dtype)
+        if self.class_weights is not None:  # one channel has two weights, and is the second class
+            weight = weight * self.class_weights[-self.num_classes :].to(actual.dtype)
+        if self.present_only and self.num_classes > 1:
+            return weight * (actual > 0)
+        return weight.expand_as(actual)
+
+    def term_share(self, target: Tensor) -> Tensor:
+        count = count_pixels(self.valid(target))
+        return (count.sign() if self.per_image else count).sum().float()
+
+
+def _check_word(name: str, word: str, known: Sequence[str], also: str = "") -> None:
+    """Refuse a `word` that is not `known`, where the schema of a config did not."""
+    if word not in known:
+        raise ConfigError(f"unknown {name} {word!r}{did_you_mean(str(word), known)}{also}")
+
+
+def count_pixels(valid: Tensor) -> Tensor:
+    """How many pixels count in each image, ``(N,)`` int64, from ``(N, H, W)`` bool."""
+    if not len(valid):
+        return valid.new_zeros(0, dtype=torch.long)
+    # A sum along an axis would first make an int64 of every pixel.
+    return torch.stack([image.count_nonzero() for image in valid])
+
+
+def class_counts(target: Tensor, weight: Tensor, num_classes: int) -> Tensor:
+    """How many pixels each class has in each image, ``(N, C)``.
+
+    Args:
+        target: Clean, ``(N, P)`` class ids or ``(N, C, P)`` dense.
+        weight: ``(N, P)``, 1 where a pixel counts and 0 elsewhere; its dtype is the result's.
+        num_classes: C.
+    """
+    if target.dim() == 3:
+        return (target * weight[:, None]).sum(-1)
+    if num_classes == 1:
+        return (weight * target).sum(1, keepdim=True)
+    total = weight.new_zeros(len(target), num_classes, dtype=torch.long)
+    return total.scatter_add(1, target, weight.long()).to(weight.dtype)

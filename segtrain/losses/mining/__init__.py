@@ -1,0 +1,1 @@
+"""Hard-example mining: which pixels a pixel loss averages, and with what weight."""

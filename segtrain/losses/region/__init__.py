@@ -1,0 +1,1 @@
+"""Region losses: a formula of a few sums per class."""

@@ -1,0 +1,44 @@
+"""Bilinear resizing of features and their concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_as(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
+    """`features` resized bilinearly to the height and width of `like`."""
+    return F.interpolate(
+        features, size=like.shape[-2:], mode="bilinear", align_corners=align_corners
+    )
+
+
+def spread_as(values: Tensor, like: Tensor) -> Tensor:
+    """``(N, C, 1, 1)`` spread over the height and width of `like`, in its memory format.
+
+    A resize would lose the format, which a single pixel does not show, and every layer after it
+    would run in the slower one.
+    """
+    is_last = like.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.channels_last if is_last else torch.contiguous_format
+    return values.expand(-1, -1, *like.shape[-2:]).contiguous(memory_format=memory_format)
+
+
+def concatenate(features: Sequence[Tensor], *, align_corners: bool) -> Tensor:
+    """All feature maps side by side as channels, resized bilinearly to the first.
+
+    Shape:
+        - features: ``(N, C_i, h_i, w_i)`` each.
+        - output: ``(N, sum of C_i, h_0, w_0)``.
+
+    Example:
+        >>> features = [torch.zeros(1, 4, 8, 6), torch.zeros(1, 8, 4, 3)]
+        >>> concatenate(features, align_corners=False).shape
+        torch.Size([1, 12, 8, 6])
+    """
+    first, *others = features
+    resized = [resize_as(other, first, align_corners=align_corners) for other in others]
+    return torch.cat([first, *resized], dim=1)
