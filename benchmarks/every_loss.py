@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 COMBINED = ("loss=focal mining=ohem", "loss=cross_entropy mining=top_k")

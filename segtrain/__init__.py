@@ -1,7 +1,7 @@
 """Semantic segmentation training with a pluggable loss registry."""
 
-from segtrain.build import build_criterion
-from segtrain.criterion import Criterion, CriterionReport, Task
+from segtrain.criterion.build import build_criterion
+from segtrain.criterion.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
 from segtrain.data.build import build_dataset, list_datasets
 from segtrain.errors import CheckpointError, ConfigError, DataError, NumericError, SegtrainError
@@ -24,7 +24,7 @@ from segtrain.metrics import ConfusionMatrix
 from segtrain.models import BACKBONES, HEADS, MODELS, Backbone, Head, Segmentor
 from segtrain.models.build import build_model, list_backbones, list_heads, list_models
 from segtrain.models.weights import LoadReport, load_weights
-from segtrain.plugins import load_plugins
+from segtrain.schema.plugins import load_plugins
 from segtrain.version import __version__
 
 register_backbone = BACKBONES.register

@@ -1,7 +1,7 @@
 """The mistakes a user can make, one class per exit code.
 
 Every command ends with the code of the error that stopped it and one line that says what was found,
-where, and what to do next; see :mod:`segtrain.cli`.
+where, and what to do next; see :mod:`segtrain.cli.main`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What :mod:`segtrain.build` refuses, in one sentence that starts with the key."""
+"""What :mod:`segtrain.criterion.build` refuses, in one sentence that starts with the key."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from segtrain import build_criterion, build_loss
+from segtrain.assembly.trial import try_criterion
 from segtrain.errors import ConfigError
-from segtrain.trial import try_criterion
 
 
 class TestLoss:

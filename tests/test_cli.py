@@ -17,9 +17,11 @@ import torch
 import yaml
 from PIL import Image
 
-from segtrain import cli, commands
-from segtrain.check import SECTIONS, check_config
-from segtrain.cli import compose_config, run_command
+from segtrain.assembly.check import SECTIONS, check_config
+from segtrain.cli import main as cli
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
+from segtrain.commands import train as commands
 from segtrain.data import DATASETS
 from segtrain.errors import SegtrainError
 from segtrain.files import config_dir
@@ -643,7 +645,7 @@ def test_another_runs_directory_is_not_taken_over(last_line: Callable[[], str]) 
 
 def test_two_processes_cannot_write_one_run(tmp_path: Path, last_line: Callable[[], str]) -> None:
     assert run_command("train", [*SMALL, "run_dir=run"]) == 0
-    from segtrain.engine.run import Run
+    from segtrain.engine.run_directory import Run
 
     first = Run(tmp_path / "run", {})
     assert run_command("train", [*SMALL, "run_dir=run", "resume=auto"]) == 7

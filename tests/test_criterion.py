@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segtrain.build import build_criterion
-from segtrain.criterion import Criterion, Task
+from segtrain.criterion.build import build_criterion
+from segtrain.criterion.criterion import Criterion, Task
+from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import (
     LOSSES,
@@ -29,7 +30,6 @@ from segtrain.losses import (
     TargetProbabilityLoss,
     register_loss,
 )
-from segtrain.strips import strip_total
 
 Reference = Callable[[str], Any]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import segtrain
-from segtrain.check import check_config
-from segtrain.cli import compose_config
+from segtrain.assembly.check import check_config
+from segtrain.cli.compose import compose_config
 from segtrain.losses import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import segtrain
 from segtrain import Predictor
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.data import DATASETS, read_image
 from segtrain.data.dataset import SPLITS
 from segtrain.losses import LOSSES

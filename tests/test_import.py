@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 import segtrain
-from segtrain.check import check_config
-from segtrain.cli import compose_config, run_command
+from segtrain.assembly.check import check_config
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS

@@ -9,7 +9,7 @@ import pytest
 
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES
-from segtrain.plugins import ENTRY_POINT_GROUP, load_plugins
+from segtrain.schema.plugins import ENTRY_POINT_GROUP, load_plugins
 
 LOSS = """
 import segtrain.losses as losses

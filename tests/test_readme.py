@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain import cli
-from segtrain.check import check_config
-from segtrain.cli import compose_config, run_command
-from segtrain.config import (
+from segtrain.assembly.check import check_config
+from segtrain.cli import main as cli
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
+from segtrain.files import config_dir
+from segtrain.losses import LOSSES, MININGS
+from segtrain.schema.sections import (
     EvaluateConfig,
     ImportConfig,
     InspectConfig,
     PredictConfig,
     ShardsConfig,
 )
-from segtrain.files import config_dir
-from segtrain.losses import LOSSES, MININGS
-from segtrain.schema import build_dataclass
+from segtrain.schema.values import build_dataclass
 
 OWN_CONFIGS: dict[str, type] = {
     "evaluate": EvaluateConfig,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from segtrain.errors import ConfigError
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 
 class Base:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pytest
 
-from segtrain.config import EvaluateConfig
 from segtrain.errors import ConfigError
-from segtrain.schema import build_dataclass, check_value, describe, did_you_mean, parameters
+from segtrain.schema.sections import EvaluateConfig
+from segtrain.schema.values import build_dataclass, check_value, describe, did_you_mean, parameters
 
 INF = float("inf")
 

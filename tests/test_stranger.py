@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 
 TINY = Path(__file__).parent / "engine" / "tiny.py"
 READY = re.compile(r"'(dataset\.[^']+)'|(dataset\.\w+=\S+\d)$")

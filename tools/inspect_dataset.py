@@ -2,7 +2,7 @@
 
 import sys
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command("inspect"))

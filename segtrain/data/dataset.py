@@ -15,7 +15,7 @@ from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.labels.mask_facts import MaskFacts
 from segtrain.errors import ConfigError, DataError
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 SPLITS = ("train", "val")
 

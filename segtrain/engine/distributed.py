@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from segtrain.errors import ConfigError
+from segtrain.engine.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -89,26 +89,6 @@ class Processes:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` takes this process's GPU if there is one.
-
-    Raises:
-        ConfigError: When there is no such device.
-    """
-    if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device {name!r} is none; use auto, cpu, cuda or cuda:0") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found;"
-            " use device=cpu"
-        )
-    return device
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
+from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
-from segtrain.engine.precision import autocast
 from segtrain.errors import NumericError
 from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix, Scores
 from segtrain.terminal import progress

@@ -9,7 +9,7 @@ from torch.optim import lr_scheduler
 
 from segtrain.errors import ConfigError
 from segtrain.models import Segmentor
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
 SCHEDULERS: Registry[lr_scheduler.LRScheduler] = Registry("scheduler")

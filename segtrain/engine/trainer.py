@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from segtrain.config import Config
-from segtrain.criterion import Criterion
+from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
+from segtrain.engine.clock import _Clock
+from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
-from segtrain.engine.finite import FiniteCheck
-from segtrain.engine.precision import autocast
-from segtrain.engine.run import Run, results, scores_table
+from segtrain.engine.finite_check import FiniteCheck
+from segtrain.engine.results import results, scores_table
+from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models import Segmentor
+from segtrain.schema.sections import Config
 from segtrain.terminal import console, logger, progress
 
 
@@ -366,35 +367,3 @@ class Trainer:
         for _ in range(entry(state, "step", path)):
             self.optimizer._opt_called = True  # type: ignore[attr-defined]  # or torch warns
             self.scheduler.step()
-
-
-class _Clock:
-    """Seconds of the run so far, and images per second of training since the last look."""
-
-    def __init__(self, before: float) -> None:
-        self._started = self._since = time.monotonic()
-        self._started -= before
-        self._images = 0
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole run, in all the processes that it took one after the other."""
-        return time.monotonic() - self._started
-
-    def count(self, images: int) -> None:
-        """So many images more went through a step."""
-        self._images += images
-
-    def rate(self) -> float:
-        """Images per second since the last call."""
-        now = time.monotonic()
-        rate = self._images / max(now - self._since, 1e-9)
-        self._images, self._since = 0, now
-        return rate
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that is not spent on training images."""
-        entered = time.monotonic()
-        yield
-        self._since += time.monotonic() - entered

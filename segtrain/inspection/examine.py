@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from segtrain.config import Spec
+from segtrain.assembly.splits import check_overlap, sound_part
+from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     DATASETS,
     FileDataset,
@@ -23,9 +24,8 @@ from segtrain.data.scan.findings import KINDS
 from segtrain.data.scan.statistics import total_moments
 from segtrain.errors import DataError, SegtrainError
 from segtrain.inspection.outliers import areas, class_findings, size_findings
-from segtrain.splits import check_overlap, sound_part
+from segtrain.schema.sections import Spec
 from segtrain.terminal import progress
-from segtrain.trial import try_dataset
 
 SPLITS = ("train", "val")
 BOTH = "both"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from segtrain.config import AUTO
 from segtrain.data.scan.class_weights import AUTO_METHOD, describe_weights, pixel_share
 from segtrain.errors import DataError
 from segtrain.files import write_text
@@ -15,6 +14,7 @@ from segtrain.inspection.examine import Examination
 from segtrain.inspection.outliers import areas
 from segtrain.inspection.page import report_page
 from segtrain.inspection.pictures import Example, choose_examples, draw_example
+from segtrain.schema.sections import AUTO
 from segtrain.terminal import progress
 from segtrain.version import __version__
 

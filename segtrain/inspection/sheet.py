@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.assemble import train_transform
-from segtrain.config import AugmentationConfig
+from segtrain.assembly.batches import train_transform
 from segtrain.data import LabelContract, Sample, SegmentationDataset, TrainTransform, TrainView
 from segtrain.errors import SegtrainError
 from segtrain.files import write_text
 from segtrain.inspection.examine import Examination
 from segtrain.inspection.html import escaped, legend, page, picture, section
 from segtrain.inspection.pictures import choose_examples, data_uri, draw_example
+from segtrain.schema.sections import AugmentationConfig
 from segtrain.terminal import progress
 
 _NOTE = (

@@ -1,7 +1,7 @@
 """What a loss is: one term or several, each a scalar from logits and a target of one resolution.
 
 There are three families of terms, and each is defined so that whoever holds the logits need not
-hold all of them upsampled (see :mod:`segtrain.strips`):
+hold all of them upsampled (see :mod:`segtrain.criterion.strips`):
 
 - :class:`~segtrain.losses.families.pixel.PixelLoss`, a map of pixel losses that a mining reduces;
 - :class:`~segtrain.losses.families.region.RegionLoss`, a few sums per class and a formula of them;

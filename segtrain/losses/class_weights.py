@@ -13,9 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from segtrain.config import AUTO, WEIGHT_METHODS
 from segtrain.errors import ConfigError
-from segtrain.schema import did_you_mean
+from segtrain.schema.sections import AUTO, WEIGHT_METHODS
+from segtrain.schema.values import did_you_mean
 
 ClassWeights = Sequence[float] | Mapping[str, float] | str | Path | None
 AutoWeights = Callable[[str], Sequence[float]]

@@ -14,7 +14,7 @@ from segtrain.losses.base import Dense, Loss, Term
 from segtrain.losses.class_weights import ClassWeights
 from segtrain.losses.mining.base import MiningSpec, build_mining
 from segtrain.losses.registry import LOSSES, register_loss
-from segtrain.schema import build_dataclass
+from segtrain.schema.values import build_dataclass
 
 Terms = Mapping[str, Mapping[str, Any] | None]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Loss, Term
 from segtrain.losses.families.pixel import PixelLoss
-from segtrain.registry import Registry
-from segtrain.schema import parameters
+from segtrain.schema.registry import Registry
+from segtrain.schema.values import parameters
 
 LOSSES: Registry[Loss] = Registry("loss")
 R = TypeVar("R", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.distance import boundary_distance, boundary_pixels
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 T = TypeVar("T", bound="type[DerivedTarget]")
 

@@ -13,7 +13,7 @@ from segtrain.models.heads import HEADS, Head
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.unused import unread_features, unused_parameters
-from segtrain.schema import check_value, did_you_mean
+from segtrain.schema.values import check_value, did_you_mean
 
 Spec = str | dict[str, Any]
 

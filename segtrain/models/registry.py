@@ -11,8 +11,8 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.models.segmentor import ModuleSegmentor, Segmentor
 from segtrain.models.weights import open_weights
-from segtrain.registry import F, Registry
-from segtrain.schema import Parameter, parameters
+from segtrain.schema.registry import F, Registry
+from segtrain.schema.values import Parameter, parameters
 
 # What every model's section takes beside the parameters of the model itself.
 WEIGHT_KEYS = {

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segtrain.errors import ConfigError, ResourceError
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
-from segtrain.schema import Parameter, check_parameters, did_you_mean, parameters
+from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
 
 _ENCODER_STRIDE = 32
 _TRIAL_SIZE = 512  # large enough that only a mean over the whole image gives a single value

@@ -18,8 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain.caching import cache_splits, fill_caches
-from segtrain.config import LoaderConfig
+from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.data import (
     FileDataset,
     FolderDataset,
@@ -40,6 +39,7 @@ from segtrain.data.loading.free_memory import available_memory
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
+from segtrain.schema.sections import LoaderConfig
 from segtrain.terminal import logger
 
 KINDS: tuple[CacheKind, ...] = ("compressed", "decoded")
@@ -363,15 +363,15 @@ class TestRun:
     def test_too_much_is_refused(
         self, splits: list[SegmentationDataset], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("segtrain.caching.available_memory", lambda: 59_000)
+        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 59_000)
         with pytest.raises(ResourceError) as caught:  # 48 kB are more than 80 % of 59
             cache_splits(splits, self.loader("decoded"), ONE)
         text = "0.0 MB of memory, 0.1 MB are free, of which it may have 80%; use loader.cache=comp"
         assert text in str(caught.value)
-        monkeypatch.setattr("segtrain.caching.available_memory", lambda: 61_000)
+        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 61_000)
         cache_splits(splits, self.loader("decoded"), ONE)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
         with pytest.raises(ResourceError, match="in each of 2 processes"):
             cache_splits(splits, self.loader("decoded"), ONE)
-        monkeypatch.setattr("segtrain.caching.available_memory", lambda: None)
+        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: None)
         cache_splits(splits, self.loader("decoded"), ONE)

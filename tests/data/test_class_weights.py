@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from segtrain.config import WEIGHT_METHODS
 from segtrain.data.scan.class_weights import (
     AUTO_METHOD,
     METHODS,
@@ -22,6 +21,7 @@ from segtrain.data.scan.class_weights import (
     pixel_share,
 )
 from segtrain.errors import ConfigError
+from segtrain.schema.sections import WEIGHT_METHODS
 
 # Three images of 100 pixels that have a class, all but the last.
 PIXELS = np.array([[80, 20, 0, 0], [90, 0, 10, 0], [30, 15, 5, 0]])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.cli import compose_config, run_command
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
 from segtrain.data import (
     DATASETS,
     FolderDataset,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from torch import nn
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.models import Segmentor
 
 collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that

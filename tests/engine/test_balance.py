@@ -14,8 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
-from segtrain.check import check_config, check_criterion
-from segtrain.cli import run_command
+from segtrain.assembly.check import check_config, check_criterion
+from segtrain.cli.main import run_command
 from segtrain.data import ShapesDataset
 from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.engine.trainer import Trainer
@@ -278,7 +278,7 @@ def test_too_little_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("segtrain.caching.available_memory", lambda: 1000)
+    monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 1000)
     assert train("run", "loader.cache=decoded") == 6
     assert "use loader.cache=compressed or none" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

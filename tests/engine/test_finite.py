@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segtrain.engine import OPTIMIZERS
-from segtrain.engine.finite import MAX_SKIPPED_STEPS, FiniteCheck
+from segtrain.engine.finite_check import MAX_SKIPPED_STEPS, FiniteCheck
 from segtrain.errors import NumericError
 from segtrain.models import Segmentor
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import segtrain
 from segtrain import Predictor
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.data import LabelContract, read_mask
 from segtrain.errors import DataError
 from segtrain.metrics import MultiLabelMatrix

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segtrain import commands
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
+from segtrain.commands import train as commands
 from segtrain.data import LabelContract
 from segtrain.errors import ResourceError, is_out_of_memory
 from segtrain.inference import Predictor

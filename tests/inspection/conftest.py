@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 
 TINY = Path(__file__).resolve().parents[1] / "engine" / "tiny.py"
 SHAPE = (24, 32)

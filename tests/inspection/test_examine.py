@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.errors import ConfigError, DataError
 from segtrain.inspection import Examination, examine
 from segtrain.inspection.outliers import TINY_SHARE

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
 from segtrain.data import LabelContract, Sample
 from segtrain.inspection import Examination, examine
 from segtrain.inspection.charts import size_chart

@@ -11,11 +11,12 @@ import torchvision
 from torch import Tensor
 
 import segtrain
-from segtrain.check import check_config
-from segtrain.cli import compose_config, run_command
+from segtrain.assembly.check import check_config
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, box_iou, ciou, diou, giou
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 LOSS_OF: dict[str, Callable[..., Tensor]] = {
     "box_iou": box_iou,

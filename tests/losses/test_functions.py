@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.criterion import Criterion
+from segtrain.criterion.criterion import Criterion
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, MININGS, CrossEntropy, Loss, PixelLoss, register_loss
 

@@ -13,10 +13,10 @@ import yaml
 from torch import Tensor
 
 from segtrain import build_criterion, build_loss
-from segtrain.config import AUTO
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, CrossEntropy, Loss, Term
 from segtrain.losses.class_weights import WORDS, check_class_weights, resolve_class_weights
+from segtrain.schema.sections import AUTO
 
 NAMES = ["road", "car", "sky"]
 WEIGHTS = [1.0, 3.0, 0.5]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.models import HEADS, MODELS, Segmentor
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 NUM_CLASSES = 5
 SIZES = [(64, 64), (75, 117), (33, 47), (1, 1)]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segtrain.check import check_config
-from segtrain.cli import compose_config
+from segtrain.assembly.check import check_config
+from segtrain.cli.compose import compose_config
 from segtrain.errors import ConfigError, ResourceError
 from segtrain.models import MODELS, Segmentor
 

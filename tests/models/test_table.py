@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segtrain import commands
-from segtrain.cli import run_command
+from segtrain.cli.main import run_command
+from segtrain.commands import train as commands
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 from segtrain.models import BACKBONES, HEADS, MODELS, Segmentor
@@ -119,7 +119,7 @@ def test_list_models_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     specs = {name: name for name in FAST} | {"nowhere": {"name": "smp", "arch": "unett"}}
-    monkeypatch.setattr("segtrain.cli.model_specs", lambda *_folders: specs)
+    monkeypatch.setattr("segtrain.cli.main.model_specs", lambda *_folders: specs)
     assert run_command("list", ["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4

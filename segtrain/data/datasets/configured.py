@@ -13,7 +13,7 @@ from segtrain.data.datasets.download import SOURCES, Source, download_source
 from segtrain.data.io.reader import MAX_PIXELS, Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 
 class DiskDataset(FileDataset):

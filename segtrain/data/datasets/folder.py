@@ -9,7 +9,7 @@ from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import DiskDataset
 from segtrain.data.datasets.pairing import Pairing, Place, PlacedFiles, find_files, pair_files
 from segtrain.errors import ConfigError
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 _KEYS = ("images", "masks")
 Places = Mapping[str, str | Sequence[str] | Mapping[str, str | Sequence[str]]]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
 from segtrain.errors import ConfigError, DataError, NoFilesError
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".npy",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segtrain.errors import ConfigError
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 IGNORE, OTHER = "ignore", "other"
 MapGiven = Mapping[int | str, int | str] | Sequence[int | str]

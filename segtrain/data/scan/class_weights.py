@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.config import AUTO
 from segtrain.errors import ConfigError
-from segtrain.schema import did_you_mean
+from segtrain.schema.sections import AUTO
+from segtrain.schema.values import did_you_mean
 
 Weights = NDArray[np.float64]
 Pixels = NDArray[np.int64]

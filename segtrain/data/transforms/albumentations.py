@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.errors import ConfigError, DataError
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 _WHERE = "augmentation.transforms"
 _SIZE = (64, 96)  # of what a transform is tried on where crops have no size of their own

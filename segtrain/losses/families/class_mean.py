@@ -11,7 +11,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Term
 from segtrain.losses.class_weights import ClassWeights, check_class_weights
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 Classes = Literal["present", "all"] | list[int]
 

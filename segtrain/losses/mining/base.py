@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 MiningSpec = str | Mapping[str, object] | None
 

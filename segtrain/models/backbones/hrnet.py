@@ -43,7 +43,7 @@ from segtrain.models.backbones.hrnet_layers import (
 from segtrain.models.backbones.timm import timm_weights
 from segtrain.models.layers.init import init_layers
 from segtrain.models.layers.recompute import recomputed
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 _STEM_CHANNELS = 64
 _NUM_BRANCHES = 4

@@ -10,8 +10,8 @@ from typing import Any
 
 from segtrain.errors import ConfigError
 from segtrain.models.backbones.base import Backbone
-from segtrain.registry import Registry
-from segtrain.schema import Parameter, parameters
+from segtrain.schema.registry import Registry
+from segtrain.schema.values import Parameter, parameters
 
 _FEW = 30  # names that a sentence can list
 

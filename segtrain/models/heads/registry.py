@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from segtrain.models.heads.base import Head
-from segtrain.registry import Registry
+from segtrain.schema.registry import Registry
 
 HEADS: Registry[Head] = Registry("head")

@@ -12,7 +12,7 @@ from segtrain.errors import ConfigError
 from segtrain.models.backbones import Backbone
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.formats import is_ocr, variant_of, wrapper_of
-from segtrain.schema import did_you_mean
+from segtrain.schema.values import did_you_mean
 
 _BACKBONE = "backbone."
 _FEATURES = "features."  # what the classifiers of torchvision call their backbone, where they do

@@ -9,7 +9,8 @@ depends on the terms:
 - class-map losses: between these two, each class alone.
 
 Terms that read the logits through a softmax share it, and their gradient is written in its memory
-(:mod:`segtrain.strips.softmax`); all others, a user's included, go through autograd strip by strip.
+(:mod:`segtrain.criterion.strips.softmax`); all others, a user's included, go through autograd strip
+by strip.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segtrain.criterion.strips.routes import is_fused, streams
+from segtrain.criterion.strips.softmax import SoftmaxGradient, SoftmaxStrip
+from segtrain.criterion.strips.upsampling import Block, Upsampling, is_safe_lowered
 from segtrain.losses import ClassMapLoss, PixelLoss, RegionLoss, TargetProbabilityLoss, Term
 from segtrain.losses.families.class_mean import class_counts
-from segtrain.strips.families import is_fused, streams
-from segtrain.strips.softmax import SoftmaxGradient, SoftmaxStrip
-from segtrain.strips.upsampling import Block, Upsampling, is_safe_lowered
 
 
 @dataclass

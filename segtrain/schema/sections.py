@@ -2,7 +2,7 @@
 
 Sections that choose a registered part (`model`, `loss`, `mining`, `dataset`, `optimizer`,
 `scheduler`) are mappings with a ``name``; their keys are the parameters of that part and are
-checked against its signature in :mod:`segtrain.build`.
+checked against its signature in :mod:`segtrain.criterion.build`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segtrain.errors import ConfigError
-from segtrain.schema import build_dataclass
+from segtrain.schema.values import build_dataclass
 
 Spec = dict[str, Any]
 Pair = tuple[float, float]

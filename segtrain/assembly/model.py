@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from segtrain.config import Spec
+from rich.markup import escape
+from rich.table import Table
+
+from segtrain.assembly.trial import check_channels
 from segtrain.data import LabelContract
 from segtrain.engine.checkpoint import State
 from segtrain.engine.distributed import Processes
-from segtrain.engine.run import weights_table
 from segtrain.models import MODELS, Segmentor
-from segtrain.models.registry import WEIGHT_KEYS
 from segtrain.models.weights import LoadReport, WeightsError
 from segtrain.models.weights.sources import HUB, IMAGENET
+from segtrain.schema.sections import Spec
 from segtrain.terminal import console, logger
-from segtrain.trial import check_channels
 
 
 def build_model(
@@ -59,11 +60,6 @@ def build_model(
     return model
 
 
-def without_weights(spec: Spec) -> Spec:
-    """`spec` as it is once its weights are loaded."""
-    return {key: value for key, value in spec.items() if key not in WEIGHT_KEYS}
-
-
 def _compare_classes(report: LoadReport, labels: LabelContract) -> None:
     """Warn of a head that was trained for classes of other names, as many as the dataset has."""
     has_head = not report.new and not report.reinitialised
@@ -75,3 +71,14 @@ def _compare_classes(report: LoadReport, labels: LabelContract) -> None:
             ", ".join(report.class_names),
             ", ".join(labels.names),
         )
+
+
+def weights_table(report: LoadReport) -> Table:
+    """What became of the weights that a model starts from."""
+    title = escape(report.title)
+    table = Table("weights", "count", "modules", title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    table.columns[2].overflow = "fold"  # a list to be copied is of no use in part
+    for row in report.rows():
+        table.add_row(*map(escape, row))
+    return table

@@ -1,6 +1,6 @@
 """A loss over upsampled logits that are never whole: a few rows, or one class, at a time."""
 
-from segtrain.strips.families import can_walk
-from segtrain.strips.total import strip_total
+from segtrain.criterion.strips.autograd import strip_total
+from segtrain.criterion.strips.routes import can_walk
 
 __all__ = ["can_walk", "strip_total"]

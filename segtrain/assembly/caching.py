@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from segtrain.config import LoaderConfig
 from segtrain.data import SegmentationDataset
 from segtrain.data.loading.free_memory import available_memory
 from segtrain.data.loading.memory_cache import CachedDataset, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ResourceError, SegtrainError
+from segtrain.schema.sections import LoaderConfig
 from segtrain.terminal import logger, progress
 
 _MOST = 0.8  # of the free memory; training needs some too

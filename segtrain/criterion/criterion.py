@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtrain.criterion.strips import can_walk, strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import DerivedTarget, Loss
 from segtrain.losses.base import at_least_float32, safe_ratio
-from segtrain.strips import can_walk, strip_total
 
 MAIN_OUTPUT = "out"
 LEARNED = "learned"

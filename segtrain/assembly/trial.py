@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segtrain.criterion import MAIN_OUTPUT, Criterion
+from segtrain.criterion.criterion import MAIN_OUTPUT, Criterion
 from segtrain.data import SegmentationDataset
 from segtrain.errors import ConfigError, DataError, SegtrainError
 from segtrain.models import Segmentor

@@ -1,8 +1,9 @@
 """Plain values against type annotations: what a config may hold, and one sentence when it does not.
 
-The constructor's signature is the schema of every registered part (see :mod:`segtrain.registry`),
-and the fields of the dataclasses in :mod:`segtrain.config` are the schema of everything else. Both
-are checked here, with the same words.
+The constructor's signature is the schema of every registered part (see
+:mod:`segtrain.schema.registry`), and the fields of the dataclasses in
+:mod:`segtrain.schema.sections` are the schema of everything else. Both are checked here, with the
+same words.
 """
 
 from __future__ import annotations

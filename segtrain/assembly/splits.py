@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
+    DATASETS,
     FileDataset,
     Finding,
     ScanReport,
@@ -24,8 +26,8 @@ from segtrain.data import (
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
+from segtrain.schema.sections import Config, Spec
 from segtrain.terminal import logger, progress
-from segtrain.trial import try_dataset
 
 _MOST_SAID = 3
 _DOUBLES = {
@@ -241,3 +243,27 @@ def _warn(texts: Sequence[str], what: str) -> None:
     if texts:
         more = "; ..." if len(texts) > _MOST_SAID else ""
         logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MOST_SAID]), more)
+
+
+def dataset_title(config: Config) -> str:
+    """What the data of a run is called: its title, or the name of its class."""
+    return str(config.dataset.get("title") or config.dataset["name"])
+
+
+def open_splits(config: Config, processes: Processes) -> Splits:
+    """The splits of a run, each found but not looked at."""
+    download_once(config.dataset, processes)
+    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    return Splits(train, val, dataset_title(config), processes)
+
+
+def download_once(spec: Spec, processes: Processes) -> None:
+    """Let the main process download what is to be downloaded, before the others look for it."""
+    problem = None
+    if spec.get("download") and processes.world_size > 1 and processes.is_main:
+        try:
+            DATASETS.build(spec, split="train")
+        except SegtrainError as error:
+            problem = error
+    if processes.any(int(problem is not None)):
+        raise problem or DataError("the main process could not get the data, see its message")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from segtrain.errors import ConfigError
 
-ENTRY_POINT_GROUP = "segtrain.plugins"
+ENTRY_POINT_GROUP = "segtrain.schema.plugins"
 
 
 def load_plugins(plugins: Sequence[str]) -> None:

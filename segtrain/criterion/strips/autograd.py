@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segtrain.criterion.strips.walk import Walk, trained_parameters
 from segtrain.losses import Term
-from segtrain.strips.walk import Walk, trained_parameters
 
 
 class _StripTotal(torch.autograd.Function):

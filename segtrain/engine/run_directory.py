@@ -6,20 +6,16 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from segtrain.errors import RunDirectoryBusyError
 from segtrain.files import write_text
-from segtrain.metrics import Scores
-from segtrain.models.weights import LoadReport
 from segtrain.terminal import logger
 
 
@@ -145,64 +141,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # a line cut short by a kill
         return math.inf
-
-
-def results(scores: Scores, class_names: Sequence[str], **extra: Any) -> dict[str, Any]:
-    """Scores as they go into JSON: by class name, null where undefined."""
-    return {
-        "mIoU": _defined(scores.miou),
-        "pixel_accuracy": _defined(scores.pixel_accuracy),
-        "mean_accuracy": _defined(scores.mean_accuracy),
-        "per_class_iou": {
-            name: _defined(value) for name, value in zip(class_names, scores.iou, strict=True)
-        },
-        **extra,
-    }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Table:
-    """The IoU of each class and the means, for a terminal."""
-    table = Table(title=title, title_justify="left")
-    for column, justify in (("class", "left"), ("IoU", "right"), ("share of pixels", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    total = max(scores.valid, 1)
-    for name, value, pixels in zip(class_names, scores.iou, scores.pixels, strict=True):
-        table.add_row(escape(name), _percent(value), f"{100 * pixels / total:.2f} %")
-    table.add_section()
-    undefined = sum(math.isnan(value) for value in scores.iou)
-    note = f" of {len(scores.iou) - undefined} classes" if undefined else ""
-    table.add_row(f"mean IoU{note}", _percent(scores.miou), "")
-    table.add_row("pixel accuracy", _percent(scores.pixel_accuracy), "")
-    table.add_row("mean accuracy", _percent(scores.mean_accuracy), "")
-    return table
-
-
-def weights_table(report: LoadReport) -> Table:
-    """What became of the weights that a model starts from."""
-    title = escape(report.title)
-    table = Table("weights", "count", "modules", title=title, title_justify="left")
-    table.columns[1].justify = "right"
-    table.columns[2].overflow = "fold"  # a list to be copied is of no use in part
-    for row in report.rows():
-        table.add_row(*map(escape, row))
-    return table
-
-
-def class_weights_table(
-    names: Sequence[str], weights: Sequence[float], share: Sequence[float], title: str
-) -> Table:
-    """What each class weighs, beside its share of the pixels."""
-    table = Table("class", "share of pixels", "weight", title=title, title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, weight, part in zip(names, weights, share, strict=True):
-        table.add_row(escape(name), f"{100 * part:.3f} %", f"{weight:.4g}")
-    return table
-
-
-def _percent(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{100 * value:.2f} %"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from segtrain.errors import ConfigError, SegtrainError
-from segtrain.schema import Parameter, check_parameters, did_you_mean, parameters
+from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

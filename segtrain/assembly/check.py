@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from segtrain.build import build_criterion, check_output_specs
-from segtrain.config import Config, Spec, parse_config
+from segtrain.criterion.build import build_criterion, check_output_specs
 from segtrain.data import DATASETS
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
@@ -16,8 +15,9 @@ from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.losses.build import is_no_mining
 from segtrain.models import MODELS
 from segtrain.models.weights import check_weight_keys
-from segtrain.registry import Registry
-from segtrain.schema import did_you_mean
+from segtrain.schema.registry import Registry
+from segtrain.schema.sections import Config, Spec, parse_config
+from segtrain.schema.values import did_you_mean
 
 # What each section's parts get from elsewhere; the rest of their parameters are the keys of the
 # section.
@@ -55,7 +55,7 @@ def check_criterion(config: Config) -> None:
     Where the dataset is not at hand, nobody knows how many classes there are, and nothing is built.
 
     Raises:
-        ConfigError: As :func:`~segtrain.build.build_criterion`.
+        ConfigError: As :func:`~segtrain.criterion.build.build_criterion`.
     """
     try:
         labels = DATASETS.build(config.dataset, split="train").labels

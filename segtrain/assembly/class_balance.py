@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segtrain.config import AUTO, LoaderConfig
+from rich.markup import escape
+from rich.table import Table
+
+from segtrain.assembly.splits import Splits
 from segtrain.data.loading.rare_classes import rare_class_order
 from segtrain.data.loading.sampler import Order
 from segtrain.data.scan.class_weights import (
@@ -17,9 +20,8 @@ from segtrain.data.scan.class_weights import (
     pixel_share,
 )
 from segtrain.data.shards.dataset import ShardDataset
-from segtrain.engine.run import class_weights_table
 from segtrain.files import write_text
-from segtrain.splits import Splits
+from segtrain.schema.sections import AUTO, LoaderConfig
 from segtrain.terminal import console, logger
 
 _STEEP = 1000  # a ratio of two weights that leaves the smaller one without a say
@@ -117,3 +119,15 @@ class ClassBalance:
         report = self.splits.report()
         multi_label = self.splits.train.labels.multi_label
         return report.image_pixels, report.sizes.prod(1) if multi_label else None
+
+
+def class_weights_table(
+    names: Sequence[str], weights: Sequence[float], share: Sequence[float], title: str
+) -> Table:
+    """What each class weighs, beside its share of the pixels."""
+    table = Table("class", "share of pixels", "weight", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, weight, part in zip(names, weights, share, strict=True):
+        table.add_row(escape(name), f"{100 * part:.3f} %", f"{weight:.4g}")
+    return table

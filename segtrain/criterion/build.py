@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from segtrain.criterion import LEARNED, MAIN_OUTPUT, Criterion, OutputWeights, Task
+from segtrain.criterion.criterion import LEARNED, MAIN_OUTPUT, Criterion, OutputWeights, Task
 from segtrain.errors import ConfigError
 from segtrain.losses import TARGETS, DerivedTarget
 from segtrain.losses.build import build_loss
 from segtrain.losses.class_weights import AutoWeights
 from segtrain.losses.mining.base import MiningSpec
-from segtrain.schema import check_value
+from segtrain.schema.values import check_value
 
 # A derived target has classes of its own, and a dataset says nothing of them.
 _UNNAMED: dict[str, Any] = {"class_names": (), "auto_weights": None}

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segtrain.assemble import metadata_of
-from segtrain.config import Config, ImportConfig
+from segtrain.assembly.metadata import metadata_of
+from segtrain.assembly.model import build_model
+from segtrain.assembly.trial import try_model
 from segtrain.data import DATASETS, LabelContract
 from segtrain.engine.checkpoint import save_checkpoint
-from segtrain.engine.distributed import Processes
+from segtrain.engine.distributed import Processes, processes
 from segtrain.errors import CheckpointError, ConfigError, DataError
 from segtrain.models.weights import LoadReport, WeightFile, recognise
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.sources import IMAGENET, find_file
-from segtrain.starting import build_model
-from segtrain.trial import try_model
+from segtrain.schema.sections import Config, ImportConfig
+from segtrain.terminal import logger
 
 
 def complete(raw: dict[str, Any], weights: str, *, model_given: bool) -> dict[str, Any]:
@@ -116,3 +117,11 @@ def labels_of(config: Config) -> LabelContract:
             "num_classes", "ignore_label", "label_map", "class_names", "palette", "multi_label"
         )  # fmt: skip
         return LabelContract(**{key: given[key] for key in names if key in given})
+
+
+def import_weights(given: ImportConfig, config: Config) -> LoadReport:
+    """Write weights of other code as a checkpoint; prints what became of them."""
+    with processes("cpu") as here:
+        report = import_checkpoint(given, config, here)
+        logger.info("%s written, for evaluate, predict and model.weights", given.output)
+        return report

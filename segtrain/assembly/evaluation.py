@@ -1,0 +1,99 @@
+"""The evaluation of a run, and of a checkpoint."""
+
+from __future__ import annotations
+
+from segtrain.assembly.check import check_config
+from segtrain.assembly.splits import download_once, scan_split
+from segtrain.assembly.trial import check_channels, try_dataset
+from segtrain.data import (
+    DATASETS,
+    EvalTransform,
+    FileDataset,
+    SegmentationDataset,
+    Statistics,
+    build_eval_loader,
+)
+from segtrain.engine import Evaluator
+from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
+from segtrain.engine.distributed import Processes
+from segtrain.errors import CheckpointError, ConfigError
+from segtrain.inference.predictor import restore_model
+from segtrain.models import Segmentor
+from segtrain.schema.sections import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
+
+
+def evaluator_of(
+    config: Config,
+    dataset: SegmentationDataset,
+    evaluation: EvaluationConfig,
+    processes: Processes,
+    loader: LoaderConfig,
+    align_corners: bool,
+) -> Evaluator:
+    """An evaluator of one split."""
+    given = config.augmentation
+    statistics = Statistics(given.mean, given.std, dataset.channels)
+    mean, std = statistics.mean, statistics.std
+    return Evaluator(
+        build_eval_loader(
+            dataset,
+            EvalTransform(mean, std, dataset.labels, evaluation.size),
+            batch_size=evaluation.batch_size,
+            world_size=processes.world_size,
+            rank=processes.rank,
+            num_workers=loader.num_workers,
+            prefetch_factor=loader.prefetch_factor,
+        ),
+        labels=dataset.labels,
+        processes=processes,
+        align_corners=align_corners,
+        precision=config.trainer.precision,
+        channels_last=config.trainer.channels_last,
+        mean=mean,
+        std=std,
+        num_pictures=config.trainer.log_images,
+    )
+
+
+def build_evaluation(
+    config: EvaluateConfig, processes: Processes
+) -> tuple[Evaluator, Segmentor, State]:
+    """What it takes to score a checkpoint: evaluator, model and the checkpoint's state.
+
+    Raises:
+        SegtrainError: When the checkpoint, the dataset or the configuration is wrong.
+    """
+    path = find_checkpoint(config.checkpoint)
+    state = load_checkpoint(path)
+    model = restore_model(state, path)
+    try:
+        trained = check_config(state["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a configuration that is none: {error}") from error
+    given = config.dataset or {}
+    spec = given if "name" in given else {**trained.dataset, **given}
+    download_once(spec, processes)
+    dataset = DATASETS.build(spec, split=config.split)
+    if dataset.num_classes != model.num_classes:
+        raise ConfigError(
+            f"the checkpoint tells {model.num_classes} classes apart, but the dataset has"
+            f" {dataset.num_classes}"
+        )
+    if dataset.labels.multi_label != bool(state["metadata"].get("multi_label")):
+        raise ConfigError(
+            f"dataset.multi_label={str(dataset.labels.multi_label).lower()} is not what the"
+            " checkpoint was trained with"
+        )
+    check_channels(model, dataset.channels)
+    if isinstance(dataset, FileDataset):  # in every process, so that all leave out the same
+        _, dataset = scan_split(dataset)
+    try_dataset(dataset, str(spec["name"]))
+    evaluator = evaluator_of(
+        trained,
+        dataset,
+        config.evaluation or trained.evaluation,
+        processes,
+        config.loader,
+        model.align_corners,
+    )
+    return evaluator, model.to(processes.device), state

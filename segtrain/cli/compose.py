@@ -1,0 +1,213 @@
+"""From the words of a command line to a configuration, through Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segtrain.assembly.check import SECTIONS
+from segtrain.errors import ConfigError
+from segtrain.files import config_dir
+from segtrain.schema.plugins import load_plugins
+from segtrain.schema.values import did_you_mean
+
+PLAIN_GROUPS = (
+    "augmentation",
+    "trainer",
+    "experiment",
+)  # chosen by file; the other groups also by registered name
+RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd is as good as optimizer=sgd
+REPLACED = ("dataset.label_map",)  # a mapping that takes the place of the config's, not part of it
+_GROUPS = {
+    "train": (*SECTIONS, *PLAIN_GROUPS),
+    "inspect": ("dataset", "augmentation"),
+}  # that a command has; the others have the dataset alone
+
+
+def group_choices(group: str, extra: Path | None = None) -> list[str]:
+    """What ``group=`` takes: the files of the config group and the registered names."""
+    directories = [config_dir() / group, *([extra / group] if extra else [])]
+    files = {path.stem for directory in directories for path in directory.glob("*.yaml")}
+    names = SECTIONS[group][0].names() if group in SECTIONS else []
+    return sorted(files | set(names))
+
+
+def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = None) -> list[str]:
+    """Overrides that Hydra will take exactly as the user meant them, or one sentence why not.
+
+    Hydra merges lists of choices, lets ``+key`` add keys that nothing reads, and rejects unknown
+    keys with advice to add them. Here a choice is one known name, and every other key goes to our
+    own schema, which knows the closest match.
+
+    Raises:
+        ConfigError: On a word that is no override, or a choice that does not exist.
+    """
+    groups = _GROUPS.get(command, ("dataset",))
+    parser = OverridesParser.create()
+    rewritten = []
+    for word in words:
+        if word == "experiment=null":  # no experiment is what there is without it
+            continue
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"cannot read {word!r} as key=value ({reason}); put quotes around unusual values"
+            ) from None
+        if override.key_or_group in REPLACED and isinstance(override.value(), dict):
+            rewritten.append(f"++{override.key_or_group}=null")
+        rewritten.append(_rewrite_one(word, override, groups, extra))
+    return rewritten
+
+
+def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Path | None) -> str:
+    key = override.key_or_group
+    group, _, rest = key.partition(".")
+    if not key:
+        raise ConfigError(f"cannot read {word!r}: there is no key before the '='")
+    if group == "hydra" or key.startswith("hydra/"):
+        return word
+    if rest == "name" and group in SECTIONS and group in groups:
+        if group not in RENAMED_BY_KEY:
+            value = override.get_value_element_as_str()
+            raise ConfigError(
+                f"{key}={value}: choose a {group} with {group}={value}, which also brings its own"
+                " parameters"
+            )
+        key = group
+    if override.type is OverrideType.DEL:
+        if key in groups:
+            raise ConfigError(
+                f"{word}: {key} cannot be left out; choose one of"
+                f" {', '.join(group_choices(key, extra))}"
+            )
+        return word
+    sweep = override.is_sweep_override()
+    value = word.partition("=")[2] if sweep else override.get_value_element_as_str()
+    if key not in groups:
+        if key in _GROUPS["train"]:
+            raise ConfigError(f"{word}: this command takes no {key}, so leave it out")
+        return f"++{key}={value}"
+    for choice in override.sweep_string_iterator() if sweep else [value]:
+        _check_choice(key, override, choice, extra)
+    return f"{key}={value.lower()}" if key in RENAMED_BY_KEY else f"{key}={value}"
+
+
+def _check_choice(group: str, override: Override, choice: str, extra: Path | None) -> None:
+    raw = override.value()
+    if isinstance(raw, (list, dict)):
+        hint = (
+            f"to try several use -m {group}={','.join(map(str, raw))}"
+            if isinstance(raw, list)
+            else f"set {group}.KEY=VALUE"
+        )
+        also = "; to add losses up use loss=sum" if group == "loss" else ""
+        raise ConfigError(f"{group}={choice}: {group} takes one name; {hint}{also}")
+    choices = group_choices(group, extra)
+    name = str(raw.text if isinstance(raw, QuotedString) else choice)
+    if (name.lower() if group in RENAMED_BY_KEY else name) not in choices:
+        if group in SECTIONS:
+            raise ConfigError(SECTIONS[group][0].why_not(name, choices))
+        raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, choices)}")
+
+
+def plugins_in(words: Sequence[str], extra: Path | None) -> list[str]:
+    """The plugins that the words or the experiment name; loaded before names are looked up."""
+    found: list[str] = []
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "plugins":
+            try:
+                given = OverridesParser.create().parse_override(word).value()
+            except HydraException:
+                raise ConfigError(
+                    f"{word}: plugins takes a list, as in plugins=[my_losses.py]"
+                ) from None
+            if not isinstance(given, list):
+                raise ConfigError(f"plugins must be a list, as in plugins=[{value}]")
+            found += [str(item.text if isinstance(item, QuotedString) else item) for item in given]
+        if key == "experiment":
+            found += _plugins_of(value, extra)
+    return found
+
+
+def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
+    """The plugins that an experiment's file names."""
+    for directory in (extra, config_dir()):
+        path = directory / "experiment" / f"{experiment}.yaml" if directory else None
+        if path is None or not path.is_file():
+            continue
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        if content is not None and not isinstance(content, dict):
+            raise ConfigError(f"{path} must be a mapping of keys")
+        plugins = (content or {}).get("plugins") or []
+        if not isinstance(plugins, list):
+            raise ConfigError(f"{path}: plugins must be a list, got {plugins!r}")
+        return [str(item) for item in plugins]
+    return []
+
+
+def _offer_registered_names() -> None:
+    """Let Hydra choose every registered part by name, with or without a file of its own."""
+    store = ConfigStore.instance()
+    for group, (registry, _) in SECTIONS.items():
+        for name in registry.names():
+            if not (config_dir() / group / f"{name}.yaml").is_file():
+                store.store(group=group, name=name, node={"name": name})
+
+
+def _search_path(extra: Path | None) -> list[str]:
+    return [f"hydra.searchpath=[file://{extra.resolve()}]"] if extra else []
+
+
+def compose_config(
+    words: Sequence[str], command: str = "train", extra: Path | None = None
+) -> dict[str, Any]:
+    """Plain nested values from the config of `command` and the user's words; names are checked.
+
+    Raises:
+        ConfigError: On anything that Hydra or our own reading refuses.
+    """
+    load_plugins(plugins_in(words, extra))
+    _offer_registered_names()
+    overrides = rewrite(words, command, extra)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            given = str(override.input_line).lstrip("+")
+            raise ConfigError(f"{given} names several values: add -m for one run each")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose(command, overrides=[*overrides, *_search_path(extra)])
+        return _plain(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if "Cannot merge DictConfig with ListConfig" in str(cause):
+        key = getattr(cause, "full_key", None) or "a key of the config"
+        return f"{key} is a mapping of keys, so no list can be given for it: set {key}.KEY=VALUE"
+    return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())

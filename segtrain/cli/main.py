@@ -1,0 +1,273 @@
+"""The commands: what a user types, and the exit code that the shell gets."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segtrain.assembly.check import SECTIONS, check_config, check_criterion
+from segtrain.cli.compose import PLAIN_GROUPS, compose_config, group_choices, plugins_in
+from segtrain.cli.help import HELP
+from segtrain.cli.sweep import train_many
+from segtrain.commands import (
+    evaluate as evaluate_command,
+)
+from segtrain.commands import (
+    import_weights as import_command,
+)
+from segtrain.commands import (
+    inspect as inspect_command,
+)
+from segtrain.commands import (
+    list_models as list_command,
+)
+from segtrain.commands import (
+    predict as predict_command,
+)
+from segtrain.commands import (
+    shards as shards_command,
+)
+from segtrain.commands import (
+    train as train_command,
+)
+from segtrain.errors import (
+    ConfigError,
+    ResourceError,
+    SegtrainError,
+    is_out_of_memory,
+    printable,
+)
+from segtrain.files import config_dir
+from segtrain.models.build import list_backbones, list_heads
+from segtrain.models.table import model_specs
+from segtrain.models.weights import list_of
+from segtrain.schema.plugins import load_plugins
+from segtrain.schema.sections import (
+    EvaluateConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+    ShardsConfig,
+)
+from segtrain.schema.values import build_dataclass, did_you_mean
+from segtrain.terminal import console, start_logging
+
+
+def train(
+    words: Sequence[str], *, multirun: bool = False, extra: Path | None = None, show: bool = False
+) -> None:
+    """Train one model, or with `multirun` one for each combination of values."""
+    if multirun and show:
+        raise ConfigError("--cfg prints one configuration; leave -m out")
+    if multirun:
+        train_many(words, extra)
+        return
+    config = check_config(compose_config(words, "train", extra))
+    if show:
+        check_criterion(config)
+        sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+        return
+    train_command.train(config)
+
+
+def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Score a checkpoint on a split."""
+    evaluate_command.evaluate(
+        build_dataclass(EvaluateConfig, compose_config(words, "evaluate", extra))
+    )
+
+
+def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write masks for the images of a folder."""
+    predict_command.predict(build_dataclass(PredictConfig, compose_config(words, "predict", extra)))
+
+
+def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write weights of other code as a checkpoint; prints the class weights found beside them."""
+    keys = {word.lstrip("+").partition("=")[0] for word in words}
+    dataset = [] if keys & {"dataset", "experiment"} else ["dataset=folder"]
+    composed = compose_config([*dataset, *words], "train", extra)
+    own = {
+        field.name: composed.pop(field.name)
+        for field in fields(ImportConfig)
+        if field.name in composed
+    }
+    given = build_dataclass(ImportConfig, own)
+    raw = import_command.complete(
+        composed, given.weights, model_given=bool(keys & {"model", "experiment"})
+    )
+    report = import_command.import_weights(given, check_config(raw))
+    if report.class_weights:
+        sys.stdout.write(f"loss.class_weights={list_of(report.class_weights)}\n")
+
+
+def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write a split of a dataset as tar shards."""
+    shards_command.write_shards(
+        build_dataclass(ShardsConfig, _with_dataset(words, "shards", extra))
+    )
+
+
+def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dict[str, Any]:
+    """The composed config of a command that is nothing without a dataset."""
+    composed = compose_config(words, command, extra)
+    if composed.get("dataset") is None:
+        choices = ", ".join(group_choices("dataset", extra))
+        raise ConfigError(f"dataset=NAME is needed, one of {choices}")
+    return composed
+
+
+def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = False) -> None:
+    """Look at a whole dataset and write a report."""
+    given = [*words, "augment=true"] if augment else words
+    inspect_command.inspect(build_dataclass(InspectConfig, _with_dataset(given, "inspect", extra)))
+
+
+def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Print what each group offers, or with the word ``models`` what each model costs."""
+    others = [word for word in words if not word.startswith("plugins=")]
+    if others not in ([], ["models"]):
+        raise ConfigError(
+            f"list takes the word models, plugins=[...] and nothing else, got {others[-1]!r}"
+        )
+    load_plugins(plugins_in(words, extra))
+    if others:
+        folders = [config_dir(), *([extra] if extra else [])]
+        list_command.list_models(model_specs(*(folder / "model" for folder in folders)))
+        return
+    for group in (*SECTIONS, *PLAIN_GROUPS):
+        sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
+    backbones = [*list_backbones(), "timm/<name>", "torchvision/<name>"]
+    for key, names in (("model.backbone", backbones), ("model.head", list_heads())):
+        sys.stdout.write(f"{key}: {', '.join(names)}\n")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "import": import_weights,
+    "inspect": inspect,
+    "shards": shards,
+    "list": list_names,
+}
+
+
+def _parser(command: str, program: str) -> argparse.ArgumentParser:
+    choices = "\n".join(
+        f"  {group + ':':14}{', '.join(group_choices(group))}"
+        for group in (*SECTIONS, *PLAIN_GROUPS)
+    )
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=HELP[command].format(program=program, choices=choices),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="what differs from the default"
+    )
+    parser.add_argument(
+        "--config-dir", type=Path, help="a folder of your own configs, in the same groups"
+    )
+    if command == "inspect":
+        parser.add_argument(
+            "--augment", action="store_true", help="also write a sheet of augmented samples"
+        )
+    if command == "train":
+        parser.add_argument(
+            "-m",
+            "--multirun",
+            action="store_true",
+            help="one run for each combination of a,b values",
+        )
+        parser.add_argument(
+            "--cfg", action="store_true", help="print the whole configuration and stop"
+        )
+    return parser
+
+
+def _run(command: str, program: str, arguments: Sequence[str]) -> None:
+    _check_installation()
+    parser = _parser(command, program)
+    options = parser.parse_intermixed_args(list(arguments))
+    if options.config_dir is not None and not options.config_dir.is_dir():
+        raise ConfigError(f"--config-dir {options.config_dir} is no folder")
+    keywords: dict[str, Any] = {"extra": options.config_dir}
+    if command == "inspect":
+        keywords.update(augment=options.augment)
+    if command == "train":
+        keywords.update(multirun=options.multirun, show=options.cfg)
+    COMMANDS[command](options.words, **keywords)
+
+
+def _check_installation() -> None:
+    """Refuse a torchvision compiled for another torch: its own message names only an operator."""
+    try:
+        import torchvision  # noqa: F401, PLC0415
+    except (RuntimeError, ImportError, OSError) as error:
+        import torch  # noqa: PLC0415
+
+        raise ResourceError(
+            f"torchvision does not fit torch {torch.__version__}"
+            f" ({' '.join(str(error).split())[:120]}); install both from one source:"
+            " pip install --force-reinstall torch torchvision"
+        ) from error
+
+
+def run_command(
+    command: str, arguments: Sequence[str] | None = None, program: str | None = None
+) -> int:
+    """Run a command as from a shell; returns its exit code. A mistake ends in one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    start_logging()
+    try:
+        _run(command, program or f"python {sys.argv[0]}", arguments)
+    except SegtrainError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(f"out of memory{_LESS_MEMORY.get(command, '')}", ResourceError.exit_code)
+        if isinstance(error, OSError):
+            place = f": {error.filename}" if error.filename else ""
+            return _fail(f"{error.strerror or error}{place}", ResourceError.exit_code)
+        raise
+    return 0
+
+
+# The keys of each command that make it need less.
+_LESS_MEMORY = {
+    "train": "; lower trainer.batch_size, augmentation.crop_size or evaluation.size, use"
+    " trainer.precision=bf16, or model.activation_checkpointing=true where the model has it",
+    "evaluate": "; lower evaluation.batch_size or evaluation.size",
+    "predict": "; lower size, the height and width that images are resized to",
+}
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("SEGTRAIN_DEBUG") == "1" and sys.exc_info()[0] is not None:
+        console.print_exception()
+    sys.stderr.write(f"error: {printable(message)}\n")
+    return code
+
+
+def main() -> int:
+    """``segtrain COMMAND ...``, the command of an installed package."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        given = sys.argv[1] if len(sys.argv) > 1 else ""
+        sys.stdout.write("usage: segtrain {" + ",".join(COMMANDS) + "} [KEY=VALUE ...]\n")
+        if given in ("-h", "--help"):
+            return 0
+        return _fail(
+            f"unknown command {given!r}{did_you_mean(given, COMMANDS)}", ConfigError.exit_code
+        )
+    command = sys.argv[1]
+    return run_command(command, sys.argv[2:], f"segtrain {command}")

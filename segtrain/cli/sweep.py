@@ -1,0 +1,95 @@
+"""Several runs from one command line, through Hydra."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
+from rich.table import Table
+
+from segtrain.assembly.check import check_config
+from segtrain.cli.compose import (
+    _one_line,
+    _plain,
+    _search_path,
+    compose_config,
+    plugins_in,
+    rewrite,
+)
+from segtrain.commands import train as commands
+from segtrain.errors import ConfigError
+from segtrain.files import config_dir
+from segtrain.schema.plugins import load_plugins
+from segtrain.schema.sections import Config
+from segtrain.terminal import console
+
+MAX_CHECKED_JOBS = 200
+
+
+def train_many(words: Sequence[str], extra: Path | None) -> None:
+    """Run Hydra's sweeper over the jobs; each is checked before the first one starts."""
+    for job in _jobs(words, extra):
+        check_config(compose_config(job, "train", extra))
+    table = Table("overrides", "mIoU", "run directory", title="sweep", title_justify="left")
+
+    def run_job(raw: DictConfig) -> None:
+        config = check_config(_plain(raw))
+        hydra_config = HydraConfig.get()
+        result = commands.train(_in_own_directory(config, hydra_config.job.num))
+        label = escape(" ".join(word.lstrip("+") for word in hydra_config.overrides.task))
+        table.add_row(
+            label,
+            f"{result['mIoU']:.4f}" if result.get("mIoU") is not None else "n/a",
+            result["run_dir"],
+        )
+
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # errors come to us as they are, and we say them in one line
+    )
+    sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *_search_path(extra)]
+    GlobalHydra.instance().clear()
+    try:
+        hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(
+            run_job
+        )()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+    if table.row_count:
+        console.print(table)
+
+
+def _in_own_directory(config: Config, number: int) -> Config:
+    return (
+        config
+        if config.run_dir is None
+        else replace(config, run_dir=str(Path(config.run_dir) / str(number)))
+    )
+
+
+def _jobs(words: Sequence[str], extra: Path | None) -> Iterable[list[str]]:
+    """The overrides of each job of a sweep over plain choices; none when a range is involved."""
+    load_plugins(plugins_in(words, extra))
+    choices = []
+    for word, override in zip(
+        words, OverridesParser.create().parse_overrides(list(words)), strict=True
+    ):
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            return []
+        key = (
+            override.input_line.partition("=")[0] if override.input_line else override.key_or_group
+        )
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        choices.append([word] if values is None else [f"{key}={value}" for value in values])
+    return [list(job) for job in itertools.islice(itertools.product(*choices), MAX_CHECKED_JOBS)]

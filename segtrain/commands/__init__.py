@@ -1,0 +1,1 @@
+"""What the commands do once their configuration is checked, one file per command."""

@@ -1,0 +1,34 @@
+"""What `segtrain evaluate` does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segtrain.assembly.evaluation import build_evaluation
+from segtrain.engine.distributed import processes
+from segtrain.engine.results import results, scores_table
+from segtrain.files import write_text
+from segtrain.schema.sections import EvaluateConfig
+from segtrain.terminal import console, logger
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Score a checkpoint; prints the table and returns the scores."""
+    with processes(config.device) as here:
+        evaluator, model, state = build_evaluation(config, here)
+        scores = evaluator.evaluate(model)
+        names = evaluator.labels.names
+        result = results(scores, names, step=state["step"], split=config.split)
+        if here.is_main:
+            console.print(
+                scores_table(
+                    scores, names, f"{config.split} split, checkpoint of step {state['step']}"
+                )
+            )
+            if config.output is not None:
+                Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+                write_text(Path(config.output), json.dumps(result, indent=2) + "\n")
+            logger.info("mIoU %.4f, pixel accuracy %.4f", scores.miou, scores.pixel_accuracy)
+        return result

@@ -1,0 +1,45 @@
+"""What `segtrain inspect` does."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from segtrain.data.scan.class_weights import AUTO_METHOD
+from segtrain.errors import DataError
+from segtrain.inspection import Examination, examine, print_tables, write_report, write_sheet
+from segtrain.inspection.page import normalisation_words
+from segtrain.schema.sections import AUTO, InspectConfig
+from segtrain.terminal import logger
+
+
+def inspect(config: InspectConfig) -> Examination:
+    """Look at a whole dataset, show what was found and write the report.
+
+    Raises:
+        DataError: When training would go wrong; the report is written all the same.
+    """
+    examination = examine(config.dataset, decode=config.decode)
+    title = re.sub(r"[^\w\- ]", "_", examination.title)
+    folder = Path(config.output or Path("outputs", "inspect", title))
+    folder.mkdir(parents=True, exist_ok=True)
+    print_tables(examination, AUTO_METHOD if config.class_weights == AUTO else config.class_weights)
+    write_report(examination, folder, num_examples=config.num_examples, method=config.class_weights)
+    logger.info("report: %s, the same as plain data in report.json", folder / "report.html")
+    logger.info("loss.class_weights=%s", folder / "class_weights.json")
+    if config.augment:
+        write_sheet(
+            examination,
+            config.augmentation,
+            folder / "augmented.html",
+            num_samples=config.num_augmented,
+            num_epochs=config.num_epochs,
+            seed=config.seed,
+        )
+        logger.info("augmented samples: %s", folder / "augmented.html")
+    if examination.refusal is not None:
+        raise DataError(examination.refusal)
+    if examination.moments is not None:
+        sys.stdout.write(f"{normalisation_words(examination.moments)}\n")
+    return examination

@@ -1,0 +1,1 @@
+"""Names, types and values of a configuration: sections, checks, registries, plugins."""
