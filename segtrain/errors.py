@@ -74,6 +74,26 @@ def printable(text: object) -> str:
     )
 
 
+def one_line(text: object, limit: int = 300) -> str:
+    """The text of a message or an error, on one line and cut off at `limit` characters.
+
+    Example:
+        >>> one_line("sizes  must    match")
+        'sizes must match'
+    """
+    return " ".join(str(text).split())[:limit]
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and the message of an error of other code, on one line.
+
+    Example:
+        >>> describe_error(ValueError("sizes  must match"))
+        'ValueError: sizes must match'
+    """
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that an allocation failed, in the words of any library under us.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,3 +64,17 @@ class ProgressLine:
             self._bar.update(self._task, advance=1)
         else:
             self._bar.update(self._task, advance=1, text=text)
+
+
+def percent(share: float, decimals: int | None = None) -> str:
+    """A share as a percentage, with three significant digits unless `decimals` are given.
+
+    Example:
+        >>> percent(0.12345), percent(0.0000012), percent(0.0), percent(float("nan"))
+        ('12.3 %', '0.00012 %', '0 %', 'n/a')
+        >>> percent(0.72204, decimals=2)
+        '72.20 %'
+    """
+    if math.isnan(share):
+        return "n/a"
+    return f"{100 * share:.3g} %" if decimals is None else f"{100 * share:.{decimals}f} %"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from segtrain.cli.main import run_command
+from tests.helpers import SHARED, SMALL
+
+collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,35 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SEGTRAIN_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """Overrides that make a run small."""
+    return SMALL
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., int]:
+    """Train the tiny model: the name of the run and overrides in, the exit code out."""
+
+    def run(name: str, *words: str) -> int:
+        return run_command("train", [*SMALL, f"run_dir={tmp_path / name}", *words])
+
+    return run
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """What a run wrote to ``metrics.jsonl``, without what depends on the clock."""
+
+    def read(name: str) -> list[dict[str, Any]]:
+        found = []
+        for text in (tmp_path / name / "metrics.jsonl").read_text().splitlines():
+            line = json.loads(text)
+            line.pop("images_per_second", None)
+            line.get("evaluation", {}).pop("seconds", None)
+            found.append(line)
+        return found
+
+    return read

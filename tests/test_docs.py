@@ -16,8 +16,8 @@ import segtrain
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.losses import LOSSES
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(file for file in DOCS.rglob("*.md"))
 

@@ -26,6 +26,7 @@ from segtrain.schema.sections import (
     ShardsConfig,
 )
 from segtrain.schema.values import build_dataclass
+from tests.helpers import ROOT
 
 OWN_CONFIGS: dict[str, type] = {
     "evaluate": EvaluateConfig,
@@ -33,7 +34,7 @@ OWN_CONFIGS: dict[str, type] = {
     "inspect_dataset": InspectConfig,
     "make_shards": ShardsConfig,
 }
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from segtrain.cli.main import run_command
+from tests.helpers import TINY
 
-TINY = Path(__file__).parent / "engine" / "tiny.py"
 READY = re.compile(r"'(dataset\.[^']+)'|(dataset\.\w+=\S+\d)$")
 
 

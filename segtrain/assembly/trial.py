@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segtrain.criterion.criterion import MAIN_OUTPUT, Criterion
 from segtrain.data import SegmentationDataset
-from segtrain.errors import ConfigError, DataError, SegtrainError
+from segtrain.errors import ConfigError, DataError, SegtrainError, describe_error
 from segtrain.models import Segmentor
 
 _SIZE = 64  # height and width of the trial image
@@ -29,7 +29,9 @@ def try_dataset(dataset: SegmentationDataset, name: str) -> None:
     except SegtrainError:
         raise
     except Exception as error:
-        raise DataError(f"dataset {name!r} failed on its first sample: {_said(error)}") from error
+        raise DataError(
+            f"dataset {name!r} failed on its first sample: {describe_error(error)}"
+        ) from error
     channels, dtype = dataset.channels, np.asarray(image).dtype
     is_image = np.ndim(image) == 3 and np.shape(image)[2] == channels
     if not is_image or dtype not in (np.uint8, np.float32):
@@ -69,7 +71,9 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
         with torch.no_grad():
             outputs = model.eval()(torch.zeros(1, model.in_channels, _SIZE, _SIZE))
     except Exception as error:
-        raise ConfigError(f"model {name!r} failed on a trial image: {_said(error)}") from error
+        raise ConfigError(
+            f"model {name!r} failed on a trial image: {describe_error(error)}"
+        ) from error
     if not isinstance(outputs, Mapping) or MAIN_OUTPUT not in outputs:
         raise ConfigError(
             f"model {name!r} must return a dict of logits with the key {MAIN_OUTPUT!r}"
@@ -110,7 +114,9 @@ def try_criterion(
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"loss {name!r} failed on a trial batch: {_said(error)}") from error
+        raise ConfigError(
+            f"loss {name!r} failed on a trial batch: {describe_error(error)}"
+        ) from error
     criterion.train().zero_grad()
     if logits[MAIN_OUTPUT].grad is None:
         value = float(total.detach())
@@ -152,7 +158,3 @@ def _check_multi_label(criterion: Criterion, name: str) -> None:
 
 def _counted(channels: int) -> str:
     return f"{channels} channel{'' if channels == 1 else 's'}"
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

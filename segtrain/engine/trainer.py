@@ -24,7 +24,7 @@ from segtrain.engine.finite_check import FiniteCheck
 from segtrain.engine.results import results, scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
-from segtrain.errors import CheckpointError, ConfigError
+from segtrain.errors import CheckpointError, ConfigError, one_line
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
 from segtrain.terminal import console, logger, progress
@@ -319,7 +319,7 @@ class Trainer:
             if self.scaler.is_enabled() and entry(state, "scaler", path):
                 self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
         self.step = entry(state, "step", path)
         if self.step > self.total_steps:

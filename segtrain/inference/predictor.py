@@ -20,6 +20,7 @@ from segtrain.errors import (
     DataError,
     ResourceError,
     is_out_of_memory,
+    one_line,
 )
 from segtrain.models import MODELS, Segmentor
 
@@ -49,7 +50,7 @@ def restore_model(state: State, path: Path) -> Segmentor:
     try:
         model.load_state_dict(model_weights(state))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise CheckpointError(
             f"the weights do not fit model {metadata['model']['name']!r}: {reason}"
         ) from error

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, one_line
 from segtrain.schema.sections import AUTO, WEIGHT_METHODS
 from segtrain.schema.values import did_you_mean
 
@@ -161,7 +161,7 @@ def _read(source: str | Path) -> Any:
         inside = found.get(_INSIDE) if isinstance(found, dict) else None
         return found if inside is None or _is_number(inside) else inside
     except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         if isinstance(error, FileNotFoundError):
             reason = "there is none"
             close = difflib.get_close_matches(str(source).lower(), WORDS, n=1)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtrain.errors import ConfigError, ResourceError
+from segtrain.errors import ConfigError, ResourceError, describe_error
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
@@ -134,7 +134,7 @@ class SMPSegmentor(Segmentor):
         except Exception as error:  # whatever the architecture's own code says
             raise ConfigError(
                 f"model.arch={self.arch} cannot be built with model.encoder={self.encoder_name}:"
-                f" {_said(error)}"
+                f" {describe_error(error)}"
             ) from error
 
     def _freeze_unused(self) -> None:
@@ -162,8 +162,8 @@ class SMPSegmentor(Segmentor):
         except Exception as error:  # whatever the encoder's own code says
             raise ConfigError(
                 f"model.encoder={self.encoder_name} fails on an image of {_TRIAL_SIZE} x"
-                f" {_TRIAL_SIZE}: {_said(error)}; if it takes one size only, model.encoder_params"
-                " may change that ({strict_img_size: false} or {dynamic_img_size: true} in timm)"
+                f" {_TRIAL_SIZE}: {describe_error(error)}; if it takes one size only,"
+                " model.encoder_params may change that ({strict_img_size: false} or {dynamic_img_size: true} in timm)"
             ) from error
         unused = (name for name, weight in trial.named_parameters() if weight.grad is None)
         return tuple(unused), _norm_stride(sizes, max(self._divisor, self.encoder.output_stride))
@@ -327,10 +327,6 @@ def _where_to_put(
         what = f"what `hf download {hub['repo_id']} --revision {hub['revision']}` gets"
     return (
         f"the weights of SMP's encoder {encoder} are not at hand and cannot be downloaded"
-        f" ({_said(error)}): put {what} into {HF_HUB_CACHE}, or give a file as"
+        f" ({describe_error(error)}): put {what} into {HF_HUB_CACHE}, or give a file as"
         " model.weights=<path>"
     )
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, describe_error
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 
@@ -127,7 +127,7 @@ def _count(model: Segmentor, name: str) -> tuple[dict[str, Tensor], int]:
     try:
         macs = count_macs(model, images)
     except Exception as error:  # a model of the user's own may need real numbers
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = describe_error(error)
         raise ConfigError(f"model {name!r} cannot be counted without data: {reason}") from error
     return found, macs
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +12,8 @@ import torch
 from PIL import Image
 
 from segtrain.cli.main import run_command
-from segtrain.engine.checkpoint import load_checkpoint
+from tests.helpers import outcome, torchrun
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = [
     "model.norm=false",  # statistics of a batch depend on how it is divided
     "model.dropout=0",
@@ -39,38 +33,6 @@ LEARNED = [
     "loss=uncertainty",
     "loss.terms.dice.per_image=true",
 ]
-
-
-def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Train with two processes; a hang is a failure, and leaves no process behind."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
-        *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
-        *(str(ROOT / "tools" / "train.py"), *words, f"run_dir={run_dir}"),
-    ]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, error = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"two processes hung: {process.communicate()[1]}")
-    return subprocess.CompletedProcess(command, process.returncode, output, error)
-
-
-def outcome(run_dir: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The weights of model and criterion, and the lines of the log."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    state = load_checkpoint(run_dir / "checkpoints" / "last.pt")
-    learned = {f"criterion.{name}": value for name, value in state["criterion"][0].items()}
-    assert all(rank.keys() == state["criterion"][0].keys() for rank in state["criterion"])
-    return {**state["model"], **learned}, lines
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segtrain.engine import trainer
-from segtrain.engine.checkpoint import load_checkpoint
+from tests.helpers import differences, state
 
 WEIGHTS = "criterion.output_weights={out:1.0,aux:0.4}"
 LEARNED = [  # numbers that the criterion learns, averages and plans
@@ -30,30 +30,6 @@ STEPS = [
     "mining=ohem",
     "mining.min_kept=500",
 ]
-
-
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two nested states are not equal, to the last bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return [] if torch.equal(one, other) else [where]
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [
-            found for key in one for found in differences(one[key], other[key], f"{where}/{key}")
-        ]
-    if isinstance(one, (list, tuple)) and type(one) is type(other) and len(one) == len(other):
-        return [
-            found
-            for index, pair in enumerate(zip(one, other, strict=True))
-            for found in differences(*pair, f"{where}/{index}")
-        ]
-    return [] if one == other else [where]
-
-
-def state(path: Path) -> dict[str, Any]:
-    loaded = load_checkpoint(path / "checkpoints" / "last.pt")
-    for key in ("seconds", "config"):  # the clock, and the words that differ on purpose
-        del loaded[key]
-    return loaded
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from segtrain.cli.main import run_command
+from tests.helpers import TINY
 
-TINY = Path(__file__).resolve().parents[1] / "engine" / "tiny.py"
 SHAPE = (24, 32)
 KEYS = ("dataset=folder", "dataset.num_classes=4", "dataset.class_names=[sky,road,car,sign]")
 Run = Callable[..., tuple[int, str]]

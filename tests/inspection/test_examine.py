@@ -15,8 +15,7 @@ from segtrain.cli.main import run_command
 from segtrain.errors import ConfigError, DataError
 from segtrain.inspection import Examination, examine
 from segtrain.inspection.outliers import TINY_SHARE
-
-from .conftest import SHAPE, Run, write_sample
+from tests.inspection.conftest import SHAPE, Run, write_sample
 
 
 def look(root: Path, **keys: Any) -> Examination:

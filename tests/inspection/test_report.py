@@ -17,8 +17,7 @@ from segtrain.inspection.charts import size_chart
 from segtrain.inspection.html import escaped
 from segtrain.inspection.pictures import choose_examples, draw_example, draw_overlay, draw_target
 from segtrain.inspection.report import report_dict
-
-from .conftest import SHAPE, Run, write_sample
+from tests.inspection.conftest import SHAPE, Run, write_sample
 
 VOID = ("meta", "img", "line", "circle", "br")
 

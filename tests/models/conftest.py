@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-_REFERENCES = Path(__file__).resolve().parents[3] / "shared" / "reference"
+from tests.helpers import SHARED
 
 
 def _load(name: str) -> dict[str, Any]:
-    path = _REFERENCES / name
+    path = SHARED / "reference" / name
     if not path.exists():
         pytest.skip(f"no reference values at {path}")
     loaded: dict[str, Any] = torch.load(path, weights_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +15,13 @@ from segtrain.errors import ConfigError
 from segtrain.models import BACKBONES, HEADS, MODELS
 from segtrain.models.backbones import Backbone
 from segtrain.models.encoder_decoder import EncoderDecoder
+from tests.helpers import ROOT
 
 NUM_CLASSES = 5
 RESNET = "torchvision/resnet18"
 SMALL = "timm/test_resnet"
 PRESETS = ["deeplabv3plus_resnet50", "segformer_pvt_v2_b0", "upernet_convnext_tiny"]
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "model"
+CONFIGS = ROOT / "configs" / "model"
 SMALL_HEADS: dict[str, dict[str, Any]] = {
     "aspp": {"channels": 16},
     "ocr": {"ocr_channels": 16, "key_channels": 8},

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 from segtrain.models import Segmentor
 from segtrain.models.registry import ModelRegistry
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = """
 import torch
 import segtrain

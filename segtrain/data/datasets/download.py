@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Literal, get_args
 
-from segtrain.errors import DataError
+from segtrain.errors import DataError, one_line
 
 Source = Literal["voc2012", "sbd", "oxford_pet"]
 SOURCES: tuple[str, ...] = get_args(Source)
@@ -29,7 +29,7 @@ def download_source(source: str, root: Path) -> None:
         else:
             datasets.OxfordIIITPet(where, target_types="segmentation", download=True)
     except (OSError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise DataError(
             f"dataset.source={source}: torchvision could not download it to dataset.root={root}"
             f" ({reason}); fetch it by hand, or try again"

@@ -23,7 +23,7 @@ from segtrain.data.io.formats import (
 )
 from segtrain.data.io.storage import kind_of, open_file, read_bytes
 from segtrain.data.labels.mask_facts import NAN
-from segtrain.errors import ChannelsError, ConfigError, DataError
+from segtrain.errors import ChannelsError, ConfigError, DataError, one_line
 
 _T = TypeVar("_T")
 MAX_PIXELS = 178_956_970  # the limit of Pillow; an image of so many takes half a gigabyte
@@ -225,7 +225,7 @@ def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
 
 
 def _unreadable(name: str, what: str, error: Exception) -> str:
-    reason = _STREAM.sub("the file", " ".join(str(error).split()))[:200]
+    reason = _STREAM.sub("the file", one_line(error))
     path = Path(name)
     if path.exists() and not path.is_file():
         return f"{name}: the {what} file cannot be read, for it is {kind_of(path)}; take it away"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, one_line
 from segtrain.schema.values import did_you_mean
 
 _WHERE = "augmentation.transforms"
@@ -87,7 +87,7 @@ def _apply(
     except Exception as error:
         raise DataError(
             f"{_WHERE}: albumentations failed on an image of {image.shape} {image.dtype}:"
-            f" {_said(error)}"
+            f" {one_line(error)}"
         ) from error
     if result["image"].shape != image.shape or result["mask"].shape != mask.shape:
         raise DataError(
@@ -158,7 +158,7 @@ def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
             return kinds[name](**params)
         except Exception as error:
             raise ConfigError(
-                f"{where} ({name}): albumentations refuses it ({_said(error)})"
+                f"{where} ({name}): albumentations refuses it ({one_line(error)})"
             ) from error
 
 
@@ -175,10 +175,6 @@ def _set_fill(where: str, name: str, params: dict[str, Any], void: int, default:
             f"{where}.fill_mask: {name} fills masks with dataset.ignore_label by itself; {rest}"
         )
     params["fill_mask"] = None if keeps_labels else void
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _albumentations() -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segtrain.errors import CheckpointError, ConfigError, ResourceError
+from segtrain.errors import CheckpointError, ConfigError, ResourceError, one_line
 
 IMAGENET = "imagenet"
 HUB = "hf://"
@@ -193,7 +193,7 @@ def _explained(
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return CheckpointError(f"{given}: {address.repo} has no file {address.file}")
     if isinstance(error, errors.HFValidationError):
-        return CheckpointError(f"{given}: {' '.join(str(error).split())[:200]}")
+        return CheckpointError(f"{given}: {one_line(error)}")
     return ResourceError(
         f"{given} is not in the cache and the hub cannot be reached ({type(error).__name__});"
         f" download {address.file or 'the file of weights'} from {page} elsewhere and give its"

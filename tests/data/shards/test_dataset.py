@@ -34,9 +34,9 @@ from segtrain.data.shards.dataset import ShardDataset
 from segtrain.data.shards.index import Kinds, find_samples
 from segtrain.data.shards.order import shard_order
 from segtrain.errors import ConfigError, DataError
+from tests.helpers import TINY
 
 NUM, PER_SHARD = 21, 4
-TINY = Path(__file__).resolve().parents[1] / "engine" / "tiny.py"
 CLASSES = 3
 
 

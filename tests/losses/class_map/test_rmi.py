@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor
 from segtrain import build_criterion, build_loss
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, RegionMutualInformation
+from tests.helpers import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "loss"
+CONFIGS = ROOT / "configs" / "loss"
 
 
 def build(num_classes: int = 1, **params: Any) -> RegionMutualInformation:

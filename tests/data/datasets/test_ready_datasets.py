@@ -22,7 +22,7 @@ import segtrain
 from segtrain.data import DATASETS, check_report, find_doubles, scan_dataset
 from segtrain.errors import DataError
 from segtrain.files import config_dir
-from tests.data.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
+from tests.data.datasets.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
 
 READY = sorted(RAW_VALUES)
 GENERIC = ["coco", "folder", "list", "shapes", "webdataset"]

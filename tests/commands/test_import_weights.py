@@ -21,9 +21,9 @@ from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS
+from tests.helpers import TINY
 
 SMALL = "hrnet_w18_small_v1"
-TINY = Path(__file__).parent / "engine" / "tiny.py"
 RUN = [
     *("dataset.size=[48,48]", "dataset.num_train=8", "dataset.num_val=2", "trainer.batch_size=4"),
     *("trainer.max_steps=2", "trainer.device=cpu", "trainer.log_every=1", "loader.num_workers=0"),

@@ -28,8 +28,8 @@ from segtrain.cli.main import run_command
 from segtrain.data import DATASETS, read_image
 from segtrain.data.dataset import SPLITS
 from segtrain.losses import LOSSES
+from tests.helpers import TINY
 
-TINY = Path(__file__).parent / "engine" / "tiny.py"
 WORDS = [
     f"plugins=[{TINY}]",
     "model=tiny",

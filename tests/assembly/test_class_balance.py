@@ -21,9 +21,8 @@ from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.engine.trainer import Trainer
 from segtrain.losses import LOSSES, Term
 from segtrain.losses.class_weights import WORDS
-from tests.engine.test_distributed import outcome, torchrun
-from tests.engine.test_label_kinds import two_discs, write_multi_label
-from tests.engine.test_resume import differences, state
+from tests.assembly.test_label_kinds import two_discs, write_multi_label
+from tests.helpers import ROOT, differences, outcome, state, torchrun
 
 TERMS: dict[str, Any] = {
     "sum": {"terms": {"cross_entropy": {}}},
@@ -325,7 +324,7 @@ def test_two_processes_are_one(train: Train, tmp_path: Path, small: list[str]) -
 
 
 def test_the_documented_words_are_in_the_configs() -> None:
-    text = (Path(__file__).resolve().parents[2] / "configs" / "train.yaml").read_text()
+    text = (ROOT / "configs" / "train.yaml").read_text()
     loader = yaml.safe_load(text)["loader"]
     assert loader["cache"] == "none"
     assert loader["sampling"] == "uniform"

@@ -27,9 +27,8 @@ from segtrain.errors import SegtrainError
 from segtrain.files import config_dir
 from segtrain.losses import LOSSES
 from segtrain.models import MODELS
+from tests.helpers import ROOT, TINY
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = Path(__file__).parent / "engine" / "tiny.py"
 SMALL = [
     *(f"plugins=[{TINY}]", "model=tiny", "dataset.size=[48,48]", "dataset.num_train=16"),
     *("dataset.num_val=4", "trainer.batch_size=4", "trainer.max_steps=3", "trainer.device=cpu"),

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from segtrain.losses import LOSSES
+from tests.helpers import ROOT
 
 
 def load() -> Any:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "every_loss.py"
+    path = ROOT / "benchmarks" / "every_loss.py"
     spec = importlib.util.spec_from_file_location("every_loss", path)
     assert spec is not None
     assert spec.loader is not None
