@@ -13,8 +13,8 @@ import yaml
 
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, MININGS, Loss, PixelLoss, RegionLoss, Term
-from segtrain.registry import Registry
-from segtrain.schema import Parameter
+from segtrain.schema.registry import Registry
+from segtrain.schema.values import Parameter
 
 from .docstrings import Docstring, parse
 

@@ -13,7 +13,7 @@ import yaml
 from segtrain import losses as losses_module
 from segtrain.errors import ConfigError
 from segtrain.models.table import HEADINGS, model_row, model_specs
-from segtrain.schema import Parameter, describe
+from segtrain.schema.values import Parameter, describe
 
 from .catalogue import PAGES, ROOT, SHARED, Entry, losses, minings
 from .docstrings import first_sentence, source

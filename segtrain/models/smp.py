@@ -163,7 +163,8 @@ class SMPSegmentor(Segmentor):
             raise ConfigError(
                 f"model.encoder={self.encoder_name} fails on an image of {_TRIAL_SIZE} x"
                 f" {_TRIAL_SIZE}: {describe_error(error)}; if it takes one size only,"
-                " model.encoder_params may change that ({strict_img_size: false} or {dynamic_img_size: true} in timm)"
+                " model.encoder_params may change that ({strict_img_size: false} or"
+                " {dynamic_img_size: true} in timm)"
             ) from error
         unused = (name for name, weight in trial.named_parameters() if weight.grad is None)
         return tuple(unused), _norm_stride(sizes, max(self._divisor, self.encoder.output_stride))
