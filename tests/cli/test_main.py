@@ -223,7 +223,10 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
 # ------------------------------------------------------------------ runs
 
 
-def test_a_loss_of_the_users_own(tmp_path: Path, last_line: Callable[[], str]) -> None:
+def test_a_loss_of_the_users_own(
+    tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOSSES, "_factories", dict(LOSSES._factories))
     (tmp_path / "my_losses.py").write_text(
         "import segtrain\n\n\n"
         '@segtrain.register_loss("mine_in_test")\n'
@@ -335,8 +338,9 @@ def test_predict_says_what_is_missing(tmp_path: Path, last_line: Callable[[], st
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
-    tmp_path: Path, last_line: Callable[[], str]
+    tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LOSSES, "_factories", dict(LOSSES._factories))
     (tmp_path / "bad.py").write_text(
         "import segtrain\n\ncalls = []\n\n\n"
         '@segtrain.register_loss("nan_in_test")\n'
