@@ -1,7 +1,7 @@
-"""The mistakes a user can make, one class per exit code.
+"""Errors with a message for the user, one class per exit code.
 
-Every command ends with the code of the error that stopped it and one line that says what was found,
-where, and what to do next; see :mod:`segtrain.cli.main`.
+A command that fails prints one line, which says what was found, where, and what to do next, and
+exits with the code of the error; see :mod:`segtrain.cli.main`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class DataError(SegtrainError, ValueError):
 
 
 class ChannelsError(DataError):
-    """An image has another number of channels than is wanted."""
+    """An image has the wrong number of channels."""
 
 
 class NoFilesError(DataError):
-    """A place of the dataset holds no files."""
+    """A folder, archive or pattern of the dataset has no files."""
 
 
 class CheckpointError(SegtrainError):
@@ -50,7 +50,7 @@ class NumericError(SegtrainError, ArithmeticError):
 
 
 class ResourceError(SegtrainError, RuntimeError):
-    """The machine cannot do what was asked: packages that clash, memory, devices, disk."""
+    """The machine cannot run the command: incompatible packages, memory, devices, disk."""
 
     exit_code = 6
 
@@ -62,7 +62,7 @@ class RunDirectoryBusyError(SegtrainError):
 
 
 def printable(text: object) -> str:
-    r"""Text in which whatever cannot be printed is spelled out, so that no name changes a terminal.
+    r"""Escape the characters of a text that cannot be printed, so that none controls the terminal.
 
     Example:
         >>> print(printable("a\x1b[31m.png"))
@@ -95,7 +95,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that an allocation failed, in the words of any library under us.
+    """Whether `error` reports a failed allocation, as any of the libraries in use words it.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory."))
@@ -107,7 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
 
 
-# Of CUDA, MPS, torch on a CPU (an allocation, and a size beyond all numbers), C++ and OpenCV.
+# Messages of CUDA, MPS, torch on a CPU (an allocation, and a size that overflows), C++, OpenCV.
 _NO_MEMORY = (
     "out of memory",
     "not enough memory",

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files atomically, and the folders of configs and caches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become `path` when the block ends; till then the old file stands.
+    """Open a stream whose content replaces the file `path` when the block ends.
 
-    The bytes go to a temporary file in the same directory, are forced to the disk, and then take
-    the name. When the block raises, `path` stays as it was and the temporary file goes.
+    The content is written to a temporary file in the same directory, synced to disk, and renamed.
+    When the block raises, `path` is unchanged and the temporary file is removed.
 
     Example:
         >>> import tempfile
@@ -42,17 +42,17 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def config_dir() -> Path:
-    """Where the configs are: beside the package in a checkout, inside it in a wheel."""
+    """The folder of the configs: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).resolve().parent
     beside = package.parent / "configs"
     return beside if (beside / "train.yaml").is_file() else package / "configs"
 
 
 def is_whole_zip(path: Path) -> bool:
-    """Whether `path` is a zip archive whose entries all have the checksums they were written with.
+    """Whether `path` is a zip archive in which every entry matches its checksum.
 
-    PyTorch's files are such archives, and PyTorch itself looks at no checksum: a flipped bit would
-    be a weight like any other.
+    PyTorch's files are zip archives, but PyTorch does not verify the checksums, so a flipped bit
+    would be loaded as a weight.
 
     Example:
         >>> import tempfile
@@ -73,7 +73,7 @@ def is_whole_zip(path: Path) -> bool:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Force the new name to the disk as well, where the system lets a directory be opened."""
+    """Sync the new name to disk too, on systems that can open a directory."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal while a command runs: messages and progress bars."""
+"""Terminal output: log messages, progress bars and percentages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 logger = logging.getLogger("segtrain")
 
 
-console = Console(stderr=True)  # standard output is left to what a command prints as its result
+console = Console(stderr=True)  # standard output is for the result of a command
 
 
 def start_logging() -> None:
-    """Send the messages of segtrain to the terminal."""
+    """Print the log messages of segtrain on the terminal."""
     if not logger.handlers:
         handler = RichHandler(
             console=console, show_path=False, markup=False, highlighter=None, log_time_format="%X"
@@ -33,7 +33,7 @@ def start_logging() -> None:
 def progress(
     description: str, total: int, done: int = 0, *, shown: bool = True
 ) -> Iterator[ProgressLine]:
-    """A progress bar with a free text beside it; nothing when not a terminal or not `shown`."""
+    """Show a progress bar with a text; only on a terminal, and only if `shown`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -55,11 +55,11 @@ class ProgressLine:
         self._task = task
 
     def move_to(self, done: int) -> None:
-        """So many are done."""
+        """Set how many items are done."""
         self._bar.update(self._task, completed=done)
 
     def advance(self, text: str | None = None) -> None:
-        """One more is done."""
+        """Count one more item, and show a new text if one is given."""
         if text is None:
             self._bar.update(self._task, advance=1)
         else:

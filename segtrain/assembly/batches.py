@@ -2,13 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 
-from segtrain.data import LabelContract, Mixing, TrainTransform
+from segtrain.assembly.class_balance import ClassBalance
+from segtrain.assembly.splits import Splits
+from segtrain.data import (
+    LabelContract,
+    Mixing,
+    SegmentationDataset,
+    StepSampler,
+    TrainBatch,
+    TrainTransform,
+    build_train_loader,
+    fetch_ahead,
+    iterate,
+)
+from segtrain.data.loading.sampler import Order
+from segtrain.engine.distributed import Processes
 from segtrain.schema.sections import AugmentationConfig, Config
 from segtrain.terminal import logger
 
 _RGB = 3  # channels
+
+
+class Batches:
+    """The micro-batches of one process; ``batches(start_step)`` is an endless stream of them.
+
+    Args:
+        config: The configuration of the run.
+        dataset: The training split.
+        processes: This process among those of the run.
+        order: The indices of each epoch; None: a random permutation.
+
+    Attributes:
+        steps_per_epoch: Optimizer steps in one pass over the training split.
+
+    Raises:
+        ConfigError: When the augmentation does not fit the dataset.
+        DataError: When the dataset has fewer samples than one step needs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: SegmentationDataset,
+        processes: Processes,
+        order: Order | None = None,
+    ) -> None:
+        self.config, self.dataset, self.processes, self.order = config, dataset, processes, order
+        self.transform = train_transform(config.augmentation, dataset.labels, dataset.channels)
+        self.mixing = _mixing(config.augmentation, dataset.labels)
+        self.steps_per_epoch = self._sampler(0).steps_per_epoch
+
+    def __call__(self, start_step: int) -> Iterator[TrainBatch]:
+        """The micro-batches from optimizer step `start_step` on."""
+        sampler = self._sampler(start_step)
+        loader = build_train_loader(
+            self.dataset,
+            self.transform,
+            sampler,
+            mixing=self.mixing,
+            num_workers=self.config.loader.num_workers,
+            prefetch_factor=self.config.loader.prefetch_factor,
+        )
+        return fetch_ahead(iterate(loader), self.dataset, sampler)
+
+    def _sampler(self, start_step: int) -> StepSampler:
+        return step_sampler(
+            self.config, len(self.dataset), self.processes, self.order, start_step=start_step
+        )
+
+
+def step_sampler(
+    config: Config,
+    length: int,
+    processes: Processes,
+    order: Order | None = None,
+    *,
+    start_step: int = 0,
+) -> StepSampler:
+    """The sampler of a training split of `length` samples.
+
+    Raises:
+        DataError: When one step needs more samples than the split has.
+    """
+    return StepSampler(
+        length,
+        batch_size=config.trainer.batch_size,
+        accumulate=config.trainer.accumulate,
+        world_size=processes.world_size,
+        rank=processes.rank,
+        seed=config.seed,
+        start_step=start_step,
+        order=order,
+    )
+
+
+def epoch_order(
+    config: Config, splits: Splits, balance: ClassBalance, processes: Processes
+) -> Order | None:
+    """The order of the samples in each epoch; None: a random permutation.
+
+    Raises:
+        SegtrainError: When the order depends on pixel counts, and the split cannot be counted.
+    """
+    by_class = balance.order(config.loader, config.seed)
+    return by_class or splits.order(config.seed, config.trainer.batch_size * processes.world_size)
 
 
 def train_transform(
@@ -31,7 +131,8 @@ def train_transform(
     return TrainTransform(labels=labels, channels=channels, **options)
 
 
-def build_mixing(config: Config, labels: LabelContract) -> Mixing | None:
+def _mixing(augmentation: AugmentationConfig, labels: LabelContract) -> Mixing | None:
     """How samples of a batch are mixed; None: not at all."""
-    given = config.augmentation
-    return None if given.mix is None else Mixing(given.mix, given.mix_prob, labels.ignore_label)
+    if augmentation.mix is None:
+        return None
+    return Mixing(augmentation.mix, augmentation.mix_prob, labels.ignore_label)

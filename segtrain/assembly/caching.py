@@ -1,4 +1,4 @@
-"""The splits of a run in memory, as ``loader.cache`` says: judged first, filled last."""
+"""Keep the splits of a run in memory, as ``loader.cache`` says."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from segtrain.errors import ResourceError, SegtrainError
 from segtrain.schema.sections import LoaderConfig
 from segtrain.terminal import logger, progress
 
-_MOST = 0.8  # of the free memory; training needs some too
+_MAX_SHARE = 0.8  # of the free memory; training needs some too
 
 
 def cache_splits(
     splits: Sequence[SegmentationDataset], loader: LoaderConfig, processes: Processes
 ) -> list[SegmentationDataset]:
-    """The splits, or a cache, still empty, round each of them.
+    """Wrap each split in an empty cache if ``loader.cache`` asks for one.
 
     Args:
-        splits: The datasets that the run reads again and again.
-        loader: Its `cache` and `num_workers`.
-        processes: Those of the run, each of which has caches of its own.
+        splits: The datasets that the run reads repeatedly.
+        loader: The section `loader` of the configuration.
+        processes: The processes of the run; each has its own caches.
 
     Raises:
-        ConfigError: When the bytes of files are to be kept and a dataset has none.
+        ConfigError: When ``loader.cache=compressed`` is set for a dataset without files.
         ResourceError: When there is not enough memory.
     """
     if loader.cache == "none":
@@ -38,18 +38,18 @@ def cache_splits(
         _Need(caches, loader).check()
     except SegtrainError as error:
         problem = error
-    # Every process has looked before any of them starts to fill its memory.
+    # All processes check the memory before any of them starts to fill it.
     if processes.any(int(problem is not None)):
-        raise problem or ResourceError("another process cannot have loader.cache, see its message")
+        raise problem or ResourceError("another process cannot use loader.cache, see its message")
     return list(caches)
 
 
 def fill_caches(
     splits: Sequence[SegmentationDataset], loader: LoaderConfig, processes: Processes
 ) -> None:
-    """Read what :func:`cache_splits` gave into memory, before any worker is started.
+    """Fill the caches of :func:`cache_splits` before any worker is started.
 
-    What it takes is stated before, and what it took afterwards.
+    The expected size is logged before, and the actual size afterwards.
 
     Raises:
         DataError: When a file cannot be read.
@@ -68,11 +68,11 @@ def fill_caches(
 
 
 class _Need:
-    """What caches take of what memory there is."""
+    """The memory that caches need, and the memory that is free."""
 
     def __init__(self, caches: Sequence[CachedDataset], loader: LoaderConfig) -> None:
         self.each = sum(cache.expected_bytes for cache in caches)
-        # Those on this machine.
+        # The copies on this machine.
         self.copies = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * copies_of(loader.num_workers)
         self.free = available_memory()
         self.kind = loader.cache
@@ -83,16 +83,16 @@ class _Need:
         return f"loader.cache={self.kind} takes about {_size(self.each)} of memory{times}{free}"
 
     def check(self) -> None:
-        """Refuse what does not fit."""
-        if self.free is not None and self.each * self.copies > _MOST * self.free:
+        """Refuse caches that do not fit into memory."""
+        if self.free is not None and self.each * self.copies > _MAX_SHARE * self.free:
             other = "compressed or none" if self.kind == "decoded" else "none"
             raise ResourceError(
-                f"{self}, of which it may have {_MOST:.0%}; use loader.cache={other}"
+                f"{self}, of which it may use {_MAX_SHARE:.0%}; use loader.cache={other}"
             )
 
 
 def _size(num_bytes: float) -> str:
-    """Bytes in words.
+    """A number of bytes in MB or GB.
 
     Example:
         >>> _size(2_500_000), _size(12_340_000_000)

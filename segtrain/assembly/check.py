@@ -1,4 +1,4 @@
-"""The configuration against everything that is registered, before anything is built."""
+"""Check a configuration against the registered parts, before anything is built."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
-from segtrain.criterion.build import build_criterion, check_output_specs
+from segtrain.assembly.criterion import configured_criterion
+from segtrain.criterion.build import check_output_specs
 from segtrain.data import DATASETS
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
-from segtrain.losses.build import is_no_mining
 from segtrain.models import MODELS
 from segtrain.models.weights import check_weight_keys
 from segtrain.schema.registry import Registry
 from segtrain.schema.sections import Config, Spec, parse_config
 from segtrain.schema.values import did_you_mean
 
-# What each section's parts get from elsewhere; the rest of their parameters are the keys of the
-# section.
+# The registry of each section, and the parameters that come from the rest of the configuration.
+# All other parameters are keys of the section.
 SECTIONS: dict[str, tuple[Registry[Any], tuple[str, ...]]] = {
     "dataset": (DATASETS, ("split",)),
     "model": (MODELS, ("num_classes",)),
@@ -32,10 +32,13 @@ SECTIONS: dict[str, tuple[Registry[Any], tuple[str, ...]]] = {
 
 
 def check_config(raw: Mapping[str, Any]) -> Config:
-    """A :class:`Config` whose every key and value was checked, with all defaults filled in.
+    """Check every key and value, and fill in all defaults.
+
+    Args:
+        raw: Nested plain values, as in YAML.
 
     Raises:
-        ConfigError: With the dotted key, what was got, what is allowed and the closest match.
+        ConfigError: With the dotted key, the value, the allowed values and the closest match.
     """
     known = _known_keys(raw)
     for key in raw:
@@ -50,9 +53,9 @@ def check_config(raw: Mapping[str, Any]) -> Config:
 
 
 def check_criterion(config: Config) -> None:
-    """Build the losses of `config` once, for what only their constructors can judge.
+    """Build the losses of `config` once, to run the checks in their constructors.
 
-    Where the dataset is not at hand, nobody knows how many classes there are, and nothing is built.
+    Nothing is built when the dataset cannot be opened, since the number of classes is unknown then.
 
     Raises:
         ConfigError: As :func:`~segtrain.criterion.build.build_criterion`.
@@ -61,19 +64,13 @@ def check_criterion(config: Config) -> None:
         labels = DATASETS.build(config.dataset, split="train").labels
     except SegtrainError:
         return
-    given = config.criterion
-    build_criterion(
-        config.loss,
-        num_classes=labels.num_classes,
-        ignore_label=labels.ignore_label,
-        # Without a model the outputs have no names, which is no mistake of the configuration.
-        output_weights=None if isinstance(given.output_weights, str) else given.output_weights,
-        output_losses=given.output_losses,
-        output_targets=given.output_targets,
-        strip_rows=given.strip_rows,
-        mining=None if is_no_mining(config.mining) else config.mining,
-        class_names=labels.names,
-        auto_weights=lambda _: [1.0] * labels.num_ids,  # nothing is counted for a check
+    weights = config.criterion.output_weights
+    configured_criterion(
+        config,
+        labels,
+        lambda _: [1.0] * labels.num_ids,  # no pixels are counted for a check
+        # `learned` alone needs the names of the outputs, which only a model has.
+        output_weights=None if isinstance(weights, str) else weights,
     )
 
 
@@ -91,7 +88,7 @@ def _checked_section(section: str, spec: Spec) -> Spec:
 
 
 def _check_inside(params: Mapping[str, Any], where: str) -> None:
-    """What a loss holds of other registered parts: its mining, and the terms of a sum."""
+    """Check the registered parts inside a loss: its mining, and the terms of a sum."""
     if params.get("mining") is not None:
         MININGS.check(params["mining"], where=f"{where}.mining")
     for key, term in (params.get("terms") or {}).items():
@@ -104,7 +101,7 @@ def _check_inside(params: Mapping[str, Any], where: str) -> None:
 
 
 def _check_outputs(config: Config) -> None:
-    """The losses and targets that the criterion has for single outputs."""
+    """Check the losses and targets of single outputs."""
     provided = SECTIONS["loss"][1]
     losses, targets = check_output_specs(
         config.criterion.output_losses, config.criterion.output_targets
@@ -119,7 +116,7 @@ def _check_outputs(config: Config) -> None:
 
 
 def _known_keys(raw: Mapping[str, Any]) -> list[str]:
-    """Every dotted key that this configuration may hold."""
+    """List every dotted key that this configuration may hold."""
     keys = list(_dataclass_keys(Config))
     for section, (registry, provided) in SECTIONS.items():
         spec = raw.get(section)
@@ -141,7 +138,7 @@ def _dataclass_keys(cls: type, prefix: str = "") -> Iterator[str]:
 
 
 def _closest_key(key: str, known: list[str]) -> str:
-    """`key` may be a dotted key without its section, or a misspelt one."""
+    """Suggest a dotted key for `key`, which may lack its section or be misspelt."""
     by_tail = {full.rsplit(".", 1)[-1]: full for full in known}
     tail = difflib.get_close_matches(key, by_tail, n=1, cutoff=0.75)
     if tail:

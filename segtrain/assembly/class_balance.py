@@ -1,4 +1,4 @@
-"""What the counts of the training split decide: class weights, and what an epoch is made of."""
+"""Class weights and rare-class sampling, from the pixel counts of the training split."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from segtrain.data.scan.class_weights import (
 from segtrain.data.shards.dataset import ShardDataset
 from segtrain.files import write_text
 from segtrain.schema.sections import AUTO, LoaderConfig
-from segtrain.terminal import console, logger
+from segtrain.terminal import console, logger, percent
 
-_STEEP = 1000  # a ratio of two weights that leaves the smaller one without a say
+_STEEP = 1000  # a ratio of two class weights at which the smaller one has hardly any effect
 
 
 class ClassBalance:
-    """The weights that ``class_weights=auto`` and its like stand for, and rare-class sampling.
+    """Class weights for ``class_weights=auto`` and other methods, and rare-class sampling.
 
-    Nothing is counted before it is asked for, and the main process counts for all. A run that goes
-    on takes the weights of its checkpoint, to the last bit, whatever has become of the data.
+    Pixels are counted when they are first needed, by the main process for all. A resumed run takes
+    the weights from its checkpoint bit for bit, even if the data has changed since.
 
     Args:
-        splits: Of the run.
-        saved: From an earlier part of the run, as :attr:`found` was.
+        splits: The splits of the run.
+        saved: The weights in the checkpoint of a resumed run, as :attr:`found` was.
 
     Attributes:
-        found: The weights that were asked for, by the word that asked.
+        found: The weights that were requested, by method.
     """
 
     def __init__(self, splits: Splits, saved: Mapping[str, Sequence[float]] | None = None) -> None:
@@ -46,7 +46,7 @@ class ClassBalance:
         self.found: dict[str, list[float]] = {}
 
     def weights(self, word: str) -> list[float]:
-        """One weight per class id.
+        """Return one weight per class id.
 
         Args:
             word: ``auto`` or the name of a method.
@@ -61,7 +61,7 @@ class ClassBalance:
         return self.found[word]
 
     def order(self, loader: LoaderConfig, seed: int) -> Order | None:
-        """The order of the epochs that `loader` asks for; None: a plain permutation.
+        """Return the order of rare-class sampling; None for uniform sampling.
 
         Raises:
             SegtrainError: When the training split cannot be counted, or has no pixel of a class.
@@ -74,13 +74,13 @@ class ClassBalance:
         return rare_class_order(*self._counts(), temperature=temperature, seed=seed)
 
     def announce(self, run_dir: Path) -> None:
-        """Show the weights, and write them where ``class_weights=FILE`` can take them from."""
+        """Print the weights, and write them to a file that ``class_weights=FILE`` can read."""
         for word, weights in self.found.items():
             method = AUTO_METHOD if word == AUTO else word
             only = len(self.found) == 1
             path = run_dir / f"class_weights{'' if only else f'_{word}'}.json"
             if word in self.saved:
-                logger.info("class_weights=%s: those that the run began with", word)
+                logger.info("class_weights=%s: the weights that the run began with", word)
                 share = None
             else:
                 share = pixel_share(*self._counts()).tolist()
@@ -97,7 +97,7 @@ class ClassBalance:
         console.print(class_weights_table(names, weights, share, f"class weights: {meaning}"))
         absent = [name for name, part in zip(names, share, strict=True) if not part]
         if absent:
-            text = "without a pixel in the train split, and so of weight 1: %s"
+            text = "no pixel in the train split, so the class weight is 1: %s"
             logger.warning(text, ", ".join(absent))
         present = [
             (weight, name) for name, weight, part in zip(names, weights, share, strict=True) if part
@@ -105,8 +105,8 @@ class ClassBalance:
         (most, rare), (least, common) = max(present), min(present)
         if most > _STEEP * least:
             logger.warning(
-                "class_weights=%s: %s weighs %.0f times as much as %s, which will hardly be"
-                " learned; class_weights=%s stays within a factor of 36",
+                "class_weights=%s: the weight of %s is %.0f times that of %s, which will hardly be"
+                " learned; the weights of class_weights=%s differ by a factor of at most 36",
                 word,
                 rare,
                 most / least,
@@ -115,7 +115,10 @@ class ClassBalance:
             )
 
     def _counts(self) -> tuple[Any, Any]:
-        """Pixels of each class in each image, and what they are a share of; see `data.rare`."""
+        """Pixels per image and class, and pixels per image for multi-label data.
+
+        :func:`~segtrain.data.loading.rare_classes.rare_class_order` takes both.
+        """
         report = self.splits.report()
         multi_label = self.splits.train.labels.multi_label
         return report.image_pixels, report.sizes.prod(1) if multi_label else None
@@ -124,10 +127,10 @@ class ClassBalance:
 def class_weights_table(
     names: Sequence[str], weights: Sequence[float], share: Sequence[float], title: str
 ) -> Table:
-    """What each class weighs, beside its share of the pixels."""
+    """Return a table of the weight of each class and its share of the pixels."""
     table = Table("class", "share of pixels", "weight", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, weight, part in zip(names, weights, share, strict=True):
-        table.add_row(escape(name), f"{100 * part:.3f} %", f"{weight:.4g}")
+        table.add_row(escape(name), percent(part, decimals=3), f"{weight:.4g}")
     return table

@@ -1,4 +1,4 @@
-"""The evaluation of a run, and of a checkpoint."""
+"""Build the evaluation of a run, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,15 +22,26 @@ from segtrain.models import Segmentor
 from segtrain.schema.sections import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
 
 
-def evaluator_of(
+def build_evaluator(
     config: Config,
     dataset: SegmentationDataset,
-    evaluation: EvaluationConfig,
     processes: Processes,
-    loader: LoaderConfig,
+    *,
     align_corners: bool,
+    evaluation: EvaluationConfig | None = None,
+    loader: LoaderConfig | None = None,
 ) -> Evaluator:
-    """An evaluator of one split."""
+    """Build the evaluator of one split.
+
+    Args:
+        config: The configuration that the model was trained with.
+        dataset: The split.
+        processes: The processes that share the work.
+        align_corners: How the model's logits are upsampled.
+        evaluation: Replaces the section `evaluation` of `config`.
+        loader: Replaces the section `loader` of `config`.
+    """
+    evaluation, loader = evaluation or config.evaluation, loader or config.loader
     given = config.augmentation
     statistics = Statistics(given.mean, given.std, dataset.channels)
     mean, std = statistics.mean, statistics.std
@@ -58,7 +69,7 @@ def evaluator_of(
 def build_evaluation(
     config: EvaluateConfig, processes: Processes
 ) -> tuple[Evaluator, Segmentor, State]:
-    """What it takes to score a checkpoint: evaluator, model and the checkpoint's state.
+    """Build the evaluator, the model and the state of a checkpoint that is to be scored.
 
     Raises:
         SegtrainError: When the checkpoint, the dataset or the configuration is wrong.
@@ -69,31 +80,33 @@ def build_evaluation(
     try:
         trained = check_config(state["config"])
     except ConfigError as error:
-        raise CheckpointError(f"{path} holds a configuration that is none: {error}") from error
+        raise CheckpointError(f"{path} holds a configuration that is not valid: {error}") from error
     given = config.dataset or {}
     spec = given if "name" in given else {**trained.dataset, **given}
     download_once(spec, processes)
     dataset = DATASETS.build(spec, split=config.split)
     if dataset.num_classes != model.num_classes:
         raise ConfigError(
-            f"the checkpoint tells {model.num_classes} classes apart, but the dataset has"
+            f"the model of the checkpoint has {model.num_classes} classes, but the dataset has"
             f" {dataset.num_classes}"
         )
     if dataset.labels.multi_label != bool(state["metadata"].get("multi_label")):
         raise ConfigError(
-            f"dataset.multi_label={str(dataset.labels.multi_label).lower()} is not what the"
-            " checkpoint was trained with"
+            f"dataset.multi_label={str(dataset.labels.multi_label).lower()}, but the checkpoint was"
+            " trained with the other value"
         )
     check_channels(model, dataset.channels)
-    if isinstance(dataset, FileDataset):  # in every process, so that all leave out the same
+    if isinstance(
+        dataset, FileDataset
+    ):  # every process scans, so that all leave out the same samples
         _, dataset = scan_split(dataset)
     try_dataset(dataset, str(spec["name"]))
-    evaluator = evaluator_of(
+    evaluator = build_evaluator(
         trained,
         dataset,
-        config.evaluation or trained.evaluation,
         processes,
-        config.loader,
-        model.align_corners,
+        align_corners=model.align_corners,
+        evaluation=config.evaluation,
+        loader=config.loader,
     )
     return evaluator, model.to(processes.device), state

@@ -1,6 +1,8 @@
-"""What a predictor needs beside the weights."""
+"""What a checkpoint holds beside the weights, so that a predictor can use them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from segtrain.data import LabelContract, Statistics
 from segtrain.engine.checkpoint import State
@@ -9,11 +11,23 @@ from segtrain.models.registry import WEIGHT_KEYS
 from segtrain.schema.sections import Config, Spec
 from segtrain.version import __version__
 
-_READING = ("value_range", "exif", "max_pixels")  # of the dataset's keys, what files are read by
+_READING = ("value_range", "exif", "max_pixels")  # keys of the dataset that say how files are read
 
 
-def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> State:
-    """What a predictor needs beside the weights, in plain values."""
+def checkpoint_metadata(
+    config: Config,
+    labels: LabelContract,
+    model: Segmentor,
+    class_weights: Mapping[str, list[float]] | None = None,
+) -> State:
+    """Return everything but the weights that a predictor needs, as plain values.
+
+    Args:
+        config: The configuration of the run.
+        labels: The label contract of the training split.
+        model: The model.
+        class_weights: Class weights computed from the data, for a run that resumes.
+    """
     given = config.augmentation
     statistics = Statistics(given.mean, given.std, model.in_channels)
     return {
@@ -36,9 +50,10 @@ def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> Stat
         "align_corners": model.align_corners,
         "precision": config.trainer.precision,
         "channels_last": config.trainer.channels_last,
+        **({} if class_weights is None else {"class_weights": dict(class_weights)}),
     }
 
 
 def without_weights(spec: Spec) -> Spec:
-    """`spec` as it is once its weights are loaded."""
+    """Return `spec` without the keys that say which weights to load."""
     return {key: value for key, value in spec.items() if key not in WEIGHT_KEYS}

@@ -1,4 +1,4 @@
-"""The two splits of a run, looked at once, by one process, for all of them."""
+"""The training and the validation split of a run, scanned once for all processes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from segtrain.errors import DataError, SegtrainError
 from segtrain.schema.sections import Config, Spec
 from segtrain.terminal import logger, progress
 
-_MOST_SAID = 3
+_MAX_LISTED = 3
 _DOUBLES = {
     "overlap": "images in both splits, as dataset.allow_overlap=true allows",
-    "duplicate": "images that are there twice",
+    "duplicate": "images that occur twice",
 }
 
 
-class _Looked(NamedTuple):
-    """What the main process tells the others."""
+class _Scanned(NamedTuple):
+    """The findings that the main process sends to the others."""
 
     report: ScanReport | None
     left_out: list[tuple[list[int], list[str]]]
@@ -49,13 +49,13 @@ class Splits:
     Args:
         train: The training split.
         val: The validation split.
-        name: What the dataset is called in messages.
-        processes: Those of the run; the main one looks.
+        name: The name of the dataset in messages.
+        processes: The processes of the run; the main one scans for all.
 
     Attributes:
-        train: As given; after :meth:`check` without the samples that cannot be read, as far as
-            `dataset.max_bad` allows that.
-        val: Likewise.
+        train: The training split; :meth:`check` leaves out samples that cannot be read, as far as
+            `dataset.max_bad` allows.
+        val: The validation split, likewise.
     """
 
     def __init__(
@@ -67,22 +67,22 @@ class Splits:
 
     @property
     def left_out(self) -> list[str]:
-        """What was left out of both splits, a sentence each."""
+        """One message per sample that was left out of either split."""
         splits = [split for split in (self.train, self.val) if isinstance(split, FileDataset)]
         return [text for split in splits for text in split.left_out]
 
     def check(self) -> None:
-        """Look at every file of both splits, before anything is trained.
+        """Scan every file of both splits, before training starts.
 
         Raises:
-            SegtrainError: In every process, when training would go wrong.
+            SegtrainError: In every process, when the data is not fit for training.
         """
         if self._checked:
             return
-        looked = self._on_main(self._look)
-        self._report = looked.report
+        scanned = self._on_main(self._scan_both)
+        self._report = scanned.report
         kept: list[SegmentationDataset] = []
-        for split, (indices, reasons) in zip((self.train, self.val), looked.left_out, strict=True):
+        for split, (indices, reasons) in zip((self.train, self.val), scanned.left_out, strict=True):
             if isinstance(split, FileDataset) and indices:
                 kept.append(split.without(indices, reasons))
             else:
@@ -91,10 +91,10 @@ class Splits:
         self._checked = True
 
     def check_sizes(self, crop_size: tuple[int, int] | None, batch_size: int) -> None:
-        """Refuse training images of several sizes where nothing makes them one.
+        """Refuse training images of different sizes if they are not cropped to one size.
 
         Raises:
-            DataError: When a batch could not be stacked.
+            DataError: When the images of a batch could not be stacked.
         """
         if crop_size is not None or batch_size == 1 or self._report is None:
             return
@@ -102,37 +102,36 @@ class Splits:
         if len(sizes) > 1:
             (least, narrow), (most, wide) = sizes[0], sizes[-1]
             raise DataError(
-                f"the train images are of {len(sizes)} sizes, such as {least} x {narrow} and"
-                f" {most} x {wide} pixels, and those of a batch must be of one; set"
+                f"the train images have {len(sizes)} sizes, such as {least} x {narrow} and"
+                f" {most} x {wide} pixels, but the images of a batch must have one size; set"
                 f" augmentation.crop_size=[{sizes[:, 0].min()},{sizes[:, 1].min()}] or another size"
             )
 
     def order(self, seed: int, group: int) -> Order | None:
-        """The order of the epochs of a training split in shards; None: any order will do.
+        """The order of the samples in each epoch, for a training split in shards; else None.
 
         Args:
             seed: The seed of the run.
-            group: Samples that the processes share out at a time.
+            group: Number of samples that all processes take at a time.
         """
         if not isinstance(self.train, ShardDataset):
             return None
 
         def order(epoch: int) -> NDArray[np.int64]:
-            assert isinstance(self.train, ShardDataset)  # samples may have been left out since
+            assert isinstance(self.train, ShardDataset)  # read late: check() may replace the split
             return self.train.epoch_order(seed, epoch, group)
 
         return order
 
     def report(self) -> ScanReport:
-        """What was counted in the training split, the same in every process.
+        """The pixel counts of the training split, the same in every process.
 
         Raises:
-            SegtrainError: As :meth:`check`.
+            SegtrainError: As in :meth:`check`.
         """
         self.check()
         if self._report is None:
-            looked = self._on_main(lambda: _Looked(self._count(), []))
-            self._report = looked.report
+            self._report = self._on_main(lambda: _Scanned(self._count(), [])).report
         assert self._report is not None
         return self._report
 
@@ -140,26 +139,27 @@ class Splits:
         with progress("count train pixels", len(self.train)) as bar:
             return count_dataset(self.train, lambda *_: bar.advance())
 
-    def _on_main(self, look: Callable[[], _Looked]) -> _Looked:
-        found: _Looked | SegtrainError | None = None
+    def _on_main(self, scan: Callable[[], _Scanned]) -> _Scanned:
+        """Scan in the main process; raise in every process when that fails."""
+        found: _Scanned | SegtrainError | None = None
         if self.processes.is_main:
             try:
-                found = look()
+                found = scan()
             except SegtrainError as error:
                 found = error
         shared = self.processes.gather(found)[0]
         if isinstance(found, SegtrainError):
             raise found
-        if isinstance(shared, SegtrainError):  # said once, by the main process
-            raise DataError("the main process found a mistake in the data, see its message")
-        assert isinstance(shared, _Looked)
+        if isinstance(shared, SegtrainError):  # only the main process prints the details
+            raise DataError("the main process found an error in the data, see its message")
+        assert isinstance(shared, _Scanned)
         return shared
 
-    def _look(self) -> _Looked:
+    def _scan_both(self) -> _Scanned:
         if not isinstance(self.train, FileDataset) or not isinstance(self.val, FileDataset):
             for split in (self.train, self.val):
                 try_dataset(split, self.name)
-            return _Looked(None, [([], []), ([], [])])
+            return _Scanned(None, [([], []), ([], [])])
         doubles = find_doubles(self.train, self.val)
         check_overlap(self.train, self.val, doubles)
         for kind, what in _DOUBLES.items():
@@ -171,8 +171,8 @@ class Splits:
             kept = {files.name for files in fewer.files}
             gone = [index for index, files in enumerate(split.files) if files.name not in kept]
             left_out.append((gone, fewer.left_out[len(split.left_out) :]))
-            _say_absent(fewer, report, name)
-        return _Looked(reports[0], left_out)
+            _warn_of_absent_classes(fewer, report, name)
+        return _Scanned(reports[0], left_out)
 
     def _scan(self, name: str, split: FileDataset) -> tuple[ScanReport, FileDataset]:
         with progress(f"check {name} masks", len(split)) as bar:
@@ -185,15 +185,15 @@ class Splits:
 
 
 def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Finding]) -> None:
-    """Refuse images in both splits, unless the dataset allows them.
+    """Refuse images that are in both splits, unless the dataset allows them.
 
     Args:
-        train: One split.
-        val: The other.
-        doubles: As from :func:`~segtrain.data.find_doubles`.
+        train: The training split.
+        val: The validation split.
+        doubles: The findings of :func:`~segtrain.data.find_doubles`.
 
     Raises:
-        DataError: One for all of them.
+        DataError: One error for all such images.
     """
     overlap = [finding for finding in doubles if finding.kind == "overlap"]
     if overlap and not train.allow_overlap:
@@ -203,27 +203,27 @@ def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Findin
 def scan_split(
     split: FileDataset, progress: Callable[[int, int], object] | None = None
 ) -> tuple[ScanReport, FileDataset]:
-    """Look at every file of a split, as long as that is needed before training.
+    """Scan a split before training; return its counts and the samples to train on.
 
-    Images are decoded in full, once, where some may be left out: whoever allows that wants no
-    damaged one to end the run. Not so in shards, whose images were decoded when they were written.
+    Where `dataset.max_bad` allows to leave samples out, every image is decoded once, so that no
+    damaged image can end the run later. Images in shards were decoded when they were written.
 
     Raises:
-        DataError: As :func:`sound_part`.
+        DataError: As in :func:`sound_part`.
     """
     decode = split.max_bad > 0 and not isinstance(split, ShardDataset)
     return sound_part(split, scan_dataset(split, progress, decode_images=decode))
 
 
 def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, FileDataset]:
-    """What training would go on with: the split without what cannot be read, and its counts.
+    """Return the counts of the readable part of a split, and that part.
 
     Args:
         split: A split.
-        report: What a scan of it found.
+        report: The result of its scan.
 
     Raises:
-        DataError: When too much would be left out, or training would go wrong on the rest.
+        DataError: When too many samples would be left out, or the rest is not fit for training.
     """
     fewer = leave_out_unreadable(split, report)
     if len(fewer) < len(split):
@@ -232,7 +232,7 @@ def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, File
     return report, fewer
 
 
-def _say_absent(split: FileDataset, report: ScanReport, name: str) -> None:
+def _warn_of_absent_classes(split: FileDataset, report: ScanReport, name: str) -> None:
     pixels = zip(split.class_names, report.class_pixels, strict=True)
     absent = [class_name for class_name, count in pixels if not count]
     if absent:
@@ -241,24 +241,24 @@ def _say_absent(split: FileDataset, report: ScanReport, name: str) -> None:
 
 def _warn(texts: Sequence[str], what: str) -> None:
     if texts:
-        more = "; ..." if len(texts) > _MOST_SAID else ""
-        logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MOST_SAID]), more)
+        more = "; ..." if len(texts) > _MAX_LISTED else ""
+        logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MAX_LISTED]), more)
 
 
 def dataset_title(config: Config) -> str:
-    """What the data of a run is called: its title, or the name of its class."""
+    """The name of a run's dataset: its title, or the name of its class."""
     return str(config.dataset.get("title") or config.dataset["name"])
 
 
 def open_splits(config: Config, processes: Processes) -> Splits:
-    """The splits of a run, each found but not looked at."""
+    """Open the splits of a run without scanning them."""
     download_once(config.dataset, processes)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     return Splits(train, val, dataset_title(config), processes)
 
 
 def download_once(spec: Spec, processes: Processes) -> None:
-    """Let the main process download what is to be downloaded, before the others look for it."""
+    """Download the dataset in the main process, before the others open it."""
     problem = None
     if spec.get("download") and processes.world_size > 1 and processes.is_main:
         try:
@@ -266,4 +266,4 @@ def download_once(spec: Spec, processes: Processes) -> None:
         except SegtrainError as error:
             problem = error
     if processes.any(int(problem is not None)):
-        raise problem or DataError("the main process could not get the data, see its message")
+        raise problem or DataError("the main process could not download the data, see its message")

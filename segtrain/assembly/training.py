@@ -1,106 +1,56 @@
-"""A whole run from a checked configuration; what several parts must agree on is checked here."""
+"""Build a training run from a checked configuration."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
-from segtrain.assembly.batches import build_mixing, train_transform
+from segtrain.assembly.batches import Batches, epoch_order, step_sampler
 from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.assembly.class_balance import ClassBalance
-from segtrain.assembly.criterion import add_learned, criterion_of
-from segtrain.assembly.evaluation import evaluator_of
-from segtrain.assembly.metadata import metadata_of
-from segtrain.assembly.model import build_model
+from segtrain.assembly.criterion import add_learned_parameters, criterion_for_model
+from segtrain.assembly.evaluation import build_evaluator
+from segtrain.assembly.metadata import checkpoint_metadata
+from segtrain.assembly.model import starting_model
 from segtrain.assembly.splits import Splits, dataset_title, open_splits
-from segtrain.assembly.trial import try_criterion, try_model
-from segtrain.data import (
-    StepSampler,
-    TrainBatch,
-    build_train_loader,
-    fetch_ahead,
-    iterate,
-)
+from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
-from segtrain.engine.checkpoint import find_checkpoint, load_checkpoint
+from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
 from segtrain.engine.run_directory import Run, create_run_dir
 from segtrain.files import write_text
-from segtrain.schema.sections import (
-    Config,
-)
+from segtrain.models import Segmentor
+from segtrain.schema.sections import Config
 from segtrain.terminal import logger
 
 
-def run_name(config: Config) -> str:
-    """What a run without a name is called."""
-    parts = (dataset_title(config), config.model["name"], config.loss["name"])
-    return config.name or "_".join(map(str, parts))
-
-
 def build_trainer(config: Config, processes: Processes) -> Trainer:
-    """Everything that a training run needs, built and checked; nothing has been trained.
+    """Build and check everything that a training run needs, without training a step.
+
+    The run directory is created last, so a run that cannot start writes nothing.
 
     Raises:
-        SegtrainError: When the configuration, the data, or the checkpoint to go on from is wrong.
+        SegtrainError: When the configuration, the data, or the checkpoint to resume is wrong.
     """
-    _seed(config.seed + processes.rank)
-    resumed_from = _checkpoint_to_resume(config)
-    state = None if resumed_from is None else load_checkpoint(resumed_from)
+    _seed_global_generators(config.seed + processes.rank)
+    resumed = _open_checkpoint(config)
     splits = open_splits(config, processes)
-    train = splits.train
-    labels = train.labels
-    model = build_model(config.model, labels, state, processes, channels=train.channels)
-    outputs = try_model(model, config.model["name"])
-    if config.augmentation.crop_size is not None and processes.world_size == 1:
-        model.check_norms(
-            (config.trainer.batch_size, model.in_channels, *config.augmentation.crop_size)
-        )
-    known = {} if state is None else state.get("metadata", {})
-    balance = ClassBalance(splits, known.get("class_weights"))
-    criterion = criterion_of(config, labels, model.align_corners, outputs, balance.weights)
-    try_criterion(criterion, outputs, config.loss["name"], multi_label=labels.multi_label)
-    sampler = partial(
-        StepSampler,
-        batch_size=config.trainer.batch_size,
-        accumulate=config.trainer.accumulate,
-        world_size=processes.world_size,
-        rank=processes.rank,
-        seed=config.seed,
-        order=balance.order(config.loader, config.seed)
-        or splits.order(config.seed, config.trainer.batch_size * processes.world_size),
-    )
-    sampler(len(train))  # a batch that is too large for the data is found before the data is read
+    step_sampler(config, len(splits.train), processes)  # a batch that is too large fails early
+    model, outputs = starting_model(config, splits.train, resumed.state, processes)
+    balance = ClassBalance(splits, resumed.class_weights)
+    criterion = criterion_for_model(config, splits.train.labels, model, outputs, balance.weights)
     splits.check()
     splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
-    sampler = partial(sampler, len(splits.train))
-    steps_per_epoch = sampler().steps_per_epoch
-    total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * steps_per_epoch
-    model.to(processes.device)
-    optimizer = OPTIMIZERS.build(config.optimizer, model=model)
-    criterion.to(processes.device)
-    add_learned(optimizer, criterion)
-    scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
-    transform = train_transform(config.augmentation, labels, train.channels)
-    mixing = build_mixing(config, labels)
+    order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
-
-    def batches(start_step: int) -> Iterator[TrainBatch]:
-        loader = build_train_loader(
-            train,
-            transform,
-            sampler(start_step=start_step),
-            mixing=mixing,
-            num_workers=config.loader.num_workers,
-            prefetch_factor=config.loader.prefetch_factor,
-        )
-        return fetch_ahead(iterate(loader), train, sampler(start_step=start_step))
-
+    batches = Batches(config, train, processes, order)
+    total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * batches.steps_per_epoch
+    optimizer, scheduler = _optimization(config, model, criterion, total_steps, processes.device)
     trainer = Trainer(
         config,
         model=model,
@@ -108,33 +58,50 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
         optimizer=optimizer,
         scheduler=scheduler,
         batches=batches,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=batches.steps_per_epoch,
         total_steps=total_steps,
-        evaluator=evaluator_of(
-            config,
-            val,
-            config.evaluation,
-            processes,
-            config.loader,
-            model.align_corners,
-        ),
+        evaluator=build_evaluator(config, val, processes, align_corners=model.align_corners),
         processes=processes,
-        metadata={**metadata_of(config, labels, model), "class_weights": balance.found},
+        metadata=checkpoint_metadata(config, splits.train.labels, model, balance.found),
     )
-    if state is not None and resumed_from is not None:
-        trainer.load_state(state, resumed_from)
-    if processes.is_main:  # last: a run that cannot start writes nothing
-        trainer.run = _open_run(config, resumed_from, trainer.step)
-        _announce(trainer, splits, resumed_from)
+    if resumed.path is not None:
+        trainer.load_state(resumed.state, resumed.path)
+    if processes.is_main:
+        trainer.run = _open_run(config, resumed.path, trainer.step)
+        _announce(trainer, splits, resumed.path)
         balance.announce(trainer.run.path)
     fill_caches((train, val), config.loader, processes)
     return trainer
 
 
-def _seed(seed: int) -> None:
+def run_name(config: Config) -> str:
+    """The name of a run: `config.name`, or dataset, model and loss."""
+    parts = (dataset_title(config), config.model["name"], config.loss["name"])
+    return config.name or "_".join(map(str, parts))
+
+
+def _seed_global_generators(seed: int) -> None:
+    """Seed what models and the user's code draw from; segtrain's data has its own generators."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  for the user's code; ours has its own generators
+    np.random.seed(seed)  # noqa: NPY002  the global generator is meant
     torch.manual_seed(seed)
+
+
+class _Resumed(NamedTuple):
+    """The checkpoint that a run resumes; a new run has no path and an empty state."""
+
+    path: Path | None
+    state: State
+
+    @property
+    def class_weights(self) -> dict[str, list[float]]:
+        """The class weights that the run began with, by the name of their method."""
+        return dict(self.state.get("metadata", {}).get("class_weights") or {})
+
+
+def _open_checkpoint(config: Config) -> _Resumed:
+    path = _checkpoint_to_resume(config)
+    return _Resumed(path, {} if path is None else load_checkpoint(path))
 
 
 def _checkpoint_to_resume(config: Config) -> Path | None:
@@ -146,17 +113,34 @@ def _checkpoint_to_resume(config: Config) -> Path | None:
     return path if path.exists() else None
 
 
+def _optimization(
+    config: Config,
+    model: Segmentor,
+    criterion: Criterion,
+    total_steps: int,
+    device: torch.device,
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """Move model and criterion to `device`; return the optimizer of both and its schedule."""
+    model.to(device)
+    criterion.to(device)
+    optimizer = OPTIMIZERS.build(config.optimizer, model=model)
+    add_learned_parameters(optimizer, criterion)
+    scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
+    return optimizer, scheduler
+
+
 def _open_run(config: Config, resumed_from: Path | None, step: int) -> Run:
-    """The run directory; one that holds a run already is opened for its own continuation only."""
-    continues = config.run_dir is not None and (
+    """Open the run directory; one that already holds a run is opened only to resume that run."""
+    resumes_in_place = config.run_dir is not None and (
         config.resume == "auto"
         or (resumed_from is not None and resumed_from.is_relative_to(config.run_dir))
     )
-    path = create_run_dir(config.run_dir, run_name(config), resuming=continues)
+    path = create_run_dir(config.run_dir, run_name(config), resuming=resumes_in_place)
     return Run(path, config.to_dict(), first_step=step)
 
 
 def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> None:
+    """Log what is about to be trained, and where it is written."""
     assert trainer.run is not None
     if splits.left_out:
         path = trainer.run.path / "left_out.txt"
@@ -181,4 +165,4 @@ def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> No
     if trainer.model.load_report is not None:
         logger.info("%s", trainer.model.load_report.summary())
     if resumed_from is not None:
-        logger.info("going on from %s at step %d", resumed_from, trainer.step)
+        logger.info("resuming from %s at step %d", resumed_from, trainer.step)

@@ -1,4 +1,4 @@
-"""One small trial of every part that a user may have written, before anything is trained."""
+"""Run every part that a user may have written once on small data, before training starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SIZE = 64  # height and width of the trial image
 
 
 def try_dataset(dataset: SegmentationDataset, name: str) -> None:
-    """Read the first sample.
+    """Read the first sample and check it.
 
     Raises:
-        DataError: When there is none, or it is not what a dataset has to give.
+        DataError: When there is no sample, or it has the wrong shape or dtype.
     """
     if not len(dataset):
         raise DataError(f"dataset {name!r} has no samples in this split")
@@ -36,20 +36,20 @@ def try_dataset(dataset: SegmentationDataset, name: str) -> None:
     is_image = np.ndim(image) == 3 and np.shape(image)[2] == channels
     if not is_image or dtype not in (np.uint8, np.float32):
         raise DataError(
-            f"dataset {name!r} must give images (H, W, {channels}), uint8, or float32 from 0 to 1,"
-            f" got {np.shape(image)} {dtype}"
+            f"dataset {name!r} must return images (H, W, {channels}), uint8, or float32 from 0 to"
+            f" 1, got {np.shape(image)} {dtype}"
         )
     wanted = np.shape(image)[:2]
     wanted = (*wanted, dataset.num_classes) if dataset.labels.multi_label else wanted
     if np.shape(target) != wanted:
         raise DataError(
-            f"dataset {name!r} gave an image of {np.shape(image)[:2]} and a target of"
-            f" {np.shape(target)}, where {wanted} is needed"
+            f"dataset {name!r} returned an image of {np.shape(image)[:2]} and a target of"
+            f" {np.shape(target)}; the target must be {wanted}"
         )
 
 
 def check_channels(model: Segmentor, channels: int) -> None:
-    """Refuse a model for other images than the dataset gives.
+    """Check that the model takes images with the dataset's number of channels.
 
     Raises:
         ConfigError: When it takes another number of channels.
@@ -62,10 +62,10 @@ def check_channels(model: Segmentor, channels: int) -> None:
 
 
 def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
-    """The outputs for one image, in evaluation mode.
+    """Return the outputs of the model for one image, in evaluation mode.
 
     Raises:
-        ConfigError: When the model fails or returns something else than a dict of logits.
+        ConfigError: When the model fails, or does not return a dict of logits.
     """
     try:
         with torch.no_grad():
@@ -79,7 +79,7 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
             f"model {name!r} must return a dict of logits with the key {MAIN_OUTPUT!r}"
         )
     for key, logits in outputs.items():
-        # Another output may learn something else, and its loss says with how many channels.
+        # The number of channels of the other outputs depends on their losses.
         channels = model.num_classes if key == MAIN_OUTPUT else logits.shape[1:2].numel()
         if logits.dim() != 4 or logits.shape[:2] != (1, channels):
             raise ConfigError(
@@ -92,17 +92,17 @@ def try_model(model: Segmentor, name: str) -> dict[str, Tensor]:
 def try_criterion(
     criterion: Criterion, outputs: Mapping[str, Tensor], name: str, *, multi_label: bool = False
 ) -> None:
-    """One loss and its gradient, with every class and an ignored row in the target.
+    """Compute one loss and its gradient, for a target with every class and an ignored row.
 
     Raises:
-        ConfigError: When an output has not the channels of what it learns, or the loss is not one
-            for what the dataset gives, or it fails, or gives no number or no gradient.
+        ConfigError: When an output has the wrong number of channels for its target, or the loss
+            does not support the kind of target, fails, or returns no number or no gradient.
     """
-    _check_channels(criterion, outputs)
+    _check_output_channels(criterion, outputs)
     if multi_label:
         _check_multi_label(criterion, name)
     logits = {key: value.detach().requires_grad_() for key, value in outputs.items()}
-    criterion.eval()  # a trial leaves no trace in running averages
+    criterion.eval()  # running averages stay as they are
     loss = criterion.loss
     ids = torch.arange(_SIZE**2).reshape(1, _SIZE, _SIZE) % max(loss.num_classes, 2)
     bits = 2 ** torch.arange(loss.num_classes)[:, None, None] % 2**62
@@ -120,41 +120,42 @@ def try_criterion(
     criterion.train().zero_grad()
     if logits[MAIN_OUTPUT].grad is None:
         value = float(total.detach())
-        raise ConfigError(f"loss {name!r} gave {value} and no gradient on a trial batch")
+        raise ConfigError(f"loss {name!r} returned {value} without a gradient on a trial batch")
 
 
-def _check_channels(criterion: Criterion, outputs: Mapping[str, Tensor]) -> None:
+def _check_output_channels(criterion: Criterion, outputs: Mapping[str, Tensor]) -> None:
     for name, logits in outputs.items():
         task = criterion.tasks.get(name)
         loss = criterion.loss if name == MAIN_OUTPUT else criterion.auxiliary_loss
         loss = loss if task is None else task.loss
         if logits.shape[1] == loss.num_classes:
             continue
-        start = f"output {name!r} has {_counted(logits.shape[1])}, but learns"
+        found = f"output {name!r} has {_channels(logits.shape[1])}"
         if task is None or task.target is None:
             raise ConfigError(
-                f"{start} the class ids, of which there are {loss.num_classes}; name its target in"
+                f"{found}, but learns {loss.num_classes} class ids; set its target in"
                 " criterion.output_targets"
             )
-        raise ConfigError(f"{start} a target that has {_counted(loss.num_classes)}")
+        raise ConfigError(f"{found}, but its target has {_channels(loss.num_classes)}")
 
 
 def _check_multi_label(criterion: Criterion, name: str) -> None:
-    """Refuse losses that know of one class per pixel, and targets that are drawn from class ids."""
+    """Refuse losses for one class per pixel, and targets that are made from class ids."""
     for loss in (criterion.loss, criterion.auxiliary_loss):
         if not loss.is_multi_label:
             raise ConfigError(
-                f"loss {name!r} gives each pixel one class, but with dataset.multi_label=true it"
-                " may have several or none; use bce, sigmoid_focal, asymmetric or quality_focal, or"
-                " one that takes loss.activation=sigmoid, such as dice"
+                f"loss {name!r} needs exactly one class per pixel, but with"
+                " dataset.multi_label=true a pixel may have several classes or none; use bce,"
+                " sigmoid_focal, asymmetric or quality_focal, or a loss with"
+                " loss.activation=sigmoid, such as dice"
             )
     derived = [key for key, task in criterion.tasks.items() if task.target is not None]
     if derived:
         raise ConfigError(
-            f"output {derived[0]!r} learns a target that is drawn from class ids, and with"
-            " dataset.multi_label=true there are none; leave the output out"
+            f"output {derived[0]!r} learns a target that is made from class ids, which do not exist"
+            " with dataset.multi_label=true; leave the output out"
         )
 
 
-def _counted(channels: int) -> str:
-    return f"{channels} channel{'' if channels == 1 else 's'}"
+def _channels(count: int) -> str:
+    return f"{count} channel{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""From the words of a command line to a configuration, through Hydra."""
+"""Compose a configuration from the overrides of a command line, with Hydra."""
 
 from __future__ import annotations
 
@@ -17,26 +17,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.assembly.check import SECTIONS
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, one_line
 from segtrain.files import config_dir
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.values import did_you_mean
 
-PLAIN_GROUPS = (
-    "augmentation",
-    "trainer",
-    "experiment",
-)  # chosen by file; the other groups also by registered name
-RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd is as good as optimizer=sgd
-REPLACED = ("dataset.label_map",)  # a mapping that takes the place of the config's, not part of it
-_GROUPS = {
-    "train": (*SECTIONS, *PLAIN_GROUPS),
-    "inspect": ("dataset", "augmentation"),
-}  # that a command has; the others have the dataset alone
+# Groups whose choices are files; the other groups also take registered names.
+PLAIN_GROUPS = ("augmentation", "trainer", "experiment")
+RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd means optimizer=sgd
+REPLACED = ("dataset.label_map",)  # a given mapping replaces the config's instead of merging
+# The groups of each command; commands that are not listed have only `dataset`.
+_GROUPS = {"train": (*SECTIONS, *PLAIN_GROUPS), "inspect": ("dataset", "augmentation")}
 
 
 def group_choices(group: str, extra: Path | None = None) -> list[str]:
-    """What ``group=`` takes: the files of the config group and the registered names."""
+    """List the values that ``group=`` takes: the files of the group and the registered names."""
     directories = [config_dir() / group, *([extra / group] if extra else [])]
     files = {path.stem for directory in directories for path in directory.glob("*.yaml")}
     names = SECTIONS[group][0].names() if group in SECTIONS else []
@@ -44,20 +39,20 @@ def group_choices(group: str, extra: Path | None = None) -> list[str]:
 
 
 def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = None) -> list[str]:
-    """Overrides that Hydra will take exactly as the user meant them, or one sentence why not.
+    """Rewrite the user's overrides so that Hydra reads them as the user meant them.
 
-    Hydra merges lists of choices, lets ``+key`` add keys that nothing reads, and rejects unknown
-    keys with advice to add them. Here a choice is one known name, and every other key goes to our
-    own schema, which knows the closest match.
+    Hydra itself merges lists of choices, lets ``+key`` add keys that nothing reads, and advises to
+    add unknown keys. Here a choice is one known name. Every other key is passed on to our own
+    schema, which suggests the closest match.
 
     Raises:
-        ConfigError: On a word that is no override, or a choice that does not exist.
+        ConfigError: When a word is not an override, or a choice does not exist.
     """
     groups = _GROUPS.get(command, ("dataset",))
     parser = OverridesParser.create()
     rewritten = []
     for word in words:
-        if word == "experiment=null":  # no experiment is what there is without it
+        if word == "experiment=null":  # the same as without the word
             continue
         try:
             override = parser.parse_override(word)
@@ -98,7 +93,7 @@ def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Pa
     value = word.partition("=")[2] if sweep else override.get_value_element_as_str()
     if key not in groups:
         if key in _GROUPS["train"]:
-            raise ConfigError(f"{word}: this command takes no {key}, so leave it out")
+            raise ConfigError(f"{word}: this command does not take {key}; leave it out")
         return f"++{key}={value}"
     for choice in override.sweep_string_iterator() if sweep else [value]:
         _check_choice(key, override, choice, extra)
@@ -113,7 +108,7 @@ def _check_choice(group: str, override: Override, choice: str, extra: Path | Non
             if isinstance(raw, list)
             else f"set {group}.KEY=VALUE"
         )
-        also = "; to add losses up use loss=sum" if group == "loss" else ""
+        also = "; to add losses use loss=sum" if group == "loss" else ""
         raise ConfigError(f"{group}={choice}: {group} takes one name; {hint}{also}")
     choices = group_choices(group, extra)
     name = str(raw.text if isinstance(raw, QuotedString) else choice)
@@ -124,7 +119,7 @@ def _check_choice(group: str, override: Override, choice: str, extra: Path | Non
 
 
 def plugins_in(words: Sequence[str], extra: Path | None) -> list[str]:
-    """The plugins that the words or the experiment name; loaded before names are looked up."""
+    """List the plugins that the overrides or the experiment name; they register further names."""
     found: list[str] = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
@@ -144,7 +139,7 @@ def plugins_in(words: Sequence[str], extra: Path | None) -> list[str]:
 
 
 def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
-    """The plugins that an experiment's file names."""
+    """List the plugins in the file of an experiment."""
     for directory in (extra, config_dir()):
         path = directory / "experiment" / f"{experiment}.yaml" if directory else None
         if path is None or not path.is_file():
@@ -152,7 +147,7 @@ def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from None
         if content is not None and not isinstance(content, dict):
             raise ConfigError(f"{path} must be a mapping of keys")
         plugins = (content or {}).get("plugins") or []
@@ -163,7 +158,7 @@ def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
 
 
 def _offer_registered_names() -> None:
-    """Let Hydra choose every registered part by name, with or without a file of its own."""
+    """Let Hydra choose every registered part by name, also those without a config file."""
     store = ConfigStore.instance()
     for group, (registry, _) in SECTIONS.items():
         for name in registry.names():
@@ -171,17 +166,26 @@ def _offer_registered_names() -> None:
                 store.store(group=group, name=name, node={"name": name})
 
 
-def _search_path(extra: Path | None) -> list[str]:
+def search_path(extra: Path | None) -> list[str]:
+    """The override that lets Hydra also find the configs in the folder `extra`."""
     return [f"hydra.searchpath=[file://{extra.resolve()}]"] if extra else []
 
 
 def compose_config(
     words: Sequence[str], command: str = "train", extra: Path | None = None
 ) -> dict[str, Any]:
-    """Plain nested values from the config of `command` and the user's words; names are checked.
+    """Compose the config of `command` with the user's overrides, as nested plain values.
+
+    Names of choices are checked here; keys and values are checked by
+    :func:`~segtrain.assembly.check.check_config`.
+
+    Args:
+        words: Overrides such as ``loss=focal`` and ``loss.gamma=3``.
+        command: The name of a file directly in ``configs/``.
+        extra: A folder of the user's own configs.
 
     Raises:
-        ConfigError: On anything that Hydra or our own reading refuses.
+        ConfigError: When Hydra cannot compose them, or a choice does not exist.
     """
     load_plugins(plugins_in(words, extra))
     _offer_registered_names()
@@ -189,25 +193,27 @@ def compose_config(
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
             given = str(override.input_line).lstrip("+")
-            raise ConfigError(f"{given} names several values: add -m for one run each")
+            raise ConfigError(f"{given} has several values: add -m to start a run for each")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(command, overrides=[*overrides, *_search_path(extra)])
-        return _plain(config)
+            config = compose(command, overrides=[*overrides, *search_path(extra)])
+        return to_plain(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(hydra_message(error)) from error
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a Hydra config into nested plain values, without Hydra's own section."""
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
-def _one_line(error: BaseException) -> str:
+def hydra_message(error: BaseException) -> str:
+    """The message of an error of Hydra or OmegaConf on one line."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if "Cannot merge DictConfig with ListConfig" in str(cause):
         key = getattr(cause, "full_key", None) or "a key of the config"
-        return f"{key} is a mapping of keys, so no list can be given for it: set {key}.KEY=VALUE"
+        return f"{key} is a mapping of keys and cannot be set to a list: set {key}.KEY=VALUE"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())

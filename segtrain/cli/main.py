@@ -42,6 +42,7 @@ from segtrain.errors import (
     ResourceError,
     SegtrainError,
     is_out_of_memory,
+    one_line,
     printable,
 )
 from segtrain.files import config_dir
@@ -90,7 +91,7 @@ def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
 
 
 def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
-    """Write weights of other code as a checkpoint; prints the class weights found beside them."""
+    """Write weights of other code as a checkpoint, and print the class weights in their file."""
     keys = {word.lstrip("+").partition("=")[0] for word in words}
     dataset = [] if keys & {"dataset", "experiment"} else ["dataset=folder"]
     composed = compose_config([*dataset, *words], "train", extra)
@@ -116,7 +117,7 @@ def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
 
 
 def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dict[str, Any]:
-    """The composed config of a command that is nothing without a dataset."""
+    """Compose the config of a command that needs a dataset."""
     composed = compose_config(words, command, extra)
     if composed.get("dataset") is None:
         choices = ", ".join(group_choices("dataset", extra))
@@ -125,18 +126,16 @@ def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dic
 
 
 def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = False) -> None:
-    """Look at a whole dataset and write a report."""
+    """Scan a whole dataset and write a report."""
     given = [*words, "augment=true"] if augment else words
     inspect_command.inspect(build_dataclass(InspectConfig, _with_dataset(given, "inspect", extra)))
 
 
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
-    """Print what each group offers, or with the word ``models`` what each model costs."""
+    """Print the choices of each group, or with the word ``models`` the cost of each model."""
     others = [word for word in words if not word.startswith("plugins=")]
     if others not in ([], ["models"]):
-        raise ConfigError(
-            f"list takes the word models, plugins=[...] and nothing else, got {others[-1]!r}"
-        )
+        raise ConfigError(f"list takes only the word models and plugins=[...], got {others[-1]!r}")
     load_plugins(plugins_in(words, extra))
     if others:
         folders = [config_dir(), *([extra] if extra else [])]
@@ -171,10 +170,10 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "words", nargs="*", metavar="KEY=VALUE", help="what differs from the default"
+        "words", nargs="*", metavar="KEY=VALUE", help="values that replace the defaults"
     )
     parser.add_argument(
-        "--config-dir", type=Path, help="a folder of your own configs, in the same groups"
+        "--config-dir", type=Path, help="a folder with your own configs, in the same groups"
     )
     if command == "inspect":
         parser.add_argument(
@@ -198,7 +197,7 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     parser = _parser(command, program)
     options = parser.parse_intermixed_args(list(arguments))
     if options.config_dir is not None and not options.config_dir.is_dir():
-        raise ConfigError(f"--config-dir {options.config_dir} is no folder")
+        raise ConfigError(f"--config-dir {options.config_dir} is not a folder")
     keywords: dict[str, Any] = {"extra": options.config_dir}
     if command == "inspect":
         keywords.update(augment=options.augment)
@@ -208,7 +207,10 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
 
 
 def _check_installation() -> None:
-    """Refuse a torchvision compiled for another torch: its own message names only an operator."""
+    """Refuse a torchvision that was compiled for another torch.
+
+    Its own error message names only an operator.
+    """
     try:
         import torchvision  # noqa: F401, PLC0415
     except (RuntimeError, ImportError, OSError) as error:
@@ -216,7 +218,7 @@ def _check_installation() -> None:
 
         raise ResourceError(
             f"torchvision does not fit torch {torch.__version__}"
-            f" ({' '.join(str(error).split())[:120]}); install both from one source:"
+            f" ({one_line(error, 120)}); install both from one source:"
             " pip install --force-reinstall torch torchvision"
         ) from error
 
@@ -224,7 +226,7 @@ def _check_installation() -> None:
 def run_command(
     command: str, arguments: Sequence[str] | None = None, program: str | None = None
 ) -> int:
-    """Run a command as from a shell; returns its exit code. A mistake ends in one line."""
+    """Run a command as from a shell and return its exit code; a user's mistake prints one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     start_logging()
     try:
@@ -243,7 +245,7 @@ def run_command(
     return 0
 
 
-# The keys of each command that make it need less.
+# The keys of each command that reduce its memory.
 _LESS_MEMORY = {
     "train": "; lower trainer.batch_size, augmentation.crop_size or evaluation.size, use"
     " trainer.precision=bf16, or model.activation_checkpointing=true where the model has it",

@@ -1,4 +1,4 @@
-"""Several runs from one command line, through Hydra."""
+"""Start several runs from one command line, with Hydra's sweepers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rich.table import Table
 
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import (
-    _one_line,
-    _plain,
-    _search_path,
     compose_config,
+    hydra_message,
     plugins_in,
     rewrite,
+    search_path,
+    to_plain,
 )
-from segtrain.commands import train as commands
+from segtrain.commands.train import train
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 from segtrain.schema.plugins import load_plugins
@@ -39,15 +39,15 @@ MAX_CHECKED_JOBS = 200
 
 
 def train_many(words: Sequence[str], extra: Path | None) -> None:
-    """Run Hydra's sweeper over the jobs; each is checked before the first one starts."""
+    """Train one model per combination of values, after all combinations were checked."""
     for job in _jobs(words, extra):
         check_config(compose_config(job, "train", extra))
     table = Table("overrides", "mIoU", "run directory", title="sweep", title_justify="left")
 
     def run_job(raw: DictConfig) -> None:
-        config = check_config(_plain(raw))
+        config = check_config(to_plain(raw))
         hydra_config = HydraConfig.get()
-        result = commands.train(_in_own_directory(config, hydra_config.job.num))
+        result = train(_in_own_directory(config, hydra_config.job.num))
         label = escape(" ".join(word.lstrip("+") for word in hydra_config.overrides.task))
         table.add_row(
             label,
@@ -55,31 +55,28 @@ def train_many(words: Sequence[str], extra: Path | None) -> None:
             result["run_dir"],
         )
 
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # errors come to us as they are, and we say them in one line
-    )
-    sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *_search_path(extra)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and we print one line
+    sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *search_path(extra)]
     GlobalHydra.instance().clear()
     try:
         hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")(
             run_job
         )()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(hydra_message(error)) from error
     if table.row_count:
         console.print(table)
 
 
 def _in_own_directory(config: Config, number: int) -> Config:
-    return (
-        config
-        if config.run_dir is None
-        else replace(config, run_dir=str(Path(config.run_dir) / str(number)))
-    )
+    """Give each run of a sweep a directory of its own inside `run_dir`."""
+    if config.run_dir is None:
+        return config
+    return replace(config, run_dir=str(Path(config.run_dir) / str(number)))
 
 
 def _jobs(words: Sequence[str], extra: Path | None) -> Iterable[list[str]]:
-    """The overrides of each job of a sweep over plain choices; none when a range is involved."""
+    """List the overrides of each run of a sweep over listed values; empty if there is a range."""
     load_plugins(plugins_in(words, extra))
     choices = []
     for word, override in zip(

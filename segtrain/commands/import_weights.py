@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segtrain.assembly.metadata import metadata_of
-from segtrain.assembly.model import build_model
+from segtrain.assembly.metadata import checkpoint_metadata
+from segtrain.assembly.model import load_model
 from segtrain.assembly.trial import try_model
 from segtrain.data import DATASETS, LabelContract
 from segtrain.engine.checkpoint import save_checkpoint
@@ -79,7 +79,7 @@ def import_checkpoint(given: ImportConfig, config: Config, processes: Processes)
         )
     labels = labels_of(config)
     channels = int(config.dataset.get("channels") or 3)
-    model = build_model(config.model, labels, None, processes, channels=channels)
+    model = load_model(config.model, labels, processes, channels=channels)
     report = model.load_report
     assert report is not None
     if report.new:
@@ -88,7 +88,7 @@ def import_checkpoint(given: ImportConfig, config: Config, processes: Processes)
             " predict with; train with model.weights"
         )
     try_model(model, config.model["name"])
-    metadata = metadata_of(config, labels, model)
+    metadata = checkpoint_metadata(config, labels, model)
     state = {
         "model": model.state_dict(),
         "ema": None,

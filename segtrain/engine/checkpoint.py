@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code."""
+"""Checkpoints: written atomically, and read without running code from the file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ State = dict[str, Any]
 
 
 def save_checkpoint(path: Path, state: State) -> None:
-    """Write `state` to `path`, whole or not at all."""
+    """Write `state` to `path` atomically."""
     with atomic_write(path) as stream:
         torch.save({"format": FORMAT, **state}, stream)
 
 
 def find_checkpoint(given: str | Path, name: str = "best.pt") -> Path:
-    """The checkpoint file that `given` means: itself, or ``checkpoints/<name>`` of a run directory.
+    """Return the checkpoint file: `given` itself, or ``checkpoints/<name>`` in a run directory.
 
     Raises:
-        CheckpointError: When there is none.
+        CheckpointError: When it does not exist.
     """
     path = Path(given)
     if path.is_dir():
@@ -40,25 +40,25 @@ def find_checkpoint(given: str | Path, name: str = "best.pt") -> Path:
 
 
 def load_checkpoint(path: Path) -> State:
-    """The state in `path`, on the CPU.
+    """Load the state in `path`, on the CPU.
 
     Raises:
-        CheckpointError: When the file is missing, damaged, not a checkpoint of segtrain, or asks to
+        CheckpointError: When the file is missing, damaged, not a checkpoint of segtrain, or would
             run code.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     if not is_whole_zip(path):
-        raise CheckpointError(f"{path} is damaged or no checkpoint at all")
+        raise CheckpointError(f"{path} is damaged or not a checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was not written by segtrain: it holds more than tensors and plain values, and"
-            " reading that could run code"
+            " loading it could run code"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
+        raise CheckpointError(f"{path} is damaged or not a checkpoint") from error
     if not isinstance(state, dict) or "format" not in state:
         raise CheckpointError(f"{path} was not written by segtrain: it has no 'format' entry")
     if state["format"] != FORMAT:
@@ -67,26 +67,26 @@ def load_checkpoint(path: Path) -> State:
         )
     for key in ("model", "config", "metadata", "step"):
         if state.get(key) in (None, {}):
-            raise CheckpointError(f"{path} is no whole checkpoint: it lacks {key!r}")
+            raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {key!r}")
     return state
 
 
 def entry(state: State, key: str, path: Path) -> Any:
-    """``state[key]``, or one sentence that it is missing.
+    """Return ``state[key]``.
 
     Raises:
         CheckpointError: When the checkpoint lacks `key`.
     """
     if key not in state:
         raise CheckpointError(
-            f"{path} lacks {key!r}, so a run cannot go on from it; use a checkpoints/last.pt"
+            f"{path} lacks {key!r}, so a run cannot resume from it; use a checkpoints/last.pt"
         )
     return state[key]
 
 
 def rng_state() -> State:
-    """The state of every global random generator, in types that load without running code."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  the global one is what is meant
+    """Return the state of every global random generator, as tensors and plain values."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  the global generator is meant
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -102,7 +102,7 @@ def rng_state() -> State:
 
 
 def set_rng_state(state: State) -> None:
-    """The inverse of :func:`rng_state`."""
+    """Restore what :func:`rng_state` returned."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -113,6 +113,6 @@ def set_rng_state(state: State) -> None:
 
 
 def model_weights(state: State) -> State:
-    """The weights to evaluate: the moving average if the run kept one."""
+    """Return the weights to evaluate: the moving average if the run kept one."""
     weights: State = state["ema"] if state.get("ema") else state["model"]
     return weights

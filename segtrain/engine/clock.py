@@ -1,4 +1,4 @@
-"""The time a run takes, and its speed."""
+"""Measure the duration and the speed of a run."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class _Clock:
-    """Seconds of the run so far, and images per second of training since the last look."""
+class Clock:
+    """Seconds of the run so far, and images per second of training since the last call.
 
-    def __init__(self, before: float) -> None:
+    Args:
+        before: Seconds that the run took before it was resumed.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
         self._started = self._since = time.monotonic()
         self._started -= before
         self._images = 0
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, in all the processes that it took one after the other."""
+        """Seconds of the whole run, including those before it was resumed."""
         return time.monotonic() - self._started
 
     def count(self, images: int) -> None:
-        """So many images more went through a step."""
+        """Add the images of one step."""
         self._images += images
 
     def rate(self) -> float:
-        """Images per second since the last call."""
+        """Return the images per second since the last call."""
         now = time.monotonic()
         rate = self._images / max(now - self._since, 1e-9)
         self._images, self._since = 0, now
@@ -33,7 +37,7 @@ class _Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that is not spent on training images."""
+        """Exclude the time inside the block from :meth:`rate`."""
         entered = time.monotonic()
         yield
         self._since += time.monotonic() - entered

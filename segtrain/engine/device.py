@@ -1,4 +1,4 @@
-"""Mixed precision by name."""
+"""Devices and mixed precision by name."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to `precision`; without effect for ``fp32``."""
+    """Autocast to ``bf16`` or ``fp16``; no effect for ``fp32``."""
     return torch.autocast(
         device.type, dtype=DTYPES.get(precision, torch.bfloat16), enabled=precision in DTYPES
     )
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` takes this process's GPU if there is one.
+    """Return the device called `name`; ``auto``: this process's GPU if available, else the CPU.
 
     Raises:
-        ConfigError: When there is no such device.
+        ConfigError: When the device does not exist.
     """
     if name == "auto":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device {name!r} is none; use auto, cpu, cuda or cuda:0") from None
+        raise ConfigError(f"device {name!r} is not valid; use auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found;"
+            f"device {name!r} does not exist: {torch.cuda.device_count()} CUDA devices found;"
             " use device=cpu"
         )
     return device

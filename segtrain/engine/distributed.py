@@ -1,4 +1,4 @@
-"""One process or several: what differs stands here, and one process needs no launcher."""
+"""One or several processes: everything that differs between them; one process needs no launcher."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Processes:
     """This process among those of the run.
 
     Attributes:
-        rank: From 0; rank 0 writes the run directory.
+        rank: From 0 to ``world_size - 1``; rank 0 writes the run directory.
         world_size: Number of processes.
-        device: Where this process computes.
-        control: A group for small messages between the CPUs; None: the default one.
+        device: The device of this process.
+        control: The process group for small messages between CPUs; None: the default group.
     """
 
     rank: int
@@ -33,11 +33,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0, the process that writes."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of `value` over all processes."""
+        """Return the sum of `value` over all processes."""
         if self.world_size == 1:
             return value
         value = value.clone()
@@ -45,15 +45,15 @@ class Processes:
         return value
 
     def any(self, value: int) -> int:
-        """The largest `value` over all processes: a flag that one raises, all see at once."""
+        """Return the largest `value` over all processes, so that all see a flag that one sets."""
         if self.world_size == 1:
             return value
-        flag = torch.tensor(value)  # over the CPU: nothing waits for a GPU at every step
+        flag = torch.tensor(value)  # on the CPU, so that no step waits for a GPU
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.control)
         return int(flag)
 
     def gather(self, value: object) -> list[Any]:
-        """What every process holds, by rank, on every process; plain values and CPU tensors."""
+        """Return the `value` of every process, by rank; plain values and CPU tensors."""
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
@@ -61,13 +61,13 @@ class Processes:
         return found
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the tensors of rank 0, such as its running statistics."""
+        """Copy tensors of rank 0, such as running statistics, to every process."""
         if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Make the gradients of parameters outside the wrapped model those of all processes."""
+        """Average the gradients of parameters outside the wrapped model over all processes."""
         if self.world_size == 1:
             return
         for parameter in parameters:
@@ -77,15 +77,15 @@ class Processes:
             parameter.grad /= self.world_size
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has called this."""
         if self.world_size > 1:
             dist.barrier()
 
     def wrap(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
-        """`model` for training; with several processes its gradients are averaged over them."""
+        """Wrap `model` for training; several processes average its gradients."""
         if self.world_size == 1:
             return model
-        if sync_batchnorm and self.device.type == "cuda":  # torch has no SyncBatchNorm for the CPU
+        if sync_batchnorm and self.device.type == "cuda":  # SyncBatchNorm needs a GPU
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)
@@ -93,7 +93,7 @@ class Processes:
 
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
-    """The processes of this run: those that ``torchrun`` started, or this one alone."""
+    """Enter the process group that ``torchrun`` started, or use this process alone."""
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -1,9 +1,10 @@
-"""A model against a split: one confusion matrix, from which every score follows."""
+"""Evaluation: a model on one split, counted in a confusion matrix that gives every score."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,13 @@ from segtrain.terminal import progress
 def predict_ids(
     logits: Tensor, size: tuple[int, int], align_corners: bool, *, multi_label: bool = False
 ) -> Tensor:
-    """The class of each pixel at `size`: logits are upsampled first, then compared.
+    """Predict the class of each pixel at `size`; logits are upsampled before they are compared.
 
-    One logit is compared with 0, which a probability of one half is, and so is each of the logits
-    of multi-label data.
+    A single logit is compared with 0, a probability of one half. With `multi_label` every logit is.
 
     Shape:
-        - logits: ``(N, C, h, w)``; output: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, 0 or 1,
-          with `multi_label`.
+        - logits: ``(N, C, h, w)``.
+        - output: ``(N, H, W)``, int64; with `multi_label` ``(N, C, H, W)``, uint8, 0 or 1.
     """
     if logits.shape[-2:] != size:
         logits = F.interpolate(
@@ -39,21 +39,25 @@ def predict_ids(
         return (logits > 0).byte()
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).long()
-    return logits.max(1).indices  # several times faster than argmax on a CPU, and the same
+    return logits.max(1).indices  # the same as argmax, and several times faster on a CPU
 
 
 class Evaluator:
     """Scores a model on the validation split.
 
     Args:
-        loader: As from :func:`segtrain.data.build_eval_loader`.
-        labels: The label contract, for class count, ignored pixels and colours.
+        loader: A loader from :func:`segtrain.data.build_eval_loader`.
+        labels: The label contract: number of classes, `ignore_label` and colours.
         processes: The processes that share the work.
         align_corners: How logits are upsampled to the size of the target.
-        precision: Of the forward pass.
-        mean: With which the images were normalised, to show them again.
-        std: Likewise.
-        num_pictures: How many images to keep for a picture.
+        precision: Precision of the forward pass.
+        channels_last: Whether the images are in that memory format.
+        mean: Mean of the normalization, per channel, to draw the images.
+        std: Standard deviation of the normalization, per channel, to draw the images.
+        num_pictures: Number of images in :attr:`picture`.
+
+    Attributes:
+        picture: Image, target and prediction of the first images of the last evaluation, or None.
     """
 
     def __init__(
@@ -82,56 +86,57 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Scores:
-        """The scores of `model`, the same on every process; the model's training mode is put back.
+        """Return the scores of `model`, the same on every process; its training mode is restored.
 
         Raises:
-            NumericError: When a logit is NaN or infinite: its class would be a guess that looks
-                like a result.
+            NumericError: When a logit is NaN or infinite, since its class would be a guess that
+                looks like a result.
         """
-        labels = self.labels
-        kind = MultiLabelMatrix if labels.multi_label else ConfusionMatrix
-        matrix = kind(labels.num_ids, labels.ignore_label)
-        device = self.processes.device
-        finite = torch.ones((), dtype=torch.bool, device=device)
+        kind = MultiLabelMatrix if self.labels.multi_label else ConfusionMatrix
+        matrix = kind(self.labels.num_ids, self.labels.ignore_label)
+        finite = torch.ones((), dtype=torch.bool, device=self.processes.device)
         rows: list[Tensor] = []
-        training = model.training
-        model.eval()
-        try:
-            with progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar:
-                for groups in iterate(self.loader):
-                    for batch in groups:
-                        images = batch["images"].to(
-                            device, non_blocking=True, memory_format=self.memory_format
-                        )
-                        target = batch["target"].to(device, non_blocking=True)
-                        with autocast(device, self.precision):
-                            logits = model(images)["out"]
-                        finite = finite & torch.isfinite(logits).all()
-                        prediction = predict_ids(
-                            logits,
-                            (target.shape[-2], target.shape[-1]),
-                            self.align_corners,
-                            multi_label=labels.multi_label,
-                        )
-                        matrix.update(prediction, target)
-                        missing = self.num_pictures - len(rows)
-                        if missing > 0:
-                            rows.extend(self._rows(batch, prediction, missing))
-                    bar.advance()
-        finally:
-            model.train(training)
-        counts = self.processes.sum(matrix.matrix(device))
+        with _evaluation_mode(model):
+            for batch in self._batches():
+                target = batch["target"].to(self.processes.device, non_blocking=True)
+                logits = self._logits(model, batch)
+                finite = finite & torch.isfinite(logits).all()
+                prediction = self._predict(logits, target)
+                matrix.update(prediction, target)
+                rows.extend(self._rows(batch, prediction, self.num_pictures - len(rows)))
+        self._check_finite(finite)
+        matrix.counts = self.processes.sum(matrix.matrix(self.processes.device))
+        self.picture = _picture(rows)
+        return matrix.scores()
+
+    def _batches(self) -> Iterator[EvalBatch]:
+        with progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar:
+            for batches in iterate(self.loader):
+                yield from batches
+                bar.advance()
+
+    def _logits(self, model: nn.Module, batch: EvalBatch) -> Tensor:
+        device = self.processes.device
+        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
+        with autocast(device, self.precision):
+            logits: Tensor = model(images)["out"]
+        return logits
+
+    def _predict(self, logits: Tensor, target: Tensor) -> Tensor:
+        size = (target.shape[-2], target.shape[-1])
+        return predict_ids(logits, size, self.align_corners, multi_label=self.labels.multi_label)
+
+    def _check_finite(self, finite: Tensor) -> None:
         if self.processes.any(int(not finite)):
             raise NumericError(
                 "the model's logits are NaN or infinite on this split; if training made them so,"
                 " lower optimizer.lr or set trainer.clip_grad_norm=1"
             )
-        matrix.counts = counts
-        self.picture = _picture(rows)
-        return matrix.scores()
 
     def _rows(self, batch: EvalBatch, prediction: Tensor, most: int) -> Iterator[Tensor]:
-        """Input, target and prediction of up to `most` images, side by side."""
+        """Yield image, target and prediction of up to `most` images, ``(3, 3, H, W)`` each."""
+        if most <= 0:
+            return
         std, mean = (torch.tensor(values)[:, None, None] for values in (self.std, self.mean))
         samples = zip(batch["images"], batch["target"], prediction.cpu(), strict=True)
         for image, target, predicted in itertools.islice(samples, most):
@@ -147,10 +152,20 @@ class Evaluator:
         return torch.from_numpy(colours).permute(2, 0, 1).float() / 255
 
 
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def _picture(rows: Sequence[Tensor]) -> Tensor | None:
     if not rows:
         return None
-    from torchvision.utils import make_grid  # noqa: PLC0415  it can fail, and the cli says why
+    from torchvision.utils import make_grid  # noqa: PLC0415  slow to import
 
     size = rows[0].shape[-2:]
     grid: Tensor = make_grid(

@@ -1,4 +1,4 @@
-"""A loss or gradient that is NaN or infinite must not reach the weights, and must end the run."""
+"""Stop a run whose loss or gradient is NaN or infinite, before it changes the weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_SKIPPED_STEPS = 25  # fp16 steps in a row without a usable gradient
 
 
 class FiniteCheck:
-    """Keeps a step that is not finite from the weights, and ends the run.
+    """Keeps a step that is not finite from changing the weights, and ends the run.
 
-    On a CPU the run ends before the step. Elsewhere looking would wait for the device at every
-    step: there the optimizer itself leaves the weights alone (``found_inf`` of torch's fused
-    optimizers) and the run ends one step later.
+    On a CPU the run ends before the step. On other devices a check would wait for the device at
+    every step. There the optimizer itself skips the update (``found_inf`` of torch's fused
+    optimizers), and the run ends one step later.
 
     Args:
-        optimizer: Fused, as all of :data:`segtrain.engine.OPTIMIZERS` are.
-        scaler: In fp16 it skips single steps, which is no error until they come in a row.
+        optimizer: A fused optimizer, as all of :data:`segtrain.engine.OPTIMIZERS` are.
+        scaler: The scaler of fp16. It may skip single steps; only many in a row are an error.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
@@ -29,10 +29,15 @@ class FiniteCheck:
         self._pending: tuple[int, Tensor] | None = None
 
     def watch(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
-        """Guard the optimizer step that follows, the one that leads to `step`.
+        """Check the optimizer step that follows.
+
+        Args:
+            step: The number of that step.
+            loss: Its loss, ``()``.
+            grad_norm: The norm of its gradients, ``()``.
 
         Raises:
-            NumericError: When this step (on a CPU) or the one before it is not finite.
+            NumericError: When this step (on a CPU) or the step before it is not finite.
         """
         self.settle()
         finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
@@ -46,7 +51,7 @@ class FiniteCheck:
             self.settle()
 
     def settle(self) -> None:
-        """Look at what is still unchecked; called before anything is evaluated or saved.
+        """Finish the check of the last step; called before anything is evaluated or saved.
 
         Raises:
             NumericError: When that step was not finite.

@@ -1,4 +1,4 @@
-"""The optimizers and learning-rate schedules of torch, by name."""
+"""Optimizers and learning-rate schedules of torch, by name."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def parameter_groups(
     head_lr_factor: float,
     decay_norms_and_biases: bool,
 ) -> list[dict[str, Any]]:
-    """The parameters of `model` in groups of one learning rate and one weight decay each.
+    """Group the parameters of `model` by learning rate and weight decay.
 
     Args:
-        model: Says which of its parameters belong to the head.
+        model: The model; it tells which of its parameters belong to the head.
         lr: Learning rate of the backbone.
-        weight_decay: Of everything, or of everything but norms and biases.
-        head_lr_factor: Learning rate of the head over that of the backbone.
-        decay_norms_and_biases: Whether the one-dimensional parameters decay as well.
+        weight_decay: Weight decay of all parameters, or of all but norms and biases.
+        head_lr_factor: Learning rate of the head divided by that of the backbone.
+        decay_norms_and_biases: Whether one-dimensional parameters decay too.
 
     Raises:
         ConfigError: When `lr` or a factor is not above 0, or `weight_decay` is negative.
@@ -104,7 +104,7 @@ def adamw(
 def constant(
     optimizer: torch.optim.Optimizer, total_steps: int, *, warmup_steps: int = 0
 ) -> lr_scheduler.LRScheduler:
-    """The same learning rate at every step, after the warm-up."""
+    """A constant learning rate, after the warm-up."""
     main = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
     return _with_warmup(optimizer, main, warmup_steps, total_steps)
 
@@ -130,7 +130,7 @@ def cosine(
     min_lr: float = 0.0,
     warmup_steps: int = 0,
 ) -> lr_scheduler.LRScheduler:
-    """Half a cosine from the learning rate down to `min_lr`."""
+    """Half a cosine period from the learning rate down to `min_lr`."""
     main = lr_scheduler.CosineAnnealingLR(
         optimizer, T_max=max(total_steps - warmup_steps, 1), eta_min=min_lr
     )
@@ -146,13 +146,13 @@ def one_cycle(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> lr_scheduler.LRScheduler:
-    """Up from ``lr / div_factor`` in the first `pct_start` of the steps, then down on a cosine."""
+    """Rise from ``lr / div_factor`` over the first `pct_start` of the steps, then a cosine down."""
     if not 0 < pct_start < 1:
         raise ConfigError(f"scheduler.pct_start must be between 0 and 1, got {pct_start}")
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=total_steps + 1,  # torch also counts the rate after the last step
+        total_steps=total_steps + 1,  # torch counts the rate after the last step too
         pct_start=pct_start,
         div_factor=div_factor,
         final_div_factor=final_div_factor,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted when they come, obeyed between two steps."""
+"""Ctrl-C and SIGTERM: recorded when they arrive, handled between two steps."""
 
 from __future__ import annotations
 
@@ -12,34 +12,33 @@ from segtrain.errors import SegtrainError
 
 
 class Interrupted(SegtrainError):
-    """The run was asked to stop and has saved what it had.
+    """A signal stopped the run after a checkpoint was saved.
 
     Args:
         number: The signal.
         step: The last finished step.
-        checkpoint: Where it was saved; None on a process that saves nothing.
+        checkpoint: The saved checkpoint; None on a process that saves nothing.
     """
 
     def __init__(self, number: int, step: int, checkpoint: Path | None) -> None:
         run_dir = f"run_dir={checkpoint.parent.parent} resume=auto" if checkpoint else "resume=auto"
         super().__init__(
             f"{signal.Signals(number).name} after step {step}; checkpoint saved,"
-            f" go on with {run_dir}"
+            f" resume with {run_dir}"
         )
-        self.exit_code = 128 + number  # what a shell expects of a process that a signal ended
+        self.exit_code = 128 + number  # the convention of shells for signals
 
 
 class StopSignals:
-    """While entered, notes the first SIGINT or SIGTERM in `received`; a second one acts at once."""
+    """Records the first SIGINT or SIGTERM in `received`; a second one has its usual effect."""
 
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere Python allows no handlers
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self

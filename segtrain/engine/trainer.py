@@ -1,4 +1,4 @@
-"""The training loop: :meth:`Trainer.fit` is a run, :meth:`Trainer.train_step` one step of it."""
+"""The training loop: :meth:`Trainer.fit` trains a run, :meth:`Trainer.train_step` one step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
-from segtrain.engine.clock import _Clock
+from segtrain.engine.clock import Clock
 from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
@@ -31,26 +31,26 @@ from segtrain.terminal import console, logger, progress
 
 
 class Trainer:
-    """Trains one model for some steps, evaluates it on the way, and can go on where it stopped.
+    """Trains a model, evaluates it at intervals, and resumes from a checkpoint.
 
     Args:
-        config: The configuration of the run; its sections `trainer` and `optimizer` are read here.
-        model: On its device.
-        criterion: On the same device.
-        optimizer: Over the parameters of `model`.
-        scheduler: Stepped once per optimizer step.
-        batches: Makes the endless stream of micro-batches from a given step on.
+        config: The configuration of the run; the trainer reads its section `trainer`.
+        model: The model, on its device.
+        criterion: The criterion, on the same device.
+        optimizer: The optimizer of the parameters of `model` and `criterion`.
+        scheduler: The learning-rate schedule, stepped once per optimizer step.
+        batches: Return the endless stream of micro-batches that starts at a given step.
         steps_per_epoch: Optimizer steps in one pass over the training split.
-        total_steps: The budget.
+        total_steps: Optimizer steps of the whole run.
         evaluator: Scores the model on the validation split.
-        processes: This process among those of the run.
-        metadata: Put into every checkpoint: what a predictor needs beside the weights.
+        processes: The processes of the run.
+        metadata: Stored in every checkpoint: what a predictor needs beside the weights.
 
     Attributes:
-        run: The run directory, set before :meth:`fit` on the one process that writes.
+        run: The run directory; set before :meth:`fit`, in the process that writes only.
     """
 
-    def __init__(  # noqa: PLR0913  everything that a run is made of
+    def __init__(  # noqa: PLR0913  all parts of a run
         self,
         config: Config,
         *,
@@ -81,7 +81,7 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.evaluate_every = self.options.evaluate_every or steps_per_epoch
         self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
-        self._clock = _Clock(0.0)
+        self._clock = Clock()
         self._saved_step = self._evaluated_step = -1
         device = processes.device
         self.memory_format = (
@@ -105,17 +105,17 @@ class Trainer:
     # ------------------------------------------------------------------ the loop
 
     def fit(self) -> dict[str, Any] | None:
-        """Train up to the budget; returns the final scores, or None when stopped on the way.
+        """Train all remaining steps; return the final scores, or None after `trainer.stop_after`.
 
         Raises:
-            Interrupted: On SIGINT or SIGTERM, after the checkpoint of the last finished step was
-                written.
+            Interrupted: On SIGINT or SIGTERM, after a checkpoint of the last finished step was
+                saved.
             NumericError: When a loss, a gradient or a prediction is not finite; the weights are
-                those before the step.
+                those before that step.
         """
         result = None
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
-        self._clock = _Clock(self._clock.seconds)
+        self._clock = Clock(self._clock.seconds)
         self.model.train()
         stream = self.batches(self.step)
         with (
@@ -123,7 +123,7 @@ class Trainer:
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.step and self._due(self.evaluate_every) and self._evaluated_step != self.step:
-                result = self._evaluate()  # the run was stopped just before
+                result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
                 self.step += 1
@@ -135,19 +135,19 @@ class Trainer:
                     self._save("last.pt")
             self._save("last.pt")
             if self.step < self.total_steps:
-                logger.info("stopped after step %d, as trainer.stop_after says", self.step)
+                logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
                 return None
-            result = result or self._evaluate()  # a finished run, gone on with, is only scored
+            result = result or self._evaluate()  # a finished run that is resumed is only evaluated
         result = {**result, "seconds": self._clock.seconds, "best": self.best}
         if self.run is not None:
             self.run.write_results(result)
         return result
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
-        """One optimizer step over its micro-batches; returns its losses, still on the device."""
+        """Take one optimizer step over its micro-batches; return its losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         self.criterion.at_step(self.step)
-        batches = [self._to_device(batch) for batch in batches]
+        batches = [self.to_device(batch) for batch in batches]
         step_share = self._step_share(batches)
         losses: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
@@ -161,7 +161,7 @@ class Trainer:
                 self.scaler.scale(report.total).backward()
             for name, value in {"loss": report.total.detach(), **report.parts}.items():
                 losses[name] = losses[name] + value if name in losses else value
-        self.processes.average_gradients(self.criterion.parameters())  # the model's are already
+        self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
         losses["grad_norm"] = clip_grad_norm_(
             self.parameters, self.options.clip_grad_norm or float("inf")
@@ -170,27 +170,33 @@ class Trainer:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        # An overflow in fp16 skips the step; the schedule and the moving average wait with it.
+        # In fp16 an overflow skips the step; then the schedule and the moving average skip it too.
         if self.scaler.get_scale() >= scale:
             self.scheduler.step()
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
         return losses
 
-    def _to_device(self, batch: TrainBatch) -> TrainBatch:
+    def to_device(self, batch: TrainBatch) -> TrainBatch:
+        """Copy a batch to the device: images as the model takes them, the target as the loss does.
+
+        Shape:
+            - images: ``(N, C, H, W)``, float32, normalized, in the model's memory format.
+            - target: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, for multi-label data.
+        """
         device = self.processes.device
         images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
         target = batch["target"].to(device, non_blocking=True)
-        # Bytes all the way here; class ids are as wide as PyTorch wants them on the device only.
+        # Class ids travel as bytes; losses take int64, so they are converted on the device.
         target = target.long() if target.dim() == 3 else target
         return {**batch, "images": images, "target": target}
 
     def _step_share(self, batches: list[TrainBatch]) -> Tensor | None:
-        """What the parts of this step weigh together, per term; None when it has one part."""
+        """The weight of all parts of this step together, per term; None if there is one part."""
         if len(batches) == 1 and self.processes.world_size == 1:
             return None
         share = torch.stack([self.criterion.share(batch["target"]) for batch in batches]).sum(0)
-        # Gradients are averaged over processes, and the mean is over the pixels of all of them.
+        # DDP averages gradients over processes, but the mean is over the pixels of all processes.
         return self.processes.sum(share) / self.processes.world_size
 
     # ------------------------------------------------------------------ what the run writes
@@ -199,14 +205,14 @@ class Trainer:
         return self.step % every == 0 or self.step == self.total_steps
 
     def _stop_if_asked(self, signals: StopSignals) -> None:
-        """After the same step in every process, whichever of them got the signal."""
+        """Stop after the same step in every process, even if only one received the signal."""
         received = self.processes.any(signals.received)
         if received:
             self._save("last.pt")
             raise Interrupted(received, self.step, self._checkpoint_path("last.pt"))
 
     def _log(self, losses: dict[str, Tensor]) -> str | None:
-        """Write the losses of this step if it is time to; returns the text for the bar then."""
+        """Write the losses every `trainer.log_every` steps; return a text for the progress bar."""
         self._clock.count(
             self.options.batch_size * self.options.accumulate * self.processes.world_size
         )
@@ -234,7 +240,7 @@ class Trainer:
         return text
 
     def _evaluate(self) -> dict[str, Any]:
-        """Score the model as it is, keep it if it is the best so far; the same on every process."""
+        """Evaluate the model, and save it if it is the best so far."""
         self.finite.settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self._clock.paused():
@@ -257,7 +263,7 @@ class Trainer:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """What is evaluated and kept: the moving average if there is one."""
+        """The model that is evaluated: the moving average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     # ------------------------------------------------------------------ checkpoints
@@ -266,19 +272,19 @@ class Trainer:
         return None if self.run is None else self.run.checkpoints / name
 
     def _save(self, name: str, *, whole: bool = True) -> None:
-        """Write a checkpoint: of the whole run, or of what inference needs."""
+        """Save a checkpoint of the whole run, or only of what inference needs."""
         if whole and self._saved_step == self.step:
             return
         self.finite.settle()
         path = self._checkpoint_path(name)
-        state = self.state() if whole else self.model_state()  # every process has its part in it
+        state = self.state() if whole else self.model_state()  # a collective call
         if path is not None:
             save_checkpoint(path, state)
         self._saved_step = self.step if whole else self._saved_step
         self.processes.wait()
 
     def model_state(self) -> State:
-        """The weights, and what it takes to use them."""
+        """The weights, and what a predictor needs to use them."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -289,7 +295,7 @@ class Trainer:
         }
 
     def state(self) -> State:
-        """Everything that the rest of the run depends on."""
+        """Everything that is needed to resume the run exactly."""
         return {
             **self.model_state(),
             "optimizer": self.optimizer.state_dict(),
@@ -304,7 +310,7 @@ class Trainer:
         }
 
     def load_state(self, state: State, path: Path) -> None:
-        """Go on from `state`, which was read from `path`.
+        """Resume from `state`, which was loaded from `path`.
 
         Raises:
             CheckpointError: When the checkpoint lacks a part or does not fit the model.
@@ -324,10 +330,10 @@ class Trainer:
         self.step = entry(state, "step", path)
         if self.step > self.total_steps:
             raise ConfigError(
-                f"{path} is at step {self.step}, past the budget of {self.total_steps} steps;"
+                f"{path} is at step {self.step}, beyond the {self.total_steps} steps of this run;"
                 " raise trainer.max_steps or trainer.epochs"
             )
-        self._clock = _Clock(entry(state, "seconds", path))
+        self._clock = Clock(entry(state, "seconds", path))
         self._evaluated_step = entry(state, "evaluated_step", path)
         self.best = entry(state, "best", path)
         states = entry(state, "rng", path)
@@ -335,15 +341,15 @@ class Trainer:
             set_rng_state(states[self.processes.rank])
         else:
             logger.warning(
-                "the run had %d processes before: it goes on, not bit for bit", len(states)
+                "the run had %d processes before: it resumes, but not bit for bit", len(states)
             )
 
     def _criterion_state(self) -> State:
         return {key: value.cpu() for key, value in self.criterion.state_dict().items()}
 
     def _load_criterion(self, state: State) -> None:
-        """What the criterion learned or averages; every process had its own averages."""
-        saved = state.get("criterion") or [{}]  # older checkpoints have none
+        """Restore learned parameters and running averages; each process has its own averages."""
+        saved = state.get("criterion") or [{}]  # older checkpoints have no entry
         rank = self.processes.rank if len(saved) == self.processes.world_size else 0
         self.criterion.load_state_dict(saved[rank])
 
@@ -356,10 +362,10 @@ class Trainer:
             self.optimizer.load_state_dict(saved)
             self.scheduler.load_state_dict(entry(state, "scheduler", path))
             return
-        # Another rate, schedule or budget was asked for: the moments go on, the schedule is walked
-        # to this step anew.
+        # The learning rate, the schedule or the number of steps changed: keep the moments, and
+        # step the new schedule up to this step.
         logger.warning(
-            "optimizer, scheduler or budget differ from those in %s; the new ones hold now",
+            "optimizer, scheduler or total steps differ from those in %s; the new ones are used",
             path,
         )
         groups = self.optimizer.state_dict()["param_groups"]

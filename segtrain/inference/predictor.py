@@ -1,4 +1,4 @@
-"""From a checkpoint to class ids for an image."""
+"""Predict class ids for images with a trained model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OVERLAY_OPACITY = 0.5
 
 
 def restore_model(state: State, path: Path) -> Segmentor:
-    """The trained model in the checkpoint `state`, read from `path`, in evaluation mode on the CPU.
+    """Build the model of the checkpoint `state`, loaded from `path`; in eval mode, on the CPU.
 
     Raises:
         CheckpointError: When the model is not registered, or the weights do not fit it.
@@ -39,7 +39,7 @@ def restore_model(state: State, path: Path) -> Segmentor:
         plugins = ",".join(state["config"].get("plugins", [])) or "the file that registers it"
         raise CheckpointError(
             f"{path} holds a model {name!r} that a plugin registers; add plugins=[{plugins}], or"
-            " segtrain.load_plugins([...]) in Python"
+            " call segtrain.load_plugins([...]) in Python"
         )
     model = MODELS.build(
         metadata["model"],
@@ -58,19 +58,19 @@ def restore_model(state: State, path: Path) -> Segmentor:
 
 
 class Predictor:
-    """Class ids for images of any size, with everything it needs from one checkpoint.
+    """Predicts class ids for images of any size.
 
     Args:
-        model: Returns logits under ``out``.
-        labels: Class names and colours.
-        mean: Mean of the normalisation.
-        std: Standard deviation of the normalisation.
-        size: Height and width that images are resized to before the model; None leaves them. Class
-            ids come at the size of the image all the same.
+        model: The trained model; its output ``out`` is used.
+        labels: The label contract, for class names and colours.
+        mean: Mean of the normalization, per channel.
+        std: Standard deviation of the normalization, per channel.
+        size: Height and width that images are resized to for the model; None: no resizing. Class
+            ids always have the size of the image.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        channels_last: Memory format of the model and the images.
-        reader: The rules by which files are read.
+        channels_last: Whether to use that memory format.
+        reader: Reads image files; None: with default rules.
 
     Example:
         >>> from segtrain.models import MODELS
@@ -107,15 +107,15 @@ class Predictor:
     def from_checkpoint(
         cls, checkpoint: str | Path, *, device: str = "auto", size: tuple[int, int] | None = None
     ) -> Predictor:
-        """A predictor as the checkpoint was trained and evaluated.
+        """Build a predictor with the normalization, size and precision of the training run.
 
         Args:
             checkpoint: A file, or a run directory (its ``checkpoints/best.pt``).
-            device: Where to compute.
-            size: Replaces the size that training evaluated at.
+            device: ``auto``, ``cpu``, ``cuda``, ...
+            size: Height and width for the model, in place of those of the training run.
 
         Raises:
-            CheckpointError: When there is no usable checkpoint.
+            CheckpointError: When the checkpoint does not exist or cannot be used.
         """
         path = find_checkpoint(checkpoint)
         state = load_checkpoint(path)
@@ -145,18 +145,18 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: str | Path | NDArray[Any]) -> NDArray[Any]:
-        """The class of each pixel.
+        """Predict the class of each pixel.
 
         Shape:
-            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1, as the dataset
-              gave them; red, green, blue where there are three.
+            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels
+              are red, green, blue.
             - output: ``(H, W)``, int64, in ``[0, num_ids)``; ``(H, W, C)``, uint8, 0 or 1, for
               multi-label data.
 
         Raises:
-            DataError: When the file is no readable image.
-            ResourceError: When it is larger than the memory allows.
-            ValueError: When an array has another shape or dtype.
+            DataError: When the file is not a readable image.
+            ResourceError: When the image does not fit into memory.
+            ValueError: When an array has the wrong shape or dtype.
         """
         pixels = self.read(image) if isinstance(image, (str, Path)) else image
         channels = self.reader.channels
@@ -178,17 +178,17 @@ class Predictor:
             ) from error
 
     def read(self, path: str | Path) -> NDArray[Any]:
-        """An image as the model takes it.
+        """Read an image file.
 
         Raises:
-            DataError: When the file is no readable image, or one of other channels.
+            DataError: When the file is not a readable image, or has the wrong number of channels.
         """
         try:
             return self.reader.image(path)
         except ChannelsError:
             raise DataError(
-                f"{path}: this model takes images of {self.reader.channels} channels, and the file"
-                " has another number; convert it"
+                f"{path}: this model takes images of {self.reader.channels} channels, but the file"
+                " has a different number; convert it"
             ) from None
 
     def _less_memory(self) -> str:
@@ -210,10 +210,10 @@ class Predictor:
         return ids
 
     def colorize(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
-        """Class ids, as from a call, in the colours of the palette, ``(H, W, 3)`` uint8."""
+        """Draw class ids in the colours of the palette; return ``(H, W, 3)`` uint8."""
         return self.labels.colorize(ids)
 
     def overlay(self, image: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.uint8]:
-        """The colours of `ids` laid over `image`, both of one size, ``(H, W, 3)`` uint8."""
+        """Draw class ids over an image of the same size; return ``(H, W, 3)`` uint8."""
         mixed = (1 - OVERLAY_OPACITY) * as_rgb(image) + OVERLAY_OPACITY * self.colorize(ids)
         return mixed.round().astype(np.uint8)

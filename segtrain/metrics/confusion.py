@@ -1,4 +1,4 @@
-"""The confusion matrix of the pixels, and the scores that follow from it."""
+"""Confusion matrices of pixels, and their scores."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says, as plain numbers; NaN where a score is undefined.
+    """Scores of a confusion matrix; NaN where a score is undefined.
 
     Attributes:
-        miou: Mean of the defined IoUs; NaN when none is.
-        pixel_accuracy: Share of the valid pixels that are right.
-        mean_accuracy: Mean over the classes that the target shows of the share of their pixels that
-            are right.
-        iou: Per class, intersection over union; NaN for a class in neither the prediction nor the
-            target.
-        pixels: Per class, how many target pixels it has.
-        valid: How many pixels were counted.
+        miou: Mean of the defined IoUs; NaN if no IoU is defined.
+        pixel_accuracy: Share of the valid pixels with the right class.
+        mean_accuracy: Mean, over the classes in the target, of the share of their pixels with the
+            right class.
+        iou: Intersection over union per class; NaN for a class in neither prediction nor target.
+        pixels: Number of target pixels per class.
+        valid: Number of valid pixels.
     """
 
     miou: float
@@ -32,18 +31,20 @@ class Scores:
 
 
 class ConfusionMatrix:
-    r"""Counts of (target class, predicted class) over the valid pixels, on their own device.
+    r"""Counts of pairs (target class, predicted class) over the valid pixels.
+
+    The counts stay on the device of the predictions.
 
     .. math:: \text{IoU}_c = \frac{M_{cc}}{\sum_j M_{cj} + \sum_i M_{ic} - M_{cc}}
 
     Args:
         num_classes: Number of classes C.
-        ignore_label: Target value of the pixels that do not count.
+        ignore_label: Target value of ignored pixels.
 
     Example:
         >>> matrix = ConfusionMatrix(num_classes=3)
         >>> matrix.update(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 1]]))
-        >>> matrix.scores().iou  # class 2 is in neither
+        >>> matrix.scores().iou  # class 2 is in neither prediction nor target
         [0.5, 0.5, nan]
         >>> matrix.scores().miou
         0.5
@@ -58,8 +59,8 @@ class ConfusionMatrix:
         """Count a batch.
 
         Shape:
-            - prediction: any, integer class ids.
-            - target: the same, integer class ids or ``ignore_label``.
+            - prediction: any shape, integer class ids.
+            - target: the same shape, integer class ids or ``ignore_label``.
 
         Raises:
             ValueError: When the shapes differ.
@@ -79,12 +80,10 @@ class ConfusionMatrix:
         return self.counts.to(device)
 
     def scores(self) -> Scores:
-        """The scores of all that was counted."""
+        """Return the scores of all counted pixels."""
         matrix = self.matrix().double()
         right, target, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        iou = right / (
-            target + predicted - right
-        )  # 0 / 0 is NaN: a class in neither is undefined, not wrong
+        iou = right / (target + predicted - right)  # 0 / 0 is NaN: the IoU is undefined
         return Scores(
             miou=float(iou.nanmean()),
             pixel_accuracy=float(right.sum() / target.sum()),
@@ -96,15 +95,16 @@ class ConfusionMatrix:
 
 
 class MultiLabelMatrix:
-    r"""Counts of right and wrong answers of each class, where a pixel may have several or none.
+    r"""Counts of right and wrong predictions per class, for pixels of several classes or none.
 
     .. math:: \text{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
 
-    The pixel accuracy is the share of the answers, one per class and valid pixel, that are right.
+    There is one prediction per class and valid pixel; the pixel accuracy is the share of right
+    ones.
 
     Args:
         num_classes: Number of classes C.
-        ignore_label: Target value, in every channel, of the pixels that do not count.
+        ignore_label: Target value of ignored pixels, in every channel.
 
     Example:
         >>> matrix = MultiLabelMatrix(num_classes=2)
@@ -124,15 +124,20 @@ class MultiLabelMatrix:
 
         Shape:
             - prediction: ``(N, C, H, W)``, 0 or 1.
-            - target: the same, 0, 1 or ``ignore_label``.
+            - target: the same shape, 0, 1 or ``ignore_label``.
 
         Raises:
             ValueError: When the shapes differ.
         """
         _check_shapes(prediction, target)
         valid = (target != self.ignore_label).all(1, keepdim=True)
-        said, truth = prediction.bool() & valid, (target == 1) & valid
-        columns = (said & truth, said & ~truth, ~said & truth, ~said & ~truth & valid)
+        predicted, actual = prediction.bool() & valid, (target == 1) & valid
+        columns = (
+            predicted & actual,
+            predicted & ~actual,
+            ~predicted & actual,
+            ~predicted & ~actual & valid,
+        )
         counts = torch.stack([column.sum((0, 2, 3)) for column in columns], dim=1)
         self.counts = counts if self.counts is None else self.counts + counts
 
@@ -143,7 +148,7 @@ class MultiLabelMatrix:
         return self.counts.to(device)
 
     def scores(self) -> Scores:
-        """The scores of all that was counted."""
+        """Return the scores of all counted pixels."""
         tp, fp, fn, tn = self.matrix().double().unbind(1)
         iou = tp / (tp + fp + fn)
         return Scores(

@@ -1,4 +1,4 @@
-"""The user's own files: loading one registers the losses, models and datasets that it defines."""
+"""Plugins: files of the user that register losses, models and datasets when they are imported."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from urllib.parse import quote
 
 from segtrain.errors import ConfigError
 
-ENTRY_POINT_GROUP = "segtrain.schema.plugins"
+ENTRY_POINT_GROUP = "segtrain.plugins"
 
 
 def load_plugins(plugins: Sequence[str]) -> None:
-    """Import `plugins` (``.py`` files or module names) and the entry points, once per process.
+    """Import plugins and the entry points of installed packages, once per process.
+
+    Args:
+        plugins: ``.py`` files or module names.
 
     Raises:
         ConfigError: When a file or module is missing or fails while it is imported.

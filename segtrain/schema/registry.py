@@ -1,4 +1,4 @@
-"""A closed set of named factories whose signatures are their schema."""
+"""Registries: named factories whose signatures are the schema of their parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.errors import ConfigError, SegtrainError, describe_error
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
 
 T = TypeVar("T")
@@ -14,10 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
-    """Names for the parts that a config chooses: models, losses, datasets, optimizers, ...
+    """The parts of one kind that a config chooses by name: models, losses, datasets, ...
 
     Args:
-        kind: What the entries are, in the singular; it starts the messages (``unknown loss
+        kind: The kind of the entries, in the singular, for error messages (``unknown loss
             'dicee'``).
 
     Example:
@@ -38,11 +38,11 @@ class Registry(Generic[T]):
         self._explained: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
-        """A decorator that stores a factory (a class or a function) under `name`.
+        """Return a decorator that stores a factory (a class or a function) under `name`.
 
         Raises:
-            ConfigError: When `name` is taken: a second part of the same name would silently replace
-                the first.
+            ConfigError: When `name` is taken, since the second part would silently replace the
+                first.
         """
 
         def decorate(factory: F) -> F:
@@ -55,37 +55,37 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def explain(self, name: str, sentence: str) -> None:
-        """Answer with `sentence` who asks for `name`, which stands for something of another kind.
+    def explain(self, name: str, message: str) -> None:
+        """Set the error message for a `name` that users expect here but that is not an entry.
 
-        Such a name is not listed, and whoever registers it takes it over.
+        Such a name is not listed, and it can still be registered.
         """
-        self._explained[name] = sentence
+        self._explained[name] = message
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
         return sorted(self._factories)
 
     def why_not(self, name: Any, known: Iterable[str] | None = None) -> str:
-        """Why there is no `name`, in one sentence.
+        """The error message for a `name` that is not registered.
 
         Args:
-            name: What was asked for.
-            known: What could have been; the registered names by default.
+            name: The requested name.
+            known: The allowed names; by default the registered ones.
         """
         suggestion = did_you_mean(str(name), self._factories if known is None else known)
         return self._explained.get(str(name), f"unknown {self.kind} {name!r}{suggestion}")
 
     def get(self, name: str, *, where: str | None = None) -> Callable[..., T]:
-        """The factory called `name`.
+        """The factory registered as `name`.
 
         Args:
-            name: As registered.
-            where: The path in the config at which it was asked for, for the message.
+            name: A registered name.
+            where: The dotted path in the config that holds `name`, for the error message.
 
         Raises:
-            ConfigError: When there is none, with the closest name, or with what :meth:`explain`
-                was told of it.
+            ConfigError: When the name is unknown; the message has the closest name, or the text
+                given to :meth:`explain`.
         """
         if not isinstance(name, str) or name not in self._factories:
             place = "" if where in (None, self.kind) else f"{where}: "
@@ -93,14 +93,14 @@ class Registry(Generic[T]):
         return self._factories[name]
 
     def schema(self, name: str, *, where: str | None = None) -> dict[str, Parameter]:
-        """The parameters of the factory called `name`, from its signature."""
+        """The parameters of the factory registered as `name`, from its signature."""
         return parameters(self.get(name, where=where))
 
     def named(self, spec: Any, *, where: str | None = None) -> dict[str, Any]:
-        """`spec` as a mapping that has a ``name``, known or not.
+        """Convert `spec` to a mapping with a ``name``, which may be unknown.
 
         Raises:
-            ConfigError: When it is neither a text nor a mapping, or names nothing.
+            ConfigError: When `spec` is neither a text nor a mapping, or has no name.
         """
         where = where or self.kind
         if isinstance(spec, str):
@@ -120,16 +120,17 @@ class Registry(Generic[T]):
         provided: Collection[str] = (),
         where: str | None = None,
     ) -> tuple[str, dict[str, Any]]:
-        """Name and checked parameters of `spec`; nothing is built.
+        """Check `spec` without building it; return its name and its parameters.
 
         Args:
-            spec: A name, or a mapping with the key ``name`` and parameters beside it, as it stands
-                in YAML.
-            provided: Parameters that the caller sets itself; in `spec` they are refused.
-            where: The path of `spec` in the config, for messages; the registry's kind by default.
+            spec: A name, or a mapping with the key ``name`` and parameters, as in YAML.
+            provided: Parameters that the caller sets itself; `spec` may not set them.
+            where: The dotted path of `spec` in the config, for error messages; by default the
+                registry's kind.
 
         Raises:
-            ConfigError: On an unknown name, or an unknown, missing or wrongly typed parameter.
+            ConfigError: When the name is unknown, or a parameter is unknown, missing or has the
+                wrong type.
         """
         where = where or self.kind
         given = self.named(spec, where=where)
@@ -146,10 +147,15 @@ class Registry(Generic[T]):
     def build(
         self, spec: str | Mapping[str, Any], *, where: str | None = None, **provided: Any
     ) -> T:
-        """The object that `spec` describes; `provided` are arguments that the spec may not set.
+        """Build the object that `spec` describes.
+
+        Args:
+            spec: As in :meth:`check`.
+            where: As in :meth:`check`.
+            **provided: Arguments that `spec` may not set.
 
         Raises:
-            ConfigError: As :meth:`check`, before anything is built.
+            ConfigError: As in :meth:`check`, or when the part refuses a value.
         """
         where = where or self.kind
         name, params = self.check(spec, provided=provided, where=where)
@@ -160,13 +166,13 @@ class Registry(Generic[T]):
             raise ConfigError(self._placed(str(error), where, own)) from error
         except SegtrainError:
             raise
-        except Exception as error:  # a value that only the part itself can judge
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        except Exception as error:  # a value that only the part itself can check
+            reason = describe_error(error)
             raise ConfigError(f"{where}: {self.kind} {name!r} cannot be built: {reason}") from error
 
     def _placed(self, message: str, where: str, own: Collection[str]) -> str:
-        """A part's own sentence, which may start with one of its parameters, with its full key."""
-        if message.startswith(f"{self.kind}."):  # a part that names the section it is written in
+        """Put the full key before a part's own message, which may start with a parameter."""
+        if message.startswith(f"{self.kind}."):  # the message starts with the section already
             return f"{where}.{message.removeprefix(f'{self.kind}.')}"
         first = re.match(r"\w*", message)
         if first is not None and first[0] in own:

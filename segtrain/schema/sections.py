@@ -1,8 +1,8 @@
-"""The schema of the configuration: what every key is called, means and may hold.
+"""The sections of the configuration: their keys, defaults and meaning.
 
 Sections that choose a registered part (`model`, `loss`, `mining`, `dataset`, `optimizer`,
-`scheduler`) are mappings with a ``name``; their keys are the parameters of that part and are
-checked against its signature in :mod:`segtrain.criterion.build`.
+`scheduler`) are mappings with a ``name``. Their other keys are the parameters of that part, which
+:func:`segtrain.assembly.check.check_config` checks against its signature.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pair = tuple[float, float]
 
 AUTO = "auto"
 WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effective_number")
-"""What `class_weights` may be instead of numbers: how they come from the data, or ``auto``."""
+"""Methods that compute class weights from the data; `class_weights` also takes ``auto``."""
 
 
 def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
@@ -34,16 +34,16 @@ def _check_size(size: tuple[int, int] | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionConfig:
-    """How the outputs of the model become one loss."""
+    """How the losses of the model's outputs are computed and added."""
 
     output_weights: dict[str, float | Literal["learned"]] | Literal["learned"] | None = None
-    """Weight per output; null: 1 for ``out``, 0.4 for any other; ``learned``, of one or of all."""
+    """Weight per output; null: 1 for ``out``, 0.4 for the others; ``learned``: trained weights."""
     output_losses: dict[str, str | Spec] | None = None
-    """A loss of its own for an output: a name, or a mapping with name and parameters."""
+    """Loss per output, in place of `loss`: a name, or a mapping with name and parameters."""
     output_targets: dict[str, str | Spec | None] | None = None
-    """A target of its own for an output, such as ``boundary``; null: the class ids."""
+    """Target per output, such as ``boundary``; null: the class ids."""
     strip_rows: int | Literal["auto"] | None = "auto"
-    """Rows of the target that are upsampled at a time; null: all at once."""
+    """Rows of the target per strip of upsampled logits; null: no strips."""
 
     def __post_init__(self) -> None:
         if isinstance(self.output_weights, dict):
@@ -105,24 +105,24 @@ class TrainerConfig:
     epochs: int | None = None
     """Passes over the training split; used when `max_steps` is null."""
     max_steps: int | None = None
-    """Optimizer steps; when given, it is the budget."""
+    """Optimizer steps; takes precedence over `epochs`."""
     stop_after: int | None = None
-    """Stop at this step as if interrupted: with a checkpoint, the schedule still at full length."""
+    """Save a checkpoint and stop at this step; the schedule keeps its full length."""
     batch_size: int = 8
     """Images per process and forward pass."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     clip_grad_norm: float | None = None
-    """Largest norm of all gradients together; null: no clipping."""
+    """Maximum norm of all gradients together; null: no clipping."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights that is evaluated and kept; null: none."""
+    """Decay of the moving average of the weights, which is evaluated and saved; null: none."""
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = True
-    """Batch norm over all processes; without effect on one process."""
+    """Synchronise batch norm over all processes; no effect with one process."""
     device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one."""
+    """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: a GPU if available."""
     evaluate_every: int | None = None
     """Steps between evaluations; null: once per epoch. The last step is always evaluated."""
     checkpoint_every: int | None = None
@@ -130,7 +130,7 @@ class TrainerConfig:
     log_every: int = 10
     """Steps between lines of ``metrics.jsonl``."""
     log_images: int = 4
-    """How many validation images with target and prediction each evaluation shows."""
+    """Validation images that each evaluation draws with target and prediction."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -147,7 +147,7 @@ class TrainerConfig:
         _positive("log_every", self.log_every)
         _positive("log_images", self.log_images, zero=True)
         if self.epochs is None and self.max_steps is None:
-            raise ConfigError("epochs and max_steps are both null: one of them is the budget")
+            raise ConfigError("epochs and max_steps are both null; set one of them")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
 
@@ -157,15 +157,15 @@ class LoaderConfig:
     """How images are read."""
 
     num_workers: int = 2
-    """Processes that load and augment; 0: the training process. It never changes what is loaded."""
+    """Worker processes that load and augment, without effect on the batches; 0: none."""
     prefetch_factor: int | None = None
-    """Batches that each of them has ready; null: 2."""
+    """Batches that each worker loads in advance; null: 2."""
     cache: Literal["none", "compressed", "decoded"] = "none"
-    """What training keeps in memory: the bytes of the files, or images and targets as arrays."""
+    """Keep in memory: nothing, the bytes of the files, or images and targets as arrays."""
     sampling: Literal["uniform", "rare_class"] = "uniform"
-    """Which images make up an epoch: each one once, or more of those that hold rare classes."""
+    """Images of an epoch: each one once, or images with rare classes more often."""
     rare_class_temperature: float = 0.01
-    """Of `rare_class`: the lower, the rarer the classes that images are chosen by."""
+    """For `rare_class`: lower values prefer rarer classes."""
 
     def __post_init__(self) -> None:
         _positive("num_workers", self.num_workers, zero=True)
@@ -175,12 +175,12 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How validation images go through the model."""
+    """How validation images are fed to the model."""
 
     batch_size: int = 1
-    """Images of equal size per forward pass."""
+    """Images per forward pass; images of different sizes are never combined."""
     size: tuple[int, int] | None = None
-    """Height and width that images, not masks, are resized to before the model; null: as is."""
+    """Height and width that images are resized to, masks not; null: no resizing."""
 
     def __post_init__(self) -> None:
         _positive("batch_size", self.batch_size)
@@ -203,12 +203,12 @@ class Config:
     loader: LoaderConfig = LoaderConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     name: str | None = None
-    """Of the experiment; null: ``<dataset>_<model>_<loss>``."""
+    """Name of the run; null: ``<dataset>_<model>_<loss>``."""
     seed: int = 0
     run_dir: str | None = None
-    """Where everything is written; null: ``outputs/<name>/<time>``."""
+    """The run directory; null: ``outputs/<name>/<time>``."""
     resume: str | None = None
-    """A checkpoint to go on from; ``auto``: ``checkpoints/last.pt`` of `run_dir` if it exists."""
+    """A checkpoint to resume; ``auto``: ``checkpoints/last.pt`` in `run_dir` if it exists."""
     plugins: list[str] = field(default_factory=list)
     """Python files or modules that register losses, models or datasets."""
 
@@ -217,24 +217,22 @@ class Config:
             raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
         if self.augmentation.mix is not None and self.trainer.batch_size < 2:
             raise ConfigError(
-                f"augmentation.mix={self.augmentation.mix} pastes parts of one sample into another,"
-                f" and trainer.batch_size={self.trainer.batch_size} has no other; set 2 or more"
+                f"augmentation.mix={self.augmentation.mix} pastes parts of one sample into another"
+                f" and needs trainer.batch_size of at least 2, got {self.trainer.batch_size}"
             )
         if self.resume == "auto" and self.run_dir is None:
-            raise ConfigError(
-                "resume=auto needs run_dir=..., the directory of the run to go on with"
-            )
+            raise ConfigError("resume=auto needs run_dir=..., the directory of the run to resume")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts, as they go into a checkpoint and into ``config.yaml``."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        """Convert to plain lists and dicts, as in checkpoints and ``config.yaml``."""
+        plain: dict[str, Any] = _tuples_to_lists(asdict(self))
         return plain
 
 
-def _plain(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +242,7 @@ class EvaluateConfig:
     checkpoint: str
     """A file, or a run directory (its ``checkpoints/best.pt``)."""
     dataset: Spec | None = None
-    """Null: the one it was trained on; a mapping without a name changes keys of that one."""
+    """Null: the dataset of the training; a mapping without a name changes some of its keys."""
     split: str = "val"
     evaluation: EvaluationConfig | None = None
     """Null: as in training."""
@@ -264,7 +262,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Masks for a folder of images."""
+    """Predict masks for a folder of images."""
 
     checkpoint: str
     """A file, or a run directory (its ``checkpoints/best.pt``)."""
@@ -273,7 +271,7 @@ class PredictConfig:
     output: str
     """The folder to write ``ids/``, ``color/`` and ``overlay/`` to."""
     size: tuple[int, int] | None = None
-    """Height and width that images are resized to before the model; null: as in training."""
+    """Height and width that images are resized to; null: as in training."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
 
@@ -283,18 +281,18 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardsConfig:
-    """One split of a dataset as tar shards."""
+    """Write one split of a dataset as tar shards."""
 
     dataset: Spec
     output: str
     """The directory to write to."""
     split: str = "train"
-    """The split, with which the names of the shards begin."""
+    """The split; the names of the shards start with it."""
     samples_per_shard: int = 1000
     max_shard_gb: float = 1.0
-    """A shard ends before it would hold more bytes of files than this, in 1e9 bytes."""
+    """Maximum size of the files in a shard, in 1e9 bytes."""
     shuffle: bool = True
-    """Whether samples go into shards in a random order, the same for the same `seed`."""
+    """Whether to write the samples in a random order, which depends on `seed` alone."""
     seed: int = 0
     plugins: list[str] = field(default_factory=list)
 
@@ -306,29 +304,29 @@ class ShardsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """One look at a whole dataset."""
+    """Inspect a whole dataset."""
 
     dataset: Spec
     augmentation: AugmentationConfig = AugmentationConfig()
-    """What the sheet of augmented samples shows."""
+    """The augmentation that the sheet of augmented samples shows."""
     output: str | None = None
     """The directory to write to; null: ``outputs/inspect/<title of the dataset>``."""
     decode: bool = True
-    """Whether images are decoded in full; false: only their headers are read, which is faster."""
+    """Whether to decode the images; false: read only their headers, which is faster."""
     num_examples: int = 12
     """Samples that the report shows."""
     class_weights: Literal[
         "auto", "inverse_frequency", "median_frequency", "inverse_log", "effective_number"
     ] = "auto"
-    """How the weights in ``class_weights.json`` come about."""
+    """Method that computes the weights in ``class_weights.json``."""
     augment: bool = False
     """Whether to write the sheet of augmented samples."""
     num_augmented: int = 8
     """Samples on the sheet."""
     num_epochs: int = 5
-    """How many epochs of each the sheet shows."""
+    """Epochs that the sheet shows of each sample."""
     seed: int = 0
-    """Of the run that the sheet is for."""
+    """Seed of the run whose augmentation the sheet shows."""
     plugins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -339,7 +337,7 @@ class InspectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """One import of weights; the model, the classes and the normalisation are those of a run."""
+    """Import weights; model, classes and normalization are configured as for a training run."""
 
     weights: str
     """A file, a run directory, or ``hf://owner/name[/file][@revision]``."""
@@ -348,11 +346,17 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         if Path(self.output).suffix != ".pt":
-            raise ConfigError(f"output={self.output} must end in .pt, as checkpoints do")
+            raise ConfigError(f"output={self.output} must end in .pt")
         if Path(self.output).absolute() == Path(self.weights).absolute():
-            raise ConfigError(f"output={self.output} is the file of weights itself; name another")
+            raise ConfigError(
+                f"output={self.output} is also the input, weights=; choose another file"
+            )
 
 
 def parse_config(given: dict[str, Any]) -> Config:
-    """A :class:`Config` from nested plain values; :class:`ConfigError` on a wrong key or type."""
+    """Build a :class:`Config` from nested plain values.
+
+    Raises:
+        ConfigError: When a key is unknown or a value has the wrong type.
+    """
     return build_dataclass(Config, given)

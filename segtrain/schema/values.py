@@ -1,4 +1,4 @@
-"""Plain values against type annotations: what a config may hold, and one sentence when it does not.
+"""Check plain values against type annotations, with an error message that says what is allowed.
 
 The constructor's signature is the schema of every registered part (see
 :mod:`segtrain.schema.registry`), and the fields of the dataclasses in
@@ -38,7 +38,7 @@ class Parameter:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an "unknown name" sentence: the closest match and what is known.
+    """The end of an "unknown name" message: the closest match and the known names.
 
     Example:
         >>> did_you_mean("dicee", ["dice", "focal"])
@@ -58,7 +58,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword parameters of `factory`, `**common` followed up its base classes."""
+    """The keyword parameters of `factory`; ``**common`` stands for those of the base classes."""
     found: dict[str, Parameter] = {}
     for function in _signature_chain(factory):
         signature = inspect.signature(function)
@@ -92,26 +92,24 @@ def _signature_chain(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except (
-        NameError,
-        TypeError,
-    ):  # an annotation that names something imported for type checkers only
+    except (NameError, TypeError):  # an annotation names what is imported for type checkers only
         return {}
 
 
 def check_parameters(
     given: Mapping[str, Any], allowed: Mapping[str, Parameter], *, where: str, owner: str
 ) -> dict[str, Any]:
-    """`given` with every value checked against `allowed`; unknown and missing keys raise.
+    """Check the parameters `given` for a part against the `allowed` ones, and convert the values.
 
     Args:
-        given: What the config or the caller holds.
-        allowed: The schema, as from :func:`parameters`.
-        where: The dotted path of `given` in the config, for the message.
-        owner: What the parameters belong to, for the message, such as ``loss 'focal'``.
+        given: Parameters by name.
+        allowed: The schema, as returned by :func:`parameters`.
+        where: The dotted path of `given` in the config, for error messages.
+        owner: The part that the parameters belong to, for error messages, such as
+            ``loss 'focal'``.
 
     Raises:
-        ConfigError: On an unknown key, a missing one, or a value of the wrong type.
+        ConfigError: When a key is unknown or missing, or a value has the wrong type.
     """
     for key in given:
         if key not in allowed:
@@ -133,11 +131,11 @@ def check_parameters(
 
 
 def build_dataclass(cls: type[_D], given: Any, where: str = "") -> _D:
-    """An instance of the dataclass `cls` from a nested mapping, every key and value checked.
+    """Build the dataclass `cls` from a nested mapping after checking every key and value.
 
     Raises:
-        ConfigError: On an unknown key (with the closest one, wherever in the tree it stands) or a
-            wrong type.
+        ConfigError: When a key is unknown (the message has the closest one) or missing, or a value
+            has the wrong type.
     """
     prefix = f"{where}." if where else ""
     if not isinstance(given, Mapping):
@@ -163,16 +161,16 @@ def build_dataclass(cls: type[_D], given: Any, where: str = "") -> _D:
 
 
 def _nested_dataclass(annotation: Any) -> Any:
-    """The dataclass that `annotation` is, or is beside null; else None."""
+    """The dataclass in `annotation`, which may also allow null; None if there is none."""
     options = (annotation, *typing.get_args(annotation))
     return next((option for option in options if is_dataclass(option)), None)
 
 
 def check_value(value: Any, annotation: Any, where: str) -> Any:
-    """`value`, converted where that loses nothing: an int to a float, a list to a tuple.
+    """Check a value, and convert it where nothing is lost: an int to a float, a list to a tuple.
 
     Raises:
-        ConfigError: When `value` is not what `annotation` allows.
+        ConfigError: When `annotation` does not allow `value`.
 
     Example:
         >>> check_value(3, float, "loss.gamma")
@@ -188,7 +186,7 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
 
 
 class _MismatchError(Exception):
-    """A value does not fit; the caller knows where it stands and what was wanted."""
+    """A value does not fit its annotation; the caller adds the key to the message."""
 
 
 def _convert(value: Any, annotation: Any) -> Any:
@@ -240,9 +238,8 @@ _SCALARS: dict[type, Callable[[Any], Any]] = {
 
 def _convert_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     for argument in arguments:
-        if (
-            isinstance(argument, type) and type(value) is argument
-        ):  # 3 stays an int where int | float is allowed
+        # 3 stays an int where int | float is allowed.
+        if isinstance(argument, type) and type(value) is argument:
             return value
     for argument in arguments:
         try:
@@ -271,9 +268,8 @@ def _convert_mapping(value: Any, arguments: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _convert_key(key: Any, key_type: Any) -> Any:
-    if key_type is int and isinstance(
-        key, str
-    ):  # the keys of a mapping typed on a command line arrive as text
+    # The keys of a mapping on the command line arrive as text.
+    if key_type is int and isinstance(key, str):
         try:
             return int(key)
         except ValueError:
@@ -294,7 +290,7 @@ _WORDS: dict[Any, str] = {
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words.
+    """Describe an annotation in words.
 
     Example:
         >>> describe(float | None), describe(Literal["a", "b"]), describe(list[int])
@@ -325,12 +321,12 @@ def _described_items(arguments: tuple[Any, ...]) -> str:
     key, value = arguments
     if key is not str:
         return f" of ({describe(key)}) to ({describe(value)})"
-    # What is inside of a section is said of its own keys, when one of them is wrong.
+    # A wrong key inside a section gets a message of its own.
     return f" of names to ({describe(value)})" if _is_plain(value) else " by name"
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Whether a single number, text or the like is meant, however many kinds of them."""
+    """Whether `annotation` allows only single values such as a number or a text."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return all(_is_plain(argument) for argument in typing.get_args(annotation))
     is_scalar = annotation in _WORDS and annotation is not Any

@@ -141,7 +141,7 @@ def test_a_folder(train_folder: Train, tmp_path: Path, used: list[Any]) -> None:
     expected = [*(expected / expected.mean()), 1.0]
     assert used[0][0] == pytest.approx(expected, rel=1e-6)
     log = (tmp_path / "run" / "train.log").read_text()
-    assert "without a pixel in the train split, and so of weight 1: ufo" in log
+    assert "no pixel in the train split, so the class weight is 1: ufo" in log
 
 
 def test_terms_may_ask_for_weights_of_their_own(
@@ -167,7 +167,7 @@ def test_a_steep_weight_is_said(train_folder: Train, tmp_path: Path, folder: lis
         Image.fromarray(ids).save(path)
     assert train_folder("run", "trainer.max_steps=1", "loss.class_weights=inverse_frequency") == 0
     log = (tmp_path / "run" / "train.log").read_text()
-    assert f"car weighs {8 * 1920 - 1} times as much as road" in log
+    assert f"the weight of car is {8 * 1920 - 1} times that of road" in log
 
 
 def test_the_data_is_counted_before_it_is_weighed(
@@ -240,7 +240,7 @@ def test_a_run_keeps_the_weights_that_it_began_with(
     assert train_folder("run", *words, "trainer.max_steps=4", "resume=auto") == 0
     assert used[0] == used[1]
     assert written(tmp_path / "run") == before
-    assert "those that the run began with" in (tmp_path / "run" / "train.log").read_text()
+    assert "the weights that the run began with" in (tmp_path / "run" / "train.log").read_text()
     # In a directory of its own too, and from a checkpoint of it again.
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     assert train_folder("other", *words, "trainer.max_steps=5", f"resume={last}") == 0

@@ -126,9 +126,9 @@ def test_dice_with_sigmoids_learns_several_classes(tmp_path: Path, train: Train)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["loss=cross_entropy"], "gives each pixel one class"),
+        (["loss=cross_entropy"], "needs exactly one class per pixel"),
         (["loss=dice"], "loss.activation=sigmoid"),
-        (["loss=bce", "model.tasks=true"], "drawn from class ids"),
+        (["loss=bce", "model.tasks=true"], "made from class ids"),
         (["loss=bce", "dataset.multi_label=false"], "multi_label=true"),
         (["loss=bce", "dataset.num_classes=3", "dataset.class_names=null"], "3, but has 2"),
     ],

@@ -81,7 +81,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         (
             ["model=hrnet_w18_small_v1", "model.task_heads={edge: 1}"],
             2,
-            "output 'edge' has 1 channel, but learns the class ids, of which there are 6; name its",
+            "output 'edge' has 1 channel, but learns 6 class ids; set its",
         ),
         (["loss.class_weights=[1,2]"], 2, "class_weights has 2 values, but num_classes is 6"),
         (["model.num_classes=3"], 2, "model.num_classes"),
@@ -634,7 +634,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(
     before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
     assert run_command("train", [*SMALL, "run_dir=run", "resume=auto", "model.aux=false"]) == 4
     assert run_command("train", [*SMALL, "run_dir=run", "resume=auto", "trainer.max_steps=2"]) == 2
-    assert "past the budget" in last_line()
+    assert "beyond the" in last_line()
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
 
 

@@ -122,8 +122,8 @@ class TestTrial:
     @pytest.mark.parametrize(
         ("targets", "channels", "message"),
         [
-            ({}, 1, "'edge' has 1 channel, but learns the class ids, of which there are 6; name"),
-            ({"edge": "boundary"}, 2, "'edge' has 2 channels, but learns a target that has 1 chan"),
+            ({}, 1, "'edge' has 1 channel, but learns 6 class ids; set its target"),
+            ({"edge": "boundary"}, 2, "'edge' has 2 channels, but its target has 1 chan"),
         ],
     )
     def test_channels(self, targets: dict[str, str], channels: int, message: str) -> None:

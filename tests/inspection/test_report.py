@@ -183,7 +183,7 @@ def test_the_default_folder(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     ("words", "code", "sentence"),
     [
         (["dataset=foldr"], 2, "did you mean 'folder'?"),
-        (["loss=focal"], 2, "loss=focal: this command takes no loss"),
+        (["loss=focal"], 2, "loss=focal: this command does not take loss"),
         (["decod=true"], 2, "did you mean 'decode'?"),
         (["augmentation=strng"], 2, "unknown augmentation 'strng'"),
         (["augmentation.flp=1"], 2, "did you mean 'flip'?"),

@@ -9,7 +9,7 @@ import pytest
 
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES
-from segtrain.schema.plugins import ENTRY_POINT_GROUP, load_plugins
+from segtrain.schema.plugins import load_plugins
 
 LOSS = """
 import segtrain.losses as losses
@@ -125,7 +125,7 @@ def test_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "own_installed.py", LOSS.format(name="installed"))
 
     def entry_points(*, group: str) -> list[importlib.metadata.EntryPoint]:
-        assert group == ENTRY_POINT_GROUP
+        assert group == "segtrain.plugins"  # a promise to packages, as in the README
         return [importlib.metadata.EntryPoint("own", module, group) for module in modules]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)

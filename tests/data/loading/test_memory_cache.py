@@ -366,7 +366,7 @@ class TestRun:
         monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 59_000)
         with pytest.raises(ResourceError) as caught:  # 48 kB are more than 80 % of 59
             cache_splits(splits, self.loader("decoded"), ONE)
-        text = "0.0 MB of memory, 0.1 MB are free, of which it may have 80%; use loader.cache=comp"
+        text = "0.0 MB of memory, 0.1 MB are free, of which it may use 80%; use loader.cache=comp"
         assert text in str(caught.value)
         monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 61_000)
         cache_splits(splits, self.loader("decoded"), ONE)
