@@ -704,3 +704,14 @@ def test_a_label_map_takes_the_place_of_the_one_in_a_config() -> None:
         "0-10": "0-10",
         11: "ignore",
     }
+
+
+def test_a_torchvision_of_another_torch_is_refused_after_the_config(
+    last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # its import fails
+    assert run_command("train", ["loss=focal", "loss.gama=3"]) == 2
+    assert run_command("train", ["loss=focal"]) == 6
+    message = last_line()
+    assert "torchvision does not fit torch" in message
+    assert "pip install --force-reinstall torch torchvision" in message
