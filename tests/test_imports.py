@@ -14,7 +14,9 @@ HEAVY = (
     "cv2",
     "hydra",
     "omegaconf",
+    "tensorboard",
     "torch._dynamo",
+    "torch.utils.tensorboard",
     "torchvision",
 )
 
