@@ -153,9 +153,6 @@ class WeightedSum(Combination):
         MIDL 2019, section 3.
     """
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-
 
 @register_loss("uncertainty")
 class Uncertainty(Combination):

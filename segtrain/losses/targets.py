@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_positive
 from segtrain.losses.distance import boundary_distance, boundary_pixels
 from segtrain.schema.registry import Registry
 
@@ -92,9 +91,7 @@ class BoundaryTarget(DerivedTarget):
     }
 
     def __init__(self, *, width: int = 1) -> None:
-        if width < 1:
-            raise ConfigError(f"width must be at least 1, got {width}")
-        self.width = width
+        self.width = check_at_least_one("width", width)
 
     def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
         found = boundary_pixels(target, ignore_label, self.width).long()
@@ -122,9 +119,7 @@ class DistanceTarget(DerivedTarget):
     default_loss: ClassVar[Mapping[str, Any]] = {"name": "smooth_l1", "beta": 0.1}
 
     def __init__(self, *, max_distance: float = 20.0) -> None:
-        if not 0 < max_distance < math.inf:
-            raise ConfigError(f"max_distance must be above 0 and finite, got {max_distance}")
-        self.max_distance = max_distance
+        self.max_distance = check_positive("max_distance", max_distance)
 
     def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
         distance = boundary_distance(target, ignore_label).clamp(max=self.max_distance)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_positive
 from segtrain.losses.distance import signed_distance
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
@@ -38,6 +39,7 @@ class Boundary(ClassMapLoss):
         milliseconds each for half a megapixel. On another device each class is waited for.
 
     Example:
+        >>> import torch
         >>> loss = Boundary(num_classes=2)  # |phi| is 1.5, 0.5, 0.5, 1.5 and |p - y| is 1/2
         >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
         tensor(0.5000)
@@ -90,6 +92,7 @@ class HausdorffDT(ClassMapLoss):
         class is waited for.
 
     Example:
+        >>> import torch
         >>> loss = HausdorffDT(num_classes=2)  # d_y is 1.5, 0.5, 0.5, 1.5; no p is above 1/2
         >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # 1/4 of 1.25
         tensor(0.3125)
@@ -103,9 +106,7 @@ class HausdorffDT(ClassMapLoss):
 
     def __init__(self, *, alpha: float = 2.0, max_distance: float = 20.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 < alpha < math.inf:
-            raise ConfigError(f"alpha must be above 0 and finite, got {alpha}")
-        self.alpha = alpha
+        self.alpha = check_positive("alpha", alpha)
         self.max_distance = _check_max_distance(max_distance)
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:

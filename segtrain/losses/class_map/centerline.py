@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
@@ -69,12 +68,8 @@ class CenterlineDice(ClassMapLoss):
 
     def __init__(self, *, iterations: int = 10, smooth: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if iterations < 1:
-            raise ConfigError(f"iterations must be at least 1, got {iterations}")
-        if not 0 <= smooth < math.inf:
-            raise ConfigError(f"smooth must be finite and not negative, got {smooth}")
-        self.iterations = iterations
-        self.smooth = smooth
+        self.iterations = check_at_least_one("iterations", iterations)
+        self.smooth = check_not_negative("smooth", smooth)
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
         actual = positive.to(probability.dtype)

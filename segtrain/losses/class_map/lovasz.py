@@ -48,9 +48,6 @@ class LovaszSoftmax(ClassMapLoss):
         cancel when there are many pixels.
     """
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
         return lovasz_extension(probability - positive.to(probability.dtype), positive, valid)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_one_of
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.families.class_mean import Activation
 from segtrain.losses.registry import register_loss
@@ -80,14 +81,11 @@ class RegionMutualInformation(ClassMapLoss):
         **common: Any,
     ) -> None:
         super().__init__(activation=activation, per_image=per_image, **common)
-        for name, size in (("radius", radius), ("pool_size", pool_size)):
-            if size < 1:
-                raise ConfigError(f"{name} must be at least 1, got {size}")
         if not 1e-8 <= epsilon <= 1:  # below, the rounding of a covariance shows
             raise ConfigError(f"epsilon must be from 1e-8 to 1, got {epsilon}")
-        self.radius = radius
-        self.pool_size = pool_size
-        self.pooling = pooling
+        self.radius = check_at_least_one("radius", radius)
+        self.pool_size = check_at_least_one("pool_size", pool_size)
+        self.pooling = check_one_of("pooling", pooling, get_args(Pooling))
         self.epsilon = epsilon
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.pixel.binary import SigmoidLoss, check_exponent, focal_term
+from segtrain.losses.arguments import check_not_negative
+from segtrain.losses.pixel.binary import SigmoidLoss, focal_term
 from segtrain.losses.registry import register_loss
 
 
@@ -60,8 +61,8 @@ class Asymmetric(SigmoidLoss):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.gamma_neg = check_exponent("gamma_neg", gamma_neg)
-        self.gamma_pos = check_exponent("gamma_pos", gamma_pos)
+        self.gamma_neg = check_not_negative("gamma_neg", gamma_neg)
+        self.gamma_pos = check_not_negative("gamma_pos", gamma_pos)
         if not 0 <= clip < 1:
             raise ConfigError(f"clip must be at least 0 and below 1, got {clip}")
         self.clip = clip

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import Dense
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
@@ -166,7 +167,7 @@ class SigmoidFocal(SigmoidLoss):
 
     def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25, **common: Any) -> None:
         super().__init__(**common)
-        self.gamma = check_exponent("gamma", gamma)
+        self.gamma = check_not_negative("gamma", gamma)
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha must be in [0, 1] or null, got {alpha}")
         self.alpha = alpha
@@ -219,7 +220,7 @@ class QualityFocal(SigmoidLoss):
 
     def __init__(self, *, beta: float = 2.0, **common: Any) -> None:
         super().__init__(**common)
-        self.beta = check_exponent("beta", beta)
+        self.beta = check_not_negative("beta", beta)
 
     def positive(self, logits: Tensor) -> Tensor:
         return focal_term(logits, self.beta)
@@ -246,17 +247,6 @@ def focal_term(logits: Tensor, gamma: float) -> Tensor:
         tensor([0.3466])
     """
     return -F.logsigmoid(logits) * torch.exp(gamma * F.logsigmoid(-logits))
-
-
-def check_exponent(name: str, value: float) -> float:
-    """`value` if it is finite and not negative.
-
-    Raises:
-        ConfigError: Otherwise, with `name`.
-    """
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{name} must be finite and not negative, got {value}")
-    return value
 
 
 def _answers(target: Tensor, like: Tensor) -> Tensor:

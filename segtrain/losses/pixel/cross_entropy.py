@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
 
@@ -160,9 +161,7 @@ class Focal(_SoftmaxLoss):
         self, *, gamma: float = 2.0, alpha: float | list[float] = 1.0, **common: Any
     ) -> None:
         super().__init__(**common)
-        if not 0 <= gamma < math.inf:
-            raise ConfigError(f"gamma must be finite and not negative, got {gamma}")
-        self.gamma = gamma
+        self.gamma = check_not_negative("gamma", gamma)
         self.scale = 1.0
         self.alpha: Tensor | None
         self.register_buffer("alpha", None, persistent=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative, check_positive
 from segtrain.losses.distance import boundary_distance
 from segtrain.losses.families.pixel import PixelLoss, check_channels
 from segtrain.losses.registry import register_loss
@@ -54,12 +53,8 @@ class DistanceWeightedCrossEntropy(PixelLoss):
     def __init__(self, *, strength: float = 5.0, scale: float = 5.0, **common: Any) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if not 0 <= strength < math.inf:
-            raise ConfigError(f"strength must not be negative and must be finite, got {strength}")
-        if not 0 < scale < math.inf:
-            raise ConfigError(f"scale must be above 0 and finite, got {scale}")
-        self.strength = strength
-        self.scale = scale
+        self.strength = check_not_negative("strength", strength)
+        self.scale = check_positive("scale", scale)
 
     def context(self, target: Tensor) -> Tensor:
         distance = boundary_distance(target, self.ignore_label)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_positive
 from segtrain.losses.base import Dense
 from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
@@ -31,9 +31,7 @@ class _Divergence(TargetProbabilityLoss):
     ) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature must be finite and above 0, got {temperature}")
-        self.temperature = temperature
+        self.temperature = check_positive("temperature", temperature)
         self.target_logits = target_logits
         if target_logits:  # of any size, and NaN where a pixel does not count
             self.dense = "regression"

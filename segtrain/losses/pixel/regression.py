@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
@@ -65,9 +64,7 @@ class SmoothL1(PixelLoss):
 
     def __init__(self, *, beta: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 <= beta < math.inf:
-            raise ConfigError(f"beta must be finite and not negative, got {beta}")
-        self.beta = beta
+        self.beta = check_not_negative("beta", beta)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.dim() == 4:

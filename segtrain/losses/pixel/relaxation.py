@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one
 from segtrain.losses.families.pixel import PixelLoss, check_channels
 from segtrain.losses.registry import register_loss
 
@@ -58,9 +58,7 @@ class LabelRelaxation(PixelLoss):
     def __init__(self, *, radius: int = 1, **common: Any) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if radius < 1:
-            raise ConfigError(f"radius must be at least 1, got {radius}")
-        self.radius = radius
+        self.radius = check_at_least_one("radius", radius)
 
     def context(self, target: Tensor) -> Tensor:
         """The classes around each pixel, ``(N, K, H, W)``, its own first, and -1 for no more."""

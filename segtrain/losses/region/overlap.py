@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative, check_one_of, check_positive
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.region import RegionLoss, RegionSums
 from segtrain.losses.registry import register_loss
@@ -20,9 +20,7 @@ class SmoothedRegionLoss(RegionLoss):
 
     def __init__(self, *, smooth: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 <= smooth < math.inf:
-            raise ConfigError(f"smooth must be finite and not negative, got {smooth}")
-        self.smooth = smooth
+        self.smooth = check_not_negative("smooth", smooth)
 
 
 class ScoreLoss(SmoothedRegionLoss):
@@ -234,11 +232,9 @@ class FocalTversky(SmoothedRegionLoss):
     ) -> None:
         super().__init__(**common)
         _check_tversky(alpha, beta)
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"gamma must be finite and above 0, got {gamma}")
         self.alpha = alpha
         self.beta = beta
-        self.gamma = gamma
+        self.gamma = check_positive("gamma", gamma)
 
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         index = tversky_index(tp, fp, fn, alpha=self.alpha, beta=self.beta, smooth=self.smooth)
@@ -317,9 +313,7 @@ class GeneralizedDice(RegionLoss):
     ) -> None:
         super().__init__(**common)
         powers = {"square": 2, "simple": 1, "uniform": 0}
-        if weighting not in powers:
-            raise ConfigError(f"weighting must be one of {', '.join(powers)}, got {weighting!r}")
-        self.weighting = weighting
+        self.weighting = check_one_of("weighting", weighting, powers)
         self.power = powers[weighting]
 
     def mean(self, sums: RegionSums, weight: Tensor) -> Tensor:
@@ -338,8 +332,7 @@ class GeneralizedDice(RegionLoss):
 
 
 def _check_tversky(alpha: float, beta: float) -> None:
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{name} must be finite and not negative, got {value}")
+    check_not_negative("alpha", alpha)
+    check_not_negative("beta", beta)
     if alpha == beta == 0:
         raise ConfigError("alpha and beta must not both be 0: there would be nothing to lower")
