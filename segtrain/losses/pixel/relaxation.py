@@ -16,7 +16,7 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("label_relaxation")
 class LabelRelaxation(PixelLoss):
-    r"""Cross entropy that accepts any class near a border, averaged over the valid pixels.
+    r"""Cross entropy that accepts any neighbouring class at a border, averaged over valid pixels.
 
     .. math:: \ell = -\log \sum_{c \in K} p_c, \qquad p = \text{softmax}(z)
 
