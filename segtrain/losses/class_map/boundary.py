@@ -36,7 +36,7 @@ class Boundary(ClassMapLoss):
         hardly count. A class that an image lacks, or that fills it, has no boundary there, and the
         image adds 0 to its loss. Values are in pixels and double with the side of the image.
         Distances are computed on the CPU, one class at a time: two transforms per image, which take
-        a few milliseconds each for half a megapixel. Each class synchronises another device.
+        a few milliseconds each for half a megapixel. On a GPU, each class waits for them.
 
     Example:
         >>> import torch
@@ -88,8 +88,8 @@ class HausdorffDT(ClassMapLoss):
         lacks, or that fills it, has no boundary there, and its distance is 0; a class without a
         boundary in target and prediction has no gradient. The value is discontinuous where a
         probability crosses 1/2. Distances are computed on the CPU, one class at a time: four
-        transforms per image, which take a few milliseconds each for half a megapixel. Each class
-        synchronises another device.
+        transforms per image, which take a few milliseconds each for half a megapixel. On a GPU,
+        each class waits for them.
 
     Example:
         >>> import torch
