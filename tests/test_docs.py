@@ -65,7 +65,7 @@ def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert docstrings.parse(text).body == (
         "```math\na \\,\nb\n```\n\n- An $`x - 1`$ goes on\n- `y`\n\n```python\n>>> 1\n1\n```"
     )
-    with pytest.raises(ValueError, match=r"no Markdown for .*note"):
+    with pytest.raises(ValueError, match=r"cannot convert .*note.* to Markdown"):
         docstrings.parse("One line.\n\n.. note:: here")
 
 
