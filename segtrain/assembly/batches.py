@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 
 from segtrain.data import LabelContract, Mixing, TrainTransform
+from segtrain.data.transforms.tensors import RGB
 from segtrain.schema.sections import AugmentationConfig, Config
 from segtrain.terminal import logger
-
-_RGB = 3  # channels
 
 
 def train_transform(
     augmentation: AugmentationConfig, labels: LabelContract, channels: int
 ) -> TrainTransform:
-    """What training does to each sample."""
-    of_batches = ("mix", "mix_prob")
-    options = {
-        field.name: getattr(augmentation, field.name)
-        for field in fields(augmentation)
-        if field.name not in of_batches
-    }
-    if channels != _RGB and (options["saturation"] or options["hue"]):
+    """Return the transform of training samples, without saturation and hue for other than RGB."""
+    if channels != RGB and (augmentation.saturation or augmentation.hue):
         logger.warning(
             "images of %d channels have no saturation and no hue, so augmentation.saturation and"
             " augmentation.hue do nothing",
             channels,
         )
-        options.update(saturation=0.0, hue=0.0)
-    return TrainTransform(labels=labels, channels=channels, **options)
+        augmentation = replace(augmentation, saturation=0.0, hue=0.0)
+    return TrainTransform(labels, augmentation, channels)
 
 
 def build_mixing(config: Config, labels: LabelContract) -> Mixing | None:

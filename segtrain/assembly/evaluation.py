@@ -9,8 +9,8 @@ from segtrain.data import (
     DATASETS,
     EvalTransform,
     FileDataset,
+    Normalization,
     SegmentationDataset,
-    Statistics,
     build_eval_loader,
 )
 from segtrain.engine import Evaluator
@@ -32,8 +32,8 @@ def evaluator_of(
 ) -> Evaluator:
     """An evaluator of one split."""
     given = config.augmentation
-    statistics = Statistics(given.mean, given.std, dataset.channels)
-    mean, std = statistics.mean, statistics.std
+    normalization = Normalization(given.mean, given.std, dataset.channels)
+    mean, std = normalization.mean, normalization.std
     return Evaluator(
         build_eval_loader(
             dataset,

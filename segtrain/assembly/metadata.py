@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segtrain.data import LabelContract, Statistics
+from segtrain.data import LabelContract, Normalization
 from segtrain.engine.checkpoint import State
 from segtrain.models import Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
@@ -15,7 +15,7 @@ _READING = ("value_range", "exif", "max_pixels")  # of the dataset's keys, what 
 def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> State:
     """What a predictor needs beside the weights, in plain values."""
     given = config.augmentation
-    statistics = Statistics(given.mean, given.std, model.in_channels)
+    normalization = Normalization(given.mean, given.std, model.in_channels)
     return {
         "segtrain": __version__,
         "model": {
@@ -30,8 +30,8 @@ def metadata_of(config: Config, labels: LabelContract, model: Segmentor) -> Stat
         "ignore_label": labels.ignore_label,
         "class_names": list(labels.names),
         "palette": [list(colour) for colour in labels.colours],
-        "mean": list(statistics.mean),
-        "std": list(statistics.std),
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
         "size": None if config.evaluation.size is None else list(config.evaluation.size),
         "align_corners": model.align_corners,
         "precision": config.trainer.precision,

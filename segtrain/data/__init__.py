@@ -35,7 +35,7 @@ from segtrain.data.shards.prefetch import fetch_ahead
 from segtrain.data.shards.writer import ShardsReport, make_shards, write_config
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
-from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Statistics
+from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from segtrain.data.transforms.training import TrainTransform
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "LabelContract",
     "ListDataset",
     "Mixing",
+    "Normalization",
     "Reader",
     "Sample",
     "SampleFiles",
@@ -61,7 +62,6 @@ __all__ = [
     "ShapesDataset",
     "ShardDataset",
     "ShardsReport",
-    "Statistics",
     "StepSampler",
     "TrainBatch",
     "TrainTransform",

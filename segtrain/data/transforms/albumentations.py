@@ -28,7 +28,7 @@ _TRIALS = 4
 _MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 
 
-class NamedTransforms:
+class AlbumentationsTransforms:
     """Transforms of albumentations, one after the other.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +10,17 @@ from numpy.typing import NDArray
 
 _HUES = {np.dtype(np.uint8): 180, np.dtype(np.float32): 360}  # of OpenCV's colour circles
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-_MOST_CHANNELS = 64  # that OpenCV splits at a time; some builds take 128
 
 
 class Jitter(NamedTuple):
-    """The colours of one sample: factors, 1 leaves alone; `hue` is a part of the colour circle."""
+    """The change of the colours of one sample.
+
+    Attributes:
+        brightness: Factor; 1 changes nothing.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Shift, as a fraction of the colour circle; 0 changes nothing.
+    """
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -23,15 +28,30 @@ class Jitter(NamedTuple):
     hue: float = 0.0
 
 
-def draw_jitter(rng: np.random.Generator, strengths: Mapping[str, float]) -> Jitter:
-    """Factors from ``max(0, 1 - strength)`` to ``1 + strength``, and a shift up to the hue's."""
-    factors = {
-        name: float(rng.uniform(max(0.0, 1 - strength), 1 + strength))
-        for name, strength in strengths.items()
-        if name != "hue" and strength
-    }
-    hue = strengths.get("hue", 0.0)
-    return Jitter(**factors, hue=float(rng.uniform(-hue, hue)) if hue else 0.0)
+def draw_jitter(
+    rng: np.random.Generator, brightness: float, contrast: float, saturation: float, hue: float
+) -> Jitter:
+    """Draw factors from ``max(0, 1 - strength)`` to ``1 + strength``, and a shift of the hue.
+
+    Nothing is drawn for a strength of 0.
+
+    Args:
+        rng: The source of randomness.
+        brightness: Largest relative change.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Largest shift, in both directions.
+    """
+    return Jitter(
+        _draw_factor(rng, brightness),
+        _draw_factor(rng, contrast),
+        _draw_factor(rng, saturation),
+        float(rng.uniform(-hue, hue)) if hue else 0.0,
+    )
+
+
+def _draw_factor(rng: np.random.Generator, strength: float) -> float:
+    return float(rng.uniform(max(0.0, 1 - strength), 1 + strength)) if strength else 1.0
 
 
 def shift_colours(image: NDArray[Any], jitter: Jitter) -> NDArray[Any]:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_CHANNELS = 64  # that OpenCV resizes and mirrors at a time; some builds take 128
-_MOST_TURNED = 4  # that it rotates at a time
+MAX_CHANNELS = 64  # that OpenCV resizes and mirrors at a time; some builds take 128
+_MAX_ROTATED = 4  # that it rotates at a time
 
 
 class Span(NamedTuple):
@@ -92,7 +92,7 @@ def cut(
     Shape:
         - output: ``(h, w)`` or ``(h, w, C)`` with ``(h, w) = crop.size``, contiguous.
     """
-    most = _MOST_TURNED if crop.angle else _MOST_CHANNELS
+    most = _MAX_ROTATED if crop.angle else MAX_CHANNELS
     if pixels.ndim == 3 and pixels.shape[2] > most:
         fills = np.broadcast_to(fill, pixels.shape[2:])
         parts = [slice(first, first + most) for first in range(0, pixels.shape[2], most)]

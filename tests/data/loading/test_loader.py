@@ -20,9 +20,12 @@ from segtrain.data import (
 )
 from segtrain.errors import ConfigError, DataError
 from segtrain.metrics import ConfusionMatrix
+from segtrain.schema.sections import AugmentationConfig
 
 SHAPES = ShapesDataset(size=(48, 48), num_train=12)
-AUGMENT = TrainTransform(labels=SHAPES.labels, crop_size=(32, 32), brightness=0.3, hue=0.1)
+AUGMENT = TrainTransform(
+    SHAPES.labels, AugmentationConfig(crop_size=(32, 32), brightness=0.3, hue=0.1)
+)
 PLAIN = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, SHAPES.labels)
 
 

@@ -39,7 +39,7 @@ from segtrain.data.loading.free_memory import available_memory
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
-from segtrain.schema.sections import LoaderConfig
+from segtrain.schema.sections import AugmentationConfig, LoaderConfig
 from segtrain.terminal import logger
 
 KINDS: tuple[CacheKind, ...] = ("compressed", "decoded")
@@ -257,7 +257,7 @@ def test_batches_come_from_memory(num_workers: int, monkeypatch: pytest.MonkeyPa
     shapes = ShapesDataset(size=(48, 48), num_train=12)
     cached = CachedDataset(Once([shapes[index] for index in range(12)]), "decoded")
     cached.fill()
-    transform = TrainTransform(labels=shapes.labels, crop_size=(32, 32))
+    transform = TrainTransform(shapes.labels, AugmentationConfig(crop_size=(32, 32)))
     found = []
     for dataset in (shapes, cached):
         loader = build_train_loader(

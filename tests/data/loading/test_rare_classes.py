@@ -21,6 +21,7 @@ from segtrain.data import (
 from segtrain.data.loading.rare_classes import rare_class_order
 from segtrain.data.loading.sampler import SampleKey, epoch_order
 from segtrain.errors import DataError
+from segtrain.schema.sections import AugmentationConfig
 
 # 40 images of 1000 pixels; class 1 in a quarter of them, class 2 in two, class 3 nowhere.
 PIXELS = np.zeros((40, 4), dtype=np.int64)
@@ -146,7 +147,9 @@ class TestSampler:
 
 def test_a_sample_that_comes_again_is_augmented_anew() -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=4)
-    view = TrainView(shapes, TrainTransform(labels=shapes.labels, crop_size=(32, 32)), seed=0)
+    view = TrainView(
+        shapes, TrainTransform(shapes.labels, AugmentationConfig(crop_size=(32, 32))), seed=0
+    )
     first, second, third = (view[key] for key in ((0, 1), (0, 1, 1), (0, 1, 2)))
     assert isinstance(first, dict)
     assert isinstance(second, dict)
@@ -159,7 +162,7 @@ def test_a_sample_that_comes_again_is_augmented_anew() -> None:
 def test_rare_classes_are_seen_more(num_workers: int) -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=48)
     report = count_dataset(shapes)
-    transform = TrainTransform(labels=shapes.labels, crop_size=(40, 40), scale=(1, 1))
+    transform = TrainTransform(shapes.labels, AugmentationConfig(crop_size=(40, 40), scale=(1, 1)))
     order = rare_class_order(report.image_pixels, temperature=0.05)
     share = []
     for chosen in (None, order):

@@ -5,6 +5,7 @@ import torch
 from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
 from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
 from segtrain.errors import ConfigError
+from segtrain.schema.sections import AugmentationConfig
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -12,8 +13,9 @@ TARGET = RNG.integers(1, 5, (40, 60)).astype(np.int64)
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
-def transform_of(ignore_label=255, num_classes=6, **arguments):
-    return TrainTransform(labels=LabelContract(num_classes, ignore_label), **arguments)
+def transform_of(ignore_label=255, num_classes=6, channels=3, **keys):
+    labels = LabelContract(num_classes, ignore_label)
+    return TrainTransform(labels, AugmentationConfig(**keys), channels)
 
 
 @pytest.mark.parametrize("arguments", [{}, COLOURS, {"crop_size": (24, 32), **COLOURS}])
@@ -139,24 +141,21 @@ def test_inputs_are_not_changed():
     np.testing.assert_array_equal(target, TARGET)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "key"),
-    [
-        ({"scale": (2.0, 0.5)}, "scale"),
-        ({"scale": (0.0, 1.0)}, "scale"),
-        ({"crop_size": (0, 4)}, "crop_size"),
-        ({"flip": 1.5}, "flip"),
-        ({"hue": 0.7}, "hue"),
-        ({"contrast": -1.0}, "contrast"),
-        ({"mean": (0.5,)}, "mean"),
-        ({"std": (1.0, 0.0, 1.0)}, "std"),
-        ({"mean": (123.0, 117.0, 104.0)}, "mean"),
-        ({"std": (58.0, 57.0, 57.0)}, "std"),
-    ],
-)
-def test_values_out_of_range(arguments, key):
-    with pytest.raises(ConfigError, match=rf"augmentation\.{key}"):
-        transform_of(**arguments)
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_number_per_channel_is_needed(key):
+    with pytest.raises(ConfigError, match=rf"augmentation\.{key} must have one number per channel"):
+        transform_of(**{key: (0.5,)})
+
+
+def test_evaluation_checks_normalization_and_size():
+    labels = LabelContract(6)
+    for mean, std, size, sentence in (
+        ((123.0,) * 3, (0.2,) * 3, None, r"augmentation\.mean must be at most 1, got .* as 255"),
+        ((0.5,) * 3, (0.2, 0.0, 0.2), None, r"augmentation\.std must be above 0 and at most 1"),
+        ((0.5,) * 3, (0.2,) * 3, (0, 4), r"evaluation\.size must be at least 1, got \[0, 4\]"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            EvalTransform(mean, std, labels, size)
 
 
 NAMED = [
@@ -226,7 +225,7 @@ def test_labels_under_a_hole(keep):
 def test_mirrors_by_name_know_no_pairs():
     labels = LabelContract(4, flip_pairs=[[1, 2]])
     with pytest.raises(ConfigError, match=r"transforms\[0\] \(D4\) mirrors .*augmentation\.flip"):
-        TrainTransform(labels=labels, crop_size=(32, 32), transforms=[{"name": "D4"}])
+        TrainTransform(labels, AugmentationConfig(crop_size=(32, 32), transforms=[{"name": "D4"}]))
 
 
 def test_a_probability_is_what_was_given():
@@ -254,24 +253,26 @@ def test_paired_classes_change_places_in_the_mirror():
     image = np.zeros((1, 6, 3), np.uint8)
     plain = {"scale": (1.0, 1.0), "flip": 1.0}
     labels = LabelContract(4, flip_pairs=pairs)
-    _, found = TrainTransform(labels=labels, **plain)(image, target, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(image, target, 0)
     assert found.tolist() == [[3, 255, 0, 1, 2, 2]]
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0)(image, target, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=0))(image, target, 0)
     assert found.tolist() == target.tolist()
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0, vertical_flip=1)(
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=0, vertical_flip=1))(
         image, target, 0
     )
     assert found.tolist() == [[2, 2, 1, 0, 255, 3]]  # a mirror as well
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=1, vertical_flip=1)(
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=1, vertical_flip=1))(
         image, target, 0
     )
     assert found.tolist() == target[:, ::-1].tolist()  # half a turn, no mirror
     labels = LabelContract(2, multi_label=True, flip_pairs=[[0, 1]])
     several = np.array([[[1, 0], [1, 1], [255, 255]]], np.uint8)
-    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], several, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(image[:, :3], several, 0)
     assert found.tolist() == [[[255, 1, 0]], [[255, 1, 1]]]
     labels = LabelContract(300, ignore_label=-1, flip_pairs=[[0, 299]])
-    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], np.array([[0, 299, -1]]), 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(
+        image[:, :3], np.array([[0, 299, -1]]), 0
+    )
     assert found.tolist() == [[-1, 0, 299]]
 
 
@@ -296,7 +297,7 @@ def test_the_share_of_a_class_where_there_are_several():
     mask = np.zeros((4, 4, 2), np.uint8)
     mask[:2] = 255
     mask[2:, :3, 1] = 1
-    transform = TrainTransform(labels=labels, cat_max_ratio=0.5)
+    transform = TrainTransform(labels, AugmentationConfig(cat_max_ratio=0.5))
     assert transform._largest_share(mask) == 0.75
     assert transform._largest_share(np.full((4, 4, 2), 255, np.uint8)) == 0
 
@@ -315,7 +316,7 @@ def test_several_classes_and_any_number_of_channels():
         RNG.integers(0, 256, (40, 60, 6), dtype=np.uint8),
         RNG.random((40, 60, 6), np.float32),
     ):
-        transform = TrainTransform(labels=labels, channels=6, crop_size=(50, 70), **options)
+        transform = TrainTransform(labels, AugmentationConfig(crop_size=(50, 70), **options), 6)
         images, found = transform(image, target, 1)
         assert (images.shape, images.dtype) == ((6, 50, 70), torch.float32)
         assert (found.shape, found.dtype) == ((7, 50, 70), torch.uint8)
@@ -339,13 +340,16 @@ def test_grey_images(dtype):
     [
         (
             {"channels": 4},
-            r"augmentation\.mean is not set.*give 4 numbers, which `segtrain inspect`",
+            r"augmentation\.mean is not set.*to 4 numbers, which `segtrain inspect`",
         ),
         ({"channels": 4, "mean": [0] * 4, "std": [1] * 3}, r"augmentation\.std must have one"),
-        ({"channels": 1, "mean": [0], "std": [1], "hue": 0.1}, r"augmentation\.hue=0\.1 is for"),
+        (
+            {"channels": 1, "mean": [0], "std": [1], "hue": 0.1},
+            r"augmentation\.hue=0\.1 needs images of three",
+        ),
     ],
 )
-def test_statistics_and_colours_of_other_channels(arguments, sentence):
+def test_normalization_and_colours_of_other_channels(arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
         transform_of(**arguments)
 
@@ -356,11 +360,13 @@ def test_colours_are_those_of_torchvision():
     still = {"scale": (1.0, 1.0), "flip": 0.0, "mean": (0, 0, 0), "std": (1, 1, 1)}
     smooth = np.kron(RNG.integers(60, 200, (5, 6, 3)), np.ones((8, 10, 1))).astype(np.uint8)
     tensor = torch.from_numpy(smooth).permute(2, 0, 1)
-    transform = TrainTransform(labels=labels, brightness=0.3, contrast=0.3, saturation=0.5, **still)
+    transform = TrainTransform(
+        labels, AugmentationConfig(brightness=0.3, contrast=0.3, saturation=0.5, **still)
+    )
     images, _ = transform(smooth, TARGET, 5)
     rng = np.random.default_rng(5)
     transform._draw_crop(rng, TARGET.astype(np.uint8))
-    jitter = draw_jitter(rng, transform.strengths)
+    jitter = draw_jitter(rng, 0.3, 0.3, 0.5, 0.0)
     expected = functional.adjust_saturation(tensor, jitter.saturation)
     expected = functional.adjust_brightness(expected, jitter.brightness)
     expected = functional.adjust_contrast(expected, jitter.contrast)
