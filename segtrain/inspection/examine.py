@@ -21,7 +21,7 @@ from segtrain.data import (
 )
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
-from segtrain.data.scan.statistics import total_moments
+from segtrain.data.scan.normalization import total_mean_std
 from segtrain.errors import DataError, SegtrainError
 from segtrain.inspection.outliers import areas, class_findings, size_findings
 from segtrain.schema.sections import Spec
@@ -130,7 +130,7 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
         tuple(sorted(found, key=lambda item: not item.is_error)),
         next((why for _, why in opened.values() if why), None) or _refusal(splits, doubles),
         {method: class_weights(method, report.image_pixels, whole).tolist() for method in METHODS},
-        None if report.moments is None else total_moments(report.moments, report.sizes),
+        None if report.mean_std is None else total_mean_std(report.mean_std, report.sizes),
     )
 
 

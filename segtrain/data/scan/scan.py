@@ -26,7 +26,7 @@ from segtrain.data.labels.label_map import OTHER
 from segtrain.data.labels.mask_facts import MaskFacts
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
-from segtrain.data.scan.statistics import image_moments
+from segtrain.data.scan.normalization import image_mean_std
 from segtrain.errors import DataError
 
 _MOST_THREADS = 8
@@ -48,7 +48,7 @@ class ScanReport:
         num_files: Number of samples.
         num_decoded: How many masks were read; the others were known from an earlier scan.
         findings: What is wrong, in the order of the samples.
-        moments: Mean and deviation of each channel of each image, of pixels from 0 to 1, float64,
+        mean_std: Mean and deviation of each channel of each image, of pixels from 0 to 1, float64,
             shape ``(N, 2, channels)``; NaN where an image was not decoded.
     """
 
@@ -59,7 +59,7 @@ class ScanReport:
     num_files: int
     num_decoded: int
     findings: tuple[Finding, ...] = ()
-    moments: NDArray[np.float64] | None = None
+    mean_std: NDArray[np.float64] | None = None
 
 
 class _Look(NamedTuple):
@@ -69,7 +69,7 @@ class _Look(NamedTuple):
     facts: MaskFacts | None = None
     decoded: bool = False
     finding: Finding | None = None
-    moments: Sequence[Sequence[float]] | None = None
+    mean_std: Sequence[Sequence[float]] | None = None
 
 
 def scan_dataset(
@@ -120,7 +120,7 @@ def scan_dataset(
         len(looks),
         sum(look.decoded for look in looks),
         tuple(findings),
-        _all_moments(looks, dataset.channels),
+        _all_mean_std(looks, dataset.channels),
     )
 
 
@@ -137,12 +137,12 @@ def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None
     labels = dataset.labels
     pixels = np.zeros((len(dataset), labels.num_ids), dtype=np.int64)
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
-    moments = np.full((len(dataset), 2, dataset.channels), np.nan)
+    mean_std = np.full((len(dataset), 2, dataset.channels), np.nan)
     ignored = 0
     for index in range(len(dataset)):
         image, target, name = dataset[index]
         labels.check_ids(target, name)
-        sizes[index], moments[index] = target.shape[:2], image_moments(image)
+        sizes[index], mean_std[index] = target.shape[:2], image_mean_std(image)
         for class_id in range(labels.num_ids):
             there = target[..., class_id] == 1 if labels.multi_label else target == class_id
             pixels[index, class_id] = there.sum()
@@ -150,7 +150,7 @@ def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None
         if progress is not None:
             progress(index + 1, len(dataset))
     total = len(dataset)
-    return ScanReport(pixels.sum(0), ignored, pixels, sizes, total, total, (), moments)
+    return ScanReport(pixels.sum(0), ignored, pixels, sizes, total, total, (), mean_std)
 
 
 def check_report(report: ScanReport) -> None:
@@ -201,13 +201,13 @@ def _look_at_all(
 def _look_at(dataset: FileDataset, index: int, cache: ScanCache, decode_images: bool) -> _Look:
     files = dataset.files[index]
     known = dataset.known_facts(index)
-    moments = None
+    mean_std = None
     if known is not None:
         (size, facts), decoded = known, False
         if decode_images:
-            moments = image_moments(dataset.read_image(index)).tolist()
+            mean_std = image_mean_std(dataset.read_image(index)).tolist()
     else:
-        height, width, _, *moments = _image_facts(dataset, index, cache, decode_images)
+        height, width, _, *mean_std = _image_facts(dataset, index, cache, decode_images)
         size = height, width
         facts, decoded = _mask_facts(dataset, index, cache)
     problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
@@ -215,7 +215,7 @@ def _look_at(dataset: FileDataset, index: int, cache: ScanCache, decode_images: 
         size = dataset.read_image(index).shape[:2]
         problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
     finding = None if problem is None else Finding("size", str(files.mask), problem, index)
-    return _Look((size[0], size[1]), facts, decoded, finding, moments)
+    return _Look((size[0], size[1]), facts, decoded, finding, mean_std)
 
 
 def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: bool) -> list[Any]:
@@ -233,19 +233,19 @@ def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: boo
             with contextlib.suppress(OSError):
                 cache.put([0, 0, _DOUBTFUL], kind, image)
             raise
-        found = [*pixels.shape[:2], _DECODED, *image_moments(pixels).tolist()]
+        found = [*pixels.shape[:2], _DECODED, *image_mean_std(pixels).tolist()]
     else:
         found = [*reader.size(image), _HEADER]
     cache.put(found, kind, image)
     return found
 
 
-def _all_moments(looks: Sequence[_Look], channels: int) -> NDArray[np.float64]:
-    moments = np.full((len(looks), 2, channels), np.nan)
+def _all_mean_std(looks: Sequence[_Look], channels: int) -> NDArray[np.float64]:
+    mean_std = np.full((len(looks), 2, channels), np.nan)
     for index, look in enumerate(looks):
-        if look.moments:
-            moments[index] = look.moments
-    return moments
+        if look.mean_std:
+            mean_std[index] = look.mean_std
+    return mean_std
 
 
 def _mask_facts(dataset: FileDataset, index: int, cache: ScanCache) -> tuple[MaskFacts, bool]:
