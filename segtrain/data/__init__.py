@@ -20,7 +20,8 @@ from segtrain.data.loading.loader import (
     collate_train,
     iterate,
 )
-from segtrain.data.loading.sampler import SampleKey, StepSampler
+from segtrain.data.loading.sampler import StepSampler
+from segtrain.data.loading.seeds import SampleKey
 from segtrain.data.scan.duplicates import find_doubles
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.scan import (

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from segtrain.data.dataset import SegmentationDataset
-from segtrain.data.loading.sampler import SampleKey, StepSampler, sample_seed
+from segtrain.data.loading.sampler import StepSampler
+from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
 from segtrain.data.transforms.training import TrainTransform
@@ -136,8 +137,8 @@ def collate_train(
     batch = _stack(samples)
     if mixing is None:
         return batch
-    # The seed of the first sample is a function of the seed of the run, the epoch and the sample.
-    images, target = mixing(batch["images"], batch["target"], samples[0]["seed"])
+    rng = mixing_generator(samples[0]["seed"])
+    images, target = mixing(batch["images"], batch["target"], rng)
     return {**batch, "images": images, "target": target}
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.data.loading.seeds import Stream, epoch_generator
 from segtrain.errors import DataError
 
-_CLASSES, _IMAGES = 4, 5  # uses of the seed; the sampler has 0 and 1, the order of shards 2 and 3
 _MIN_SHARE = 0.0015  # 3000 pixels of the 1052 x 1914 images of the paper
 
 
@@ -35,10 +35,10 @@ class RareClassOrder:
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
         """The samples of an epoch in their order, a function of the seed and the epoch alone."""
-        drawn = _generator(self.seed, _CLASSES, epoch).choice(
+        drawn = epoch_generator(self.seed, Stream.RARE_CLASSES, epoch).choice(
             len(self.probabilities), size=self.length, p=self.probabilities
         )
-        rng = _generator(self.seed, _IMAGES, epoch)
+        rng = epoch_generator(self.seed, Stream.IMAGES_OF_RARE_CLASSES, epoch)
         order = np.empty(self.length, dtype=np.int64)
         for class_id, images in enumerate(self.images):
             places = np.flatnonzero(drawn == class_id)
@@ -100,7 +100,3 @@ def rare_class_order(
         enough = np.flatnonzero((pixels > 0) & (pixels >= min_share * areas))
         images.append(enough if len(enough) else np.flatnonzero(pixels))
     return RareClassOrder(likely / likely.sum(), images, len(image_pixels), seed)
-
-
-def _generator(*entropy: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -9,17 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from segtrain.data.loading.seeds import SampleKey, Stream, epoch_generator
 from segtrain.errors import ConfigError, DataError
 
-SampleKey = tuple[int, ...]
-"""Epoch and index: what a training sample is a function of, besides the seed of the run.
-
-A sample that was in the epoch before has a third number, how many times.
-"""
 Order = Callable[[int], NDArray[np.int64]]
 """From an epoch to the indices of its samples, the same at every call."""
-
-_ORDER, _AUGMENTATION = 0, 1  # keep the two uses of a seed apart
 
 
 class StepSampler(Sampler[list[SampleKey]]):
@@ -111,7 +105,7 @@ class StepSampler(Sampler[list[SampleKey]]):
 
 def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order of the samples in an epoch, a permutation of ``0 .. length - 1``."""
-    return _generator(seed, _ORDER, epoch).permutation(length)
+    return epoch_generator(seed, Stream.EPOCH_ORDER, epoch).permutation(length)
 
 
 def _with_repeats(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -123,13 +117,3 @@ def _with_repeats(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
     repeats = np.empty_like(position)
     repeats[by_index] = position - first
     return order, repeats
-
-
-def sample_seed(seed: int, key: SampleKey) -> int:
-    """The seed of the augmentation of one sample in one epoch."""
-    entropy = np.random.SeedSequence([seed, _AUGMENTATION, *key])
-    return int(entropy.generate_state(1, np.uint64)[0])
-
-
-def _generator(*entropy: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -1,4 +1,4 @@
-"""Mixes of two samples of a batch, as a function of the batch's own seed."""
+"""Mixing of two samples of a batch: CutMix and ClassMix."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-
-_STREAM = 1  # the seed is that of a sample too, whose scale must not tell whether it is mixed
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,10 @@ class Mixing:
     probability: float = 0.5
     ignore_label: int = 255
 
-    def __call__(self, images: Tensor, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """The mixed batch, a function of the batch and `seed`.
+    def __call__(
+        self, images: Tensor, target: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mixed batch, a function of the batch and `rng`.
 
         Shape:
             - images: ``(N, C, h, w)``. target: ``(N, h, w)``, or ``(N, K, h, w)`` for multi-label
@@ -44,7 +44,6 @@ class Mixing:
         """
         if len(images) < 2:
             return images, target
-        rng = np.random.default_rng((_STREAM, seed))
         mixed_images, mixed_target = images.clone(), target.clone()
         for index in range(len(images)):
             if rng.random() >= self.probability:

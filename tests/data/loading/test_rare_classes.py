@@ -19,7 +19,8 @@ from segtrain.data import (
     iterate,
 )
 from segtrain.data.loading.rare_classes import rare_class_order
-from segtrain.data.loading.sampler import SampleKey, epoch_order
+from segtrain.data.loading.sampler import epoch_order
+from segtrain.data.loading.seeds import SampleKey
 from segtrain.errors import DataError
 from segtrain.schema.sections import AugmentationConfig
 
