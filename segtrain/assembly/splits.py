@@ -18,7 +18,7 @@ from segtrain.data import (
     ShardDataset,
     check_report,
     count_dataset,
-    find_doubles,
+    find_duplicates,
     leave_out_unreadable,
     scan_dataset,
     summarize,
@@ -160,7 +160,7 @@ class Splits:
             for split in (self.train, self.val):
                 try_dataset(split, self.name)
             return _Looked(None, [([], []), ([], [])])
-        doubles = find_doubles(self.train, self.val)
+        doubles = find_duplicates(self.train, self.val)
         check_overlap(self.train, self.val, doubles)
         for kind, what in _DOUBLES.items():
             _warn([item.text for item in doubles if item.kind == kind], what)
@@ -190,7 +190,7 @@ def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Findin
     Args:
         train: One split.
         val: The other.
-        doubles: As from :func:`~segtrain.data.find_doubles`.
+        doubles: As from :func:`~segtrain.data.find_duplicates`.
 
     Raises:
         DataError: One for all of them.

@@ -22,7 +22,7 @@ from segtrain.data.loading.loader import (
 )
 from segtrain.data.loading.sampler import StepSampler
 from segtrain.data.loading.seeds import SampleKey
-from segtrain.data.scan.duplicates import find_doubles
+from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.scan import (
     ScanReport,
@@ -76,7 +76,7 @@ __all__ = [
     "count_dataset",
     "default_palette",
     "fetch_ahead",
-    "find_doubles",
+    "find_duplicates",
     "iterate",
     "leave_out_unreadable",
     "make_shards",

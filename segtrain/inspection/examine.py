@@ -16,7 +16,7 @@ from segtrain.data import (
     ScanReport,
     SegmentationDataset,
     count_dataset,
-    find_doubles,
+    find_duplicates,
     scan_dataset,
 )
 from segtrain.data.scan.class_weights import METHODS, class_weights
@@ -167,7 +167,7 @@ def _doubles(splits: dict[str, Examined]) -> list[Finding]:
     train, val = (splits[split].dataset for split in SPLITS)
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return []
-    return find_doubles(train, val)
+    return find_duplicates(train, val)
 
 
 def _judged(split: str, examined: Examined) -> list[Found]:

@@ -18,11 +18,11 @@ _GROUPS = (
 )
 
 
-def available_memory() -> int | None:
+def free_memory() -> int | None:
     """Bytes that can be taken without swapping, by the machine and by its container; None: unknown.
 
     Example:
-        >>> available_memory() != 0
+        >>> free_memory() != 0
         True
     """
     known = [found for found in (_of_machine(), *map(_of_group, _GROUPS)) if found is not None]

@@ -17,7 +17,7 @@ _START = 1 << 16  # bytes that are compared first
 _ALLOW = "take them out of one, or set dataset.allow_overlap=true"
 
 
-def find_doubles(train: FileDataset, val: FileDataset | None = None) -> list[Finding]:
+def find_duplicates(train: FileDataset, val: FileDataset | None = None) -> list[Finding]:
     """Images whose file or bytes are in both splits, or more than once in one of them.
 
     Files are read only where another has the same size, and what was read is kept.

@@ -35,7 +35,7 @@ from segtrain.data import (
 )
 from segtrain.data.loading import free_memory as memory_module
 from segtrain.data.loading import memory_cache as cache_module
-from segtrain.data.loading.free_memory import available_memory
+from segtrain.data.loading.free_memory import free_memory
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
@@ -286,7 +286,7 @@ def test_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestMemory:
     def test_here(self) -> None:
-        found = available_memory()
+        found = free_memory()
         assert found is None or found > 1e6
 
     def test_the_smallest_limit_holds(
@@ -296,12 +296,12 @@ class TestMemory:
         info.write_text("MemTotal: 9999 kB\nMemAvailable:    5000 kB\n")
         monkeypatch.setattr(memory_module, "_PROC", info)
         monkeypatch.setattr(memory_module, "_GROUPS", ((tmp_path, "max", "current", "inactive"),))
-        assert available_memory() == 5_120_000
+        assert free_memory() == 5_120_000
         for limit, expected in (("max", 5_120_000), ("4000000", 3_500_000), ("1", 0)):
             (tmp_path / "max").write_text(f"{limit}\n")
             (tmp_path / "current").write_text("1000000\n")
             (tmp_path / "memory.stat").write_text("anon 500000\ninactive 500000\n")
-            assert available_memory() == expected
+            assert free_memory() == expected
 
     def test_unknown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def none(name: str) -> int:
@@ -310,7 +310,7 @@ class TestMemory:
         monkeypatch.setattr(memory_module, "_PROC", tmp_path / "none")
         monkeypatch.setattr(memory_module, "_GROUPS", ())
         monkeypatch.setattr(os, "sysconf", none)
-        assert available_memory() is None
+        assert free_memory() is None
 
 
 class TestRun:
@@ -363,15 +363,15 @@ class TestRun:
     def test_too_much_is_refused(
         self, splits: list[SegmentationDataset], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 59_000)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 59_000)
         with pytest.raises(ResourceError) as caught:  # 48 kB are more than 80 % of 59
             cache_splits(splits, self.loader("decoded"), ONE)
         text = "0.0 MB of memory, 0.1 MB are free, of which it may have 80%; use loader.cache=comp"
         assert text in str(caught.value)
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 61_000)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 61_000)
         cache_splits(splits, self.loader("decoded"), ONE)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
         with pytest.raises(ResourceError, match="in each of 2 processes"):
             cache_splits(splits, self.loader("decoded"), ONE)
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: None)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: None)
         cache_splits(splits, self.loader("decoded"), ONE)
