@@ -130,7 +130,7 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
         tuple(sorted(found, key=lambda item: not item.is_error)),
         next((why for _, why in opened.values() if why), None) or _refusal(splits, doubles),
         {method: class_weights(method, report.image_pixels, whole).tolist() for method in METHODS},
-        None if report.mean_std is None else total_mean_std(report.mean_std, report.sizes),
+        total_mean_std(report.mean_std, report.sizes),
     )
 
 
