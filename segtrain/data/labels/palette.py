@@ -1,4 +1,4 @@
-"""Colours for class ids."""
+"""Default colours of class ids."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LEVELS = ((0.75, 0.95), (0.55, 0.70), (0.90, 0.60))  # (saturation, value), tak
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """One RGB colour per class, the same in every run; none is black, which means ignored.
+    """Return one RGB colour per class, the same in every run, and never black, which means ignored.
 
-    Hues advance by the golden ratio, so that the first k colours are spread for every k; saturation
-    and brightness take turns, so that classes of nearly the same hue still differ.
+    Hues advance by the golden ratio, so that the first k colours are spread out for every k.
+    Saturation and brightness alternate, so that classes of nearly the same hue still differ.
 
     Example:
         >>> default_palette(2)
