@@ -283,7 +283,7 @@ class LabelContract:
             return "dataset.palette and dataset.label_map have no such colour"
         ignored = f"dataset.ignore_label={self.ignore_label}"
         if self.label_map is not None:
-            described = describe_map(self.map.values, _MAX_SHOWN) or "dataset.label_map"
+            described = describe_map(self.map.values, max_length=_MAX_SHOWN) or "dataset.label_map"
             return f"only the values of {described} and {ignored} are allowed"
         if self.multi_label:
             return f"with dataset.multi_label=true only 0, 1 and {ignored} are allowed"
