@@ -1,4 +1,4 @@
-"""Colour jitter and normalisation in as few passes over the pixels as they need."""
+"""Colour jitter in as few passes over the pixels as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_HUES = {np.dtype(np.uint8): 180, np.dtype(np.float32): 360}  # of OpenCV's colour circles
+_HUES = {np.dtype(np.uint8): 180, np.dtype(np.float32): 360}  # of the colour circle in OpenCV
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -55,14 +55,14 @@ def _draw_factor(rng: np.random.Generator, strength: float) -> float:
 
 
 def shift_colours(image: NDArray[Any], jitter: Jitter) -> NDArray[Any]:
-    """The image with other colours: hue, then saturation, brightness and contrast as one line.
+    """Change the colours of an image: first the hue, then saturation, brightness and contrast.
 
-    Each channel of the result is a sum of the three, so they cost one pass, and a value is cut off
-    at black or white once and not three times.
+    The last three are one affine map of the channels, so they take one pass, and values are clipped
+    at black and white only once.
 
     Args:
-        image: ``(H, W, C)``, uint8, or float32 from 0 to 1. `saturation` and `hue` are for RGB.
-        jitter: What to change.
+        image: ``(H, W, C)``, uint8, or float32 from 0 to 1; three channels for saturation and hue.
+        jitter: The changes.
 
     Example:
         >>> image = np.array([[[100, 100, 100], [200, 100, 100]]], np.uint8)
@@ -72,7 +72,7 @@ def shift_colours(image: NDArray[Any], jitter: Jitter) -> NDArray[Any]:
         [[[100, 100, 100], [130, 130, 130]]]
     """
     if jitter.hue:
-        image = _turn_hue(image, jitter.hue)
+        image = _shift_hue(image, jitter.hue)
     if (jitter.brightness, jitter.contrast, jitter.saturation) == (1, 1, 1):
         return image
     cv2 = importlib.import_module("cv2")
@@ -93,11 +93,11 @@ def shift_colours(image: NDArray[Any], jitter: Jitter) -> NDArray[Any]:
     return changed if is_bytes else np.clip(changed, 0, 1, out=changed)
 
 
-def _turn_hue(image: NDArray[Any], part: float) -> NDArray[Any]:
+def _shift_hue(image: NDArray[Any], fraction: float) -> NDArray[Any]:
     cv2 = importlib.import_module("cv2")
     hues = _HUES[image.dtype]
     hsv: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    shift = part * hues
+    shift = fraction * hues
     if image.dtype == np.uint8:
         table = ((np.arange(256) + round(shift)) % hues).astype(np.uint8)
         hsv[..., 0] = cv2.LUT(cv2.extractChannel(hsv, 0), table)
@@ -110,7 +110,7 @@ def _turn_hue(image: NDArray[Any], part: float) -> NDArray[Any]:
 def _mean_grey(image: NDArray[Any]) -> float:
     cv2 = importlib.import_module("cv2")
     channels = image.shape[2]
-    if channels > 4:  # as many as OpenCV takes means of
+    if channels > 4:  # cv2.mean takes at most four
         return float(image.mean())
     means = np.array(cv2.mean(image)[:channels])
     return float(means @ _GREY) if channels == 3 else float(means.mean())

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
-from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
+from segtrain.data import EvalTransform, LabelContract, TrainTransform
+from segtrain.data.transforms.colour import draw_jitter
 from segtrain.errors import ConfigError
 from segtrain.schema.sections import AugmentationConfig
 
@@ -139,101 +139,6 @@ def test_inputs_are_not_changed():
     transform_of(crop_size=(64, 64), **COLOURS)(image, target, 0)
     np.testing.assert_array_equal(image, IMAGE)
     np.testing.assert_array_equal(target, TARGET)
-
-
-@pytest.mark.parametrize("key", ["mean", "std"])
-def test_a_number_per_channel_is_needed(key):
-    with pytest.raises(ConfigError, match=rf"augmentation\.{key} must have one number per channel"):
-        transform_of(**{key: (0.5,)})
-
-
-def test_evaluation_checks_normalization_and_size():
-    labels = LabelContract(6)
-    for mean, std, size, sentence in (
-        ((123.0,) * 3, (0.2,) * 3, None, r"augmentation\.mean must be at most 1, got .* as 255"),
-        ((0.5,) * 3, (0.2, 0.0, 0.2), None, r"augmentation\.std must be above 0 and at most 1"),
-        ((0.5,) * 3, (0.2,) * 3, (0, 4), r"evaluation\.size must be at least 1, got \[0, 4\]"),
-    ):
-        with pytest.raises(ConfigError, match=sentence):
-            EvalTransform(mean, std, labels, size)
-
-
-NAMED = [
-    {"name": "GaussianBlur", "p": 0.5},
-    {"name": "CoarseDropout", "p": 1.0, "num_holes_range": [2, 2], "hole_height_range": [5, 5],
-     "hole_width_range": [5, 5]},
-    {"name": "Affine", "p": 1.0, "rotate": [20, 40]},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("num_classes", "ignore_label"), [(6, 255), (6, -1), (400, 500)])
-def test_transforms_of_albumentations_by_name(num_classes, ignore_label):
-    transform = transform_of(ignore_label, num_classes, transforms=NAMED)
-    first = transform(IMAGE, TARGET, 1)
-    again = transform_of(ignore_label, num_classes, transforms=NAMED)(IMAGE, TARGET, 1)
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert set(first[1].unique().tolist()) == {1, 2, 3, 4, ignore_label}  # never 0
-    others = [transform(IMAGE, TARGET, seed)[1] for seed in range(2, 5)]
-    assert all(not torch.equal(first[1], other) for other in others)
-
-
-@pytest.mark.parametrize(
-    ("spec", "sentence"),
-    [
-        ({"name": "GausianBlur"}, "did you mean 'GaussianBlur'"),
-        ({"name": "Compose"}, "has no transform 'Compose'"),
-        ({"p": 1}, "must be a mapping with a name"),
-        ({"name": "Blur", "blur_limits": 3}, r"\[0\]\.blur_limits: Blur has no .* did you"),
-        ({"name": "Blur", "blur_limit": -3}, r"\[0\] \(Blur\): albumentations refuses it"),
-        ({"name": "RandomCrop", "height": 8, "width": 8, "p": 1}, r"the size is that of"),
-        ({"name": "Affine", "rotate": [45, 45], "mask_interpolation": 1, "p": 1}, "makes labels"),
-        ({"name": "Affine", "rotate": [9, 9], "fill_mask": 0}, r"fill_mask: .* leave it out$"),
-        ({"name": "CoarseDropout", "fill_mask": 0}, r"fill_mask: .* or null to keep the labels$"),
-        ({"name": "Transpose", "p": 0.01}, r"the size is that of"),
-        ({"name": "Normalize"}, r"uint8 became float32"),
-        ({"name": "ToTensorV2"}, r"has no transform|the size is that of"),
-        ({"name": "GridElasticDeform", "num_grid_xy": [4, 4], "magnitude": 10}, "makes labels"),
-        ({"name": "PixelDropout", "mask_drop_value": 0}, "makes labels"),
-    ],
-)  # fmt: skip
-def test_transforms_by_name_are_checked(spec, sentence):
-    with pytest.raises(ConfigError, match=sentence) as caught:
-        transform_of(transforms=[spec])
-    assert "augmentation.transforms[0]" in str(caught.value)
-
-
-def test_transforms_by_name_that_give_the_size_back_pass():
-    spec = {"name": "RandomSizedCrop", "min_max_height": [20, 30], "size": [32, 48]}
-    images, _ = transform_of(crop_size=(32, 48), transforms=[spec])(IMAGE, TARGET, 0)
-    assert images.shape == (3, 32, 48)
-    turn = {"name": "RandomRotate90", "p": 1.0}
-    images, _ = transform_of(crop_size=(32, 32), transforms=[turn])(IMAGE, TARGET, 0)
-    assert images.shape == (3, 32, 32)
-    with pytest.raises(ConfigError, match="the size is that of"):
-        transform_of(crop_size=(32, 48), transforms=[turn])
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_labels_under_a_hole(keep):
-    spec = {"name": "CoarseDropout", "p": 1.0, "fill": 255, **({"fill_mask": None} if keep else {})}
-    transform = transform_of(scale=(1, 1), flip=0, transforms=[spec])
-    _, found = transform(np.zeros((40, 60, 3), np.uint8), TARGET, 0)
-    assert bool((found == 255).any()) != keep
-
-
-def test_mirrors_by_name_know_no_pairs():
-    labels = LabelContract(4, flip_pairs=[[1, 2]])
-    with pytest.raises(ConfigError, match=r"transforms\[0\] \(D4\) mirrors .*augmentation\.flip"):
-        TrainTransform(labels, AugmentationConfig(crop_size=(32, 32), transforms=[{"name": "D4"}]))
-
-
-def test_a_probability_is_what_was_given():
-    spec = {"name": "InvertImg", "p": 0.5}
-    transform = transform_of(scale=(1, 1), flip=0, mean=(0,) * 3, std=(1,) * 3, transforms=[spec])
-    image = np.zeros((8, 8, 3), np.uint8)
-    inverted = [float(transform(image, TARGET[:8, :8], seed)[0].mean()) for seed in range(200)]
-    assert 0.35 < np.mean(inverted) < 0.65
 
 
 def test_rotation_is_ignored_outside_the_image():
@@ -373,24 +278,3 @@ def test_colours_are_those_of_torchvision():
     assert (images * 255 - expected).abs().max() < 4  # rounding, three times there and once here
     floats, _ = transform((smooth / 255).astype(np.float32), TARGET, 5)
     assert (floats - images).abs().max() < 1 / 128
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_hue(dtype):
-    image = np.zeros((4, 4, 3), dtype)
-    image[..., 0] = 255 if dtype == np.uint8 else 1
-    found = shift_colours(image, Jitter(hue=1 / 3))
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found[0, 0] / image.max(), [0, 1, 0], atol=1e-6)  # red is green
-
-
-def test_evaluation_resizes_the_image_only():
-    labels = LabelContract(6)
-    images, target = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels, size=(20, 30))(
-        IMAGE, TARGET
-    )
-    assert images.shape == (3, 20, 30)
-    np.testing.assert_array_equal(target.numpy(), TARGET)
-    images, _ = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels)(IMAGE, TARGET)
-    expected = (IMAGE[3, 4] / 255 - IMAGENET_MEAN) / np.array(IMAGENET_STD)
-    np.testing.assert_allclose(images[:, 3, 4].numpy(), expected, atol=1e-5)
