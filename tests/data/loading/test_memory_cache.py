@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import pickle
 import shutil
 import zipfile
@@ -33,9 +32,7 @@ from segtrain.data import (
     build_train_loader,
     iterate,
 )
-from segtrain.data.loading import free_memory as memory_module
 from segtrain.data.loading import memory_cache as cache_module
-from segtrain.data.loading.free_memory import free_memory
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
@@ -131,7 +128,7 @@ def test_an_estimate_from_some_of_the_headers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, [(40, 40)] * 10 + [(20, 20)] * 10)
-    monkeypatch.setattr(cache_module, "_MOST_HEADERS", 4)
+    monkeypatch.setattr(cache_module, "_MAX_HEADERS", 4)
     cached = CachedDataset(folder(tmp_path), "decoded")
     expected = cached.expected_bytes
     cached.fill()
@@ -253,7 +250,7 @@ class Once(SegmentationDataset):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_come_from_memory(num_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_MOST_DECODED", 0)
+    monkeypatch.setattr(cache_module, "_MAX_DECODED", 0)
     shapes = ShapesDataset(size=(48, 48), num_train=12)
     cached = CachedDataset(Once([shapes[index] for index in range(12)]), "decoded")
     cached.fill()
@@ -269,7 +266,7 @@ def test_batches_come_from_memory(num_workers: int, monkeypatch: pytest.MonkeyPa
 
 
 @every_kind
-def test_it_can_be_sent_to_a_worker_that_starts_anew(tmp_path: Path, kind: CacheKind) -> None:
+def test_it_can_be_sent_to_a_spawned_worker(tmp_path: Path, kind: CacheKind) -> None:
     expected, cached = stored(tmp_path, kind)
     arrived = pickle.loads(pickle.dumps(cached))
     assert all(same(arrived[index], sample) for index, sample in enumerate(expected))
@@ -282,35 +279,6 @@ def test_copies(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert copies_of(3) == expected
         assert copies_of(0) == 1
-
-
-class TestMemory:
-    def test_here(self) -> None:
-        found = free_memory()
-        assert found is None or found > 1e6
-
-    def test_the_smallest_limit_holds(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        info = tmp_path / "meminfo"
-        info.write_text("MemTotal: 9999 kB\nMemAvailable:    5000 kB\n")
-        monkeypatch.setattr(memory_module, "_PROC", info)
-        monkeypatch.setattr(memory_module, "_GROUPS", ((tmp_path, "max", "current", "inactive"),))
-        assert free_memory() == 5_120_000
-        for limit, expected in (("max", 5_120_000), ("4000000", 3_500_000), ("1", 0)):
-            (tmp_path / "max").write_text(f"{limit}\n")
-            (tmp_path / "current").write_text("1000000\n")
-            (tmp_path / "memory.stat").write_text("anon 500000\ninactive 500000\n")
-            assert free_memory() == expected
-
-    def test_unknown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def none(name: str) -> int:
-            raise ValueError(name)
-
-        monkeypatch.setattr(memory_module, "_PROC", tmp_path / "none")
-        monkeypatch.setattr(memory_module, "_GROUPS", ())
-        monkeypatch.setattr(os, "sysconf", none)
-        assert free_memory() is None
 
 
 class TestRun:

@@ -128,25 +128,8 @@ class TestSampler:
         assert len(set(keys)) == len(keys)
         assert len({key[:2] for key in keys}) < len(keys)  # though samples do
 
-    def test_repeats_are_counted_in_the_order_of_the_epoch(self) -> None:
-        def order(epoch: int) -> Any:
-            return np.array([7, 2, 7, 7, 2, 0]) + epoch
 
-        (keys,) = islice(StepSampler(6, 6, order=order), 1)
-        assert keys == [(0, 7), (0, 2), (0, 7, 1), (0, 7, 2), (0, 2, 1), (0, 0)]
-
-    def test_the_order_is_asked_for_once_an_epoch(self) -> None:
-        asked = []
-
-        def order(epoch: int) -> Any:
-            asked.append(epoch)
-            return np.arange(8)
-
-        list(islice(StepSampler(8, 2, order=order), 12))
-        assert asked == [0, 1, 2]
-
-
-def test_a_sample_that_comes_again_is_augmented_anew() -> None:
+def test_a_repeated_sample_is_augmented_differently() -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=4)
     view = TrainView(
         shapes, TrainTransform(shapes.labels, AugmentationConfig(crop_size=(32, 32))), seed=0
