@@ -21,8 +21,8 @@ from segtrain.data.labels.checks import (
 )
 from segtrain.data.labels.label_map import LabelMap, MapGiven, parse_label_map
 from segtrain.data.labels.lookup import NUM_COLOURS, Lookup
-from segtrain.data.labels.mask_facts import NAN, MaskFacts, pack, pack_colours
-from segtrain.data.labels.palette import default_palette
+from segtrain.data.labels.mask_facts import NAN, MaskFacts, pack, pack_colours, stack_channels
+from segtrain.data.labels.palette import colorize, default_palette
 from segtrain.errors import ConfigError, DataError
 
 _MAX_SHOWN = 60  # characters of a label map that a message repeats
@@ -166,7 +166,7 @@ class LabelContract:
         Raises:
             DataError: When a value is outside the contract.
         """
-        values = self._stacked(raw, file)
+        values = stack_channels(raw, file, self.num_classes if self.multi_label else None)
         if values.ndim == 3 and not self.multi_label:
             ids = self._colour_lookup(pack_colours(values))
         else:
@@ -177,31 +177,6 @@ class LabelContract:
         if self.multi_label:
             ids[(ids == self.ignore_label).any(2)] = self.ignore_label
         return ids
-
-    def _stacked(self, raw: NDArray[Any] | Sequence[NDArray[Any]], file: str) -> NDArray[Any]:
-        """Return one array, with a channel per class for multi-label data.
-
-        Raises:
-            DataError: When the number of channels or the sizes are wrong.
-        """
-        if not isinstance(raw, np.ndarray):
-            sizes = {mask.shape for mask in raw}
-            if len(sizes) > 1:
-                raise DataError(f"{file}: the masks of the classes differ in size: {sorted(sizes)}")
-            raw = np.stack([*raw], axis=2)
-        values = raw[..., None] if self.multi_label and raw.ndim == 2 else raw
-        if self.multi_label and values.shape[2] != self.num_classes:
-            raise DataError(
-                f"{file}: a multi-label mask needs a channel per class, {self.num_classes}, but has"
-                f" {values.shape[2]}; give a file per class, or set"
-                f" dataset.num_classes={values.shape[2]}"
-            )
-        if not self.multi_label and values.ndim == 3 and values.shape[2] != 3:
-            raise DataError(
-                f"{file}: the mask has {values.shape[2]} channels; allowed are one channel, three"
-                " channels of a colour, or, with dataset.multi_label=true, a channel per class"
-            )
-        return values
 
     @cached_property
     def _outside(self) -> int:
@@ -321,6 +296,4 @@ class LabelContract:
             there = ids == 1
             last = self.num_classes - 1 - there[..., ::-1].argmax(2)
             ids = np.where(there.any(2), last, -1)
-        colours = np.array([*self.colours, (0, 0, 0)], dtype=np.uint8)
-        valid = (ids >= 0) & (ids < self.num_ids)
-        return colours[np.where(valid, ids, self.num_ids)]
+        return colorize(ids, self.colours)

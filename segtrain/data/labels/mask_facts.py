@@ -1,4 +1,4 @@
-"""The counts of the raw values in a mask: all that a check against a contract needs."""
+"""The raw values of a mask: their channels, and their counts, which a contract is checked with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segtrain.errors import DataError
 
 NAN = -(1 << 31)
 """The raw value that stands for NaN in a mask of floats: a pixel without a class."""
@@ -90,3 +92,39 @@ def pack_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     wide = pixels.astype(np.int32)
     packed: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return packed
+
+
+def stack_channels(
+    raw: NDArray[Any] | Sequence[NDArray[Any]], file: str, num_classes: int | None
+) -> NDArray[Any]:
+    """Return the raw values of a mask as one array.
+
+    Args:
+        raw: ``(H, W)``, or ``(H, W, C)``, or a list with a mask ``(H, W)`` per class.
+        file: The name of the mask, for error messages.
+        num_classes: Of multi-label data, whose masks have a channel per class; None: of other data,
+            whose masks have one channel, or three channels of a colour.
+
+    Raises:
+        DataError: When the number of channels or the sizes are wrong.
+    """
+    if not isinstance(raw, np.ndarray):
+        sizes = {mask.shape for mask in raw}
+        if len(sizes) > 1:
+            raise DataError(f"{file}: the masks of the classes differ in size: {sorted(sizes)}")
+        raw = np.stack([*raw], axis=2)
+    if num_classes is None:
+        if raw.ndim == 3 and raw.shape[2] != 3:
+            raise DataError(
+                f"{file}: the mask has {raw.shape[2]} channels; allowed are one channel, three"
+                " channels of a colour, or, with dataset.multi_label=true, a channel per class"
+            )
+        return raw
+    values = raw[..., None] if raw.ndim == 2 else raw
+    if values.shape[2] != num_classes:
+        raise DataError(
+            f"{file}: a multi-label mask needs a channel per class, {num_classes}, but has"
+            f" {values.shape[2]}; give a file per class, or set"
+            f" dataset.num_classes={values.shape[2]}"
+        )
+    return values
