@@ -16,12 +16,12 @@ from segtrain.data import (
     ScanReport,
     SegmentationDataset,
     count_dataset,
-    find_doubles,
+    find_duplicates,
     scan_dataset,
 )
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
-from segtrain.data.scan.statistics import total_moments
+from segtrain.data.scan.normalization import total_mean_std
 from segtrain.errors import DataError, SegtrainError
 from segtrain.inspection.outliers import areas, class_findings, size_findings
 from segtrain.schema.sections import Spec
@@ -130,7 +130,7 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
         tuple(sorted(found, key=lambda item: not item.is_error)),
         next((why for _, why in opened.values() if why), None) or _refusal(splits, doubles),
         {method: class_weights(method, report.image_pixels, whole).tolist() for method in METHODS},
-        None if report.moments is None else total_moments(report.moments, report.sizes),
+        total_mean_std(report.mean_std, report.sizes),
     )
 
 
@@ -167,7 +167,7 @@ def _doubles(splits: dict[str, Examined]) -> list[Finding]:
     train, val = (splits[split].dataset for split in SPLITS)
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return []
-    return find_doubles(train, val)
+    return find_duplicates(train, val)
 
 
 def _judged(split: str, examined: Examined) -> list[Found]:
