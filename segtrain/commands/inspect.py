@@ -9,7 +9,7 @@ from pathlib import Path
 from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.errors import DataError
 from segtrain.inspection import Examination, examine, print_tables, write_report, write_sheet
-from segtrain.inspection.page import normalisation_words
+from segtrain.inspection.page import normalization_overrides
 from segtrain.schema.sections import AUTO, InspectConfig
 from segtrain.terminal import logger
 
@@ -40,6 +40,6 @@ def inspect(config: InspectConfig) -> Examination:
         logger.info("augmented samples: %s", folder / "augmented.html")
     if examination.refusal is not None:
         raise DataError(examination.refusal)
-    if examination.moments is not None:
-        sys.stdout.write(f"{normalisation_words(examination.moments)}\n")
+    if examination.normalization is not None:
+        sys.stdout.write(f"{normalization_overrides(examination.normalization)}\n")
     return examination
