@@ -136,7 +136,7 @@ def test_a_checkpoint_of_ours_is_imported_with_its_class_names() -> None:
             ".pt",
         ),
         ([f"model={SMALL}", "weights=none.pth"], 4, "weights=none.pth: no such file"),
-        ([f"model={SMALL}", "weights=imagenet"], 2, "is a backbone and no model"),
+        ([f"model={SMALL}", "weights=imagenet"], 2, "names a backbone, not a whole model"),
         ([f"model={SMALL}", "wieghts=a.pth"], 2, "did you mean"),
         (
             [f"model={SMALL}", "model.align_corners=false", "model.in_channels=4"],

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from segtrain.cli.main import run_command
-from segtrain.commands import train as commands
 from segtrain.data import LabelContract
 from segtrain.errors import ResourceError, is_out_of_memory
 from segtrain.inference import Predictor
@@ -97,7 +96,7 @@ def test_each_command_advises_what_it_has(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(commands, command, lambda _config: allocate())
+    monkeypatch.setattr(f"segtrain.commands.{command}.{command}", lambda _config: allocate())
     assert run_command(command, words) == 6
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"error: out of memory; {advice}")
@@ -109,6 +108,6 @@ def test_the_disk_is_not_memory(
     def full(_config: object) -> None:
         raise OSError(28, "No space left on device", "run/last.pt")
 
-    monkeypatch.setattr(commands, "train", full)
+    monkeypatch.setattr("segtrain.commands.train.train", full)
     assert run_command("train", []) == 6
     assert "error: No space left on device: run/last.pt" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.cli.main import run_command
-from segtrain.commands import train as commands
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 from segtrain.models import BACKBONES, HEADS, MODELS, Segmentor
@@ -153,7 +152,7 @@ def test_a_users_model_is_in_the_table(tmp_path: Path, monkeypatch: pytest.Monke
         "    return torch.nn.Conv2d(3, num_classes, 1)\n"
     )
     seen: dict[str, object] = {}
-    monkeypatch.setattr(commands, "list_models", seen.update)
+    monkeypatch.setattr("segtrain.commands.list_models.list_models", seen.update)
     assert run_command("list", ["models", f"plugins=[{plugin}]"]) == 0
     assert seen["tiny_for_the_table"] == "tiny_for_the_table"
     assert model_row("it", "tiny_for_the_table").parameters == 19 * 4
