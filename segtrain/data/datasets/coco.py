@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import DataError
 
@@ -21,7 +21,7 @@ _VOID = 0  # the segment of pixels without a category, and the raw value that th
 
 
 @DATASETS.register("coco")
-class CocoDataset(DiskDataset):
+class CocoDataset(ConfiguredDataset):
     """Images with panoptic masks, of which the categories are learned.
 
     The raw value of a pixel is the category of its segment, 0 where it has none; `label_map` says
@@ -30,7 +30,7 @@ class CocoDataset(DiskDataset):
     Args:
         train: ``annotations``, the JSON file, and the directories ``images`` and ``masks``.
         val: The same for the validation split.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.datasets.pairing import Pairing, Place, PlacedFiles, find_files, pair_files
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
@@ -16,7 +16,7 @@ Places = Mapping[str, str | Sequence[str] | Mapping[str, str | Sequence[str]]]
 
 
 @DATASETS.register("folder")
-class FolderDataset(DiskDataset):
+class FolderDataset(ConfiguredDataset):
     """Images and masks in folders of your own.
 
     Args:
@@ -29,7 +29,7 @@ class FolderDataset(DiskDataset):
         pairing: A regular expression for ``images`` and one for ``masks``, searched for in the path
             below `root`: files pair when its groups (or the whole of what it matches, where there
             are no groups) are the same. Files that it does not match are left out. None: by name.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ Lists = Mapping[str, str | Sequence[str]]
 
 
 @DATASETS.register("list")
-class ListDataset(DiskDataset):
+class ListDataset(ConfiguredDataset):
     """Images and masks that list files name.
 
     A list is a text file in UTF-8, by its suffix: ``.tsv``, ``.csv``, ``.jsonl`` (an object with
@@ -39,7 +39,7 @@ class ListDataset(DiskDataset):
             and ``masks`` where those are given. Everything is relative to `root`.
         val: The same for the validation split.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.remote import is_url, shown
 from segtrain.data.io.tar import read_range
 from segtrain.data.shards.cache import ShardCache
@@ -35,7 +35,7 @@ Places = Mapping[str, str | Sequence[str]]
 
 
 @DATASETS.register("webdataset")
-class ShardDataset(DiskDataset):
+class ShardDataset(ConfiguredDataset):
     """Images and masks in tar shards, in the layout of webdataset.
 
     A shard holds ``KEY.jpg`` and ``KEY.mask.png`` for every sample. Shards that ``segtrain shards``
@@ -55,7 +55,7 @@ class ShardDataset(DiskDataset):
             from ``streams / processes`` shards at a time.
         cache_dir: Where copies of remote shards are kept; a folder of their own by default.
         cache_size_gb: The most that they may take, in 1e9 bytes; None: no limit.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the extra is not installed, the split is not configured, or the cache is
