@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.schema.registry import Registry
 
 SPLITS = ("train", "val")
+SampleFacts = tuple[tuple[int, int], MaskFacts]
+"""Height and width of an image, and the content of its mask."""
+
+_Mask = TypeVar("_Mask")
 
 
 class Sample(NamedTuple):
@@ -147,21 +151,21 @@ class FileDataset(SegmentationDataset):
         return self.reader.image(self.files[index].image)
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
-        """The raw values of a sample's mask; a list where each class has a mask of its own."""
+        """Return the raw values of a sample's mask; a list if each class has a mask of its own."""
         image, masks, _ = self.files[index]
-        if len(masks) == 1 and masks[0] is not None:
-            return self.reader.mask(masks[0], all_channels=self.labels.multi_label)
-        found = [None if mask is None else self.reader.mask(mask) for mask in masks]
-        there = next((mask.shape for mask in found if mask is not None), None)
-        shape = self.reader.size(image) if there is None else there
-        return [np.zeros(shape, np.uint8) if mask is None else mask for mask in found]
+        return read_masks(
+            masks,
+            self.reader.mask,
+            lambda: self.reader.size(image),
+            multi_label=self.labels.multi_label,
+        )
 
     def mask_kind(self, index: int) -> str:
         """What else, besides its files, decides the raw values of a mask; for the scan's memory."""
         del index
         return f"{self.labels.multi_label} {self.reader}"
 
-    def known_facts(self, index: int) -> tuple[tuple[int, int], MaskFacts] | None:
+    def known_facts(self, index: int) -> SampleFacts | None:
         """Size of the image and content of the mask, where they are known without a look."""
         del index
         return None
@@ -194,6 +198,29 @@ class FileDataset(SegmentationDataset):
                 f"{self.left_out[0]} ({len(self.left_out)} of {total} samples have missing or"
                 f" unreadable files, more than dataset.max_bad={self.max_bad:g} allows)"
             )
+
+
+def read_masks(
+    masks: Sequence[_Mask | None],
+    read: Callable[..., NDArray[Any]],
+    image_size: Callable[[], tuple[int, int]],
+    *,
+    multi_label: bool,
+) -> NDArray[Any] | list[NDArray[Any]]:
+    """Read the one mask of a sample, or its list of masks with one per class.
+
+    Args:
+        masks: The mask, or one per class; a class with None has no pixel in the image.
+        read: Reads one of `masks`, with the arguments of :meth:`~segtrain.data.Reader.mask`.
+        image_size: Returns height and width, for the case that no class has a mask.
+        multi_label: Whether the channels of a single mask are classes.
+    """
+    if len(masks) == 1 and masks[0] is not None:
+        return read(masks[0], all_channels=multi_label)
+    found = [None if mask is None else read(mask) for mask in masks]
+    shape = next((values.shape for values in found if values is not None), None)
+    shape = image_size() if shape is None else shape
+    return [np.zeros(shape, np.uint8) if values is None else values for values in found]
 
 
 def explain_shapes(

@@ -16,12 +16,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.dataset import DATASETS, SampleFiles
+from segtrain.data.dataset import DATASETS, SampleFacts, SampleFiles, read_masks
 from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.remote import is_url, shown
 from segtrain.data.io.tar import read_range
 from segtrain.data.shards.cache import ShardCache
-from segtrain.data.shards.index import Described, Kinds, Shard, kind_of_facts
+from segtrain.data.shards.index import Kinds, Shard, kind_of_facts
 from segtrain.data.shards.locations import Shelf, check_installed, list_places, load_shards
 from segtrain.data.shards.order import shard_order
 from segtrain.errors import ConfigError, DataError
@@ -164,7 +164,7 @@ class ShardDataset(ConfiguredDataset):
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         return self._mask(*self._locate(index))
 
-    def known_facts(self, index: int) -> Described | None:
+    def known_facts(self, index: int) -> SampleFacts | None:
         shard, row = self._locate(index)
         known = shard.facts(row, self._kind())
         if known is None and is_url(shard.place):  # a scan cannot open its files by itself
@@ -204,19 +204,22 @@ class ShardDataset(ConfiguredDataset):
     def _mask(
         self, shard: Shard, row: int, path: Path | None = None
     ) -> NDArray[Any] | list[NDArray[Any]]:
-        files = shard.suffixes[row][1:]
-        if len(files) == 1 and files[0] is not None:
-            data, name = self._read(shard, row, 1, path)
-            return self.reader.decode_mask(data, name, all_channels=self.labels.multi_label)
-        found = [
-            None if file is None else self.reader.decode_mask(*self._read(shard, row, number, path))
-            for number, file in enumerate(files, start=1)
+        masks = [
+            None if suffix is None else number
+            for number, suffix in enumerate(shard.suffixes[row][1:], start=1)
         ]
-        shape = next((mask.shape for mask in found if mask is not None), None)
-        shape = self._image(shard, row, path).shape[:2] if shape is None else shape
-        return [np.zeros(shape, np.uint8) if mask is None else mask for mask in found]
 
-    def _look(self, shard: Shard, row: int, path: Path | None = None) -> Described:
+        def read(number: int, *, all_channels: bool = False) -> NDArray[Any]:
+            data, name = self._read(shard, row, number, path)
+            return self.reader.decode_mask(data, name, all_channels=all_channels)
+
+        def image_size() -> tuple[int, int]:
+            height, width = self._image(shard, row, path).shape[:2]
+            return int(height), int(width)
+
+        return read_masks(masks, read, image_size, multi_label=self.labels.multi_label)
+
+    def _look(self, shard: Shard, row: int, path: Path | None = None) -> SampleFacts:
         height, width = self._image(shard, row, path).shape[:2]
         return (int(height), int(width)), self.labels.count(self._mask(shard, row, path))
 

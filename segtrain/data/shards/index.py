@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.data.dataset import SampleFacts
 from segtrain.data.io.reader import Reader
 from segtrain.data.io.remote import shown
 from segtrain.data.io.tar import Member
@@ -32,11 +33,8 @@ _NOWHERE = -1  # the offset of the mask of a class that is nowhere in the image
 _MOST_LISTED = 5
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # webdataset's rule: up to the first dot
 
-Described = tuple[tuple[int, int], MaskFacts]
-"""Size of the image and content of the mask."""
 
-
-class Found(NamedTuple):
+class ShardSample(NamedTuple):
     """The files of one sample in a shard.
 
     Attributes:
@@ -59,7 +57,7 @@ class Shard(NamedTuple):
         size: Its bytes.
         digest: Its SHA-256 in hexadecimal, where known.
         keys: The name of each sample.
-        suffixes: As in :class:`Found`.
+        suffixes: As in :class:`ShardSample`.
         ranges: Offset and size of each member, int64, ``(samples, members, 2)``.
         kind: Of the mask facts, see :func:`kind_of_facts`.
         described: Sizes and mask facts as compressed JSON, where known; it is large and seldom
@@ -77,7 +75,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def of(
-        cls, place: str, size: int, samples: Sequence[Found], digest: str | None = None
+        cls, place: str, size: int, samples: Sequence[ShardSample], digest: str | None = None
     ) -> Shard:
         """A shard of `samples`."""
         most = max((len(sample.members) for sample in samples), default=0)
@@ -89,7 +87,7 @@ class Shard(NamedTuple):
         suffixes = [known.setdefault(sample.suffixes, sample.suffixes) for sample in samples]
         return cls(place, size, digest, [sample.key for sample in samples], suffixes, ranges)
 
-    def with_facts(self, described: Sequence[Described], kind: str) -> Shard:
+    def with_facts(self, described: Sequence[SampleFacts], kind: str) -> Shard:
         """The same shard with what is known of each sample."""
         plain = [[list(shape), facts.to_json()] for shape, facts in described]
         packed = zlib.compress(json.dumps(plain, separators=(",", ":")).encode())
@@ -105,7 +103,7 @@ class Shard(NamedTuple):
         suffix = self.suffixes[row][number]
         return None if suffix is None else f"{self.keys[row]}.{suffix}"
 
-    def facts(self, row: int, kind: str) -> Described | None:
+    def facts(self, row: int, kind: str) -> SampleFacts | None:
         """What is known of a sample without a look at it, as far as it is of that kind."""
         if self.described is None or self.kind != kind:
             return None
@@ -254,7 +252,7 @@ class Kinds(NamedTuple):
 
 def find_samples(
     members: Mapping[str, Member], kinds: Kinds, place: str
-) -> tuple[list[Found], list[str]]:
+) -> tuple[list[ShardSample], list[str]]:
     """The samples in a shard, and a sentence for each image or mask that is alone.
 
     Args:
@@ -283,7 +281,7 @@ def find_samples(
         elif images:
             suffixes = (images[0], *_masks(masks, kinds.names))
             places = tuple(None if suffix is None else group[suffix] for suffix in suffixes)
-            found.append(Found(key, suffixes, places))
+            found.append(ShardSample(key, suffixes, places))
     return found, problems
 
 

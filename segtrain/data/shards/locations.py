@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from segtrain.data.dataset import SampleFacts
 from segtrain.data.io.remote import GoneError, check_url, fetch, is_url, shown
 from segtrain.data.io.tar import read_members
 from segtrain.data.shards.cache import ShardCache
 from segtrain.data.shards.index import (
     INDEX_SUFFIX,
     VERSION,
-    Described,
     Index,
     Kinds,
     Shard,
@@ -131,7 +131,7 @@ class Shelf(NamedTuple):
 
     kinds: Kinds
     cache: ShardCache
-    look: Callable[[Shard, int, Path], Described]
+    look: Callable[[Shard, int, Path], SampleFacts]
     kind_of_facts: str
 
 

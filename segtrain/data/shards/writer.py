@@ -23,14 +23,13 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from segtrain.data.dataset import SPLITS, FileDataset, explain_shapes
+from segtrain.data.dataset import SPLITS, FileDataset, SampleFacts, explain_shapes
 from segtrain.data.io.storage import read_bytes
 from segtrain.data.io.tar import Hashed, read_members
 from segtrain.data.shards.index import (
     INDEX_SUFFIX,
-    Described,
-    Found,
     Shard,
+    ShardSample,
     kind_of_facts,
     write_index,
 )
@@ -69,7 +68,7 @@ class _Packed(NamedTuple):
     key: str
     files: dict[str, bytes]
     suffixes: tuple[str | None, ...]
-    described: Described
+    described: SampleFacts
 
 
 def make_shards(
@@ -196,7 +195,7 @@ class _Journal:
                     tar.write({"__key__": sample.key, **sample.files})
         members = read_members(path)  # also a check of what was written
         found = [
-            Found(
+            ShardSample(
                 sample.key,
                 sample.suffixes,
                 tuple(None if s is None else members[f"{sample.key}.{s}"] for s in sample.suffixes),
