@@ -11,14 +11,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.io.formats import (
+from segtrain.data.io.formats import load_image, load_mask, load_size
+from segtrain.data.io.raster import (
     READ_ERRORS,
     NeedsPackageError,
     NotAMaskError,
     TooLargeError,
-    load_image,
-    load_mask,
-    load_size,
     orient,
 )
 from segtrain.data.io.storage import kind_of, open_file, read_bytes
