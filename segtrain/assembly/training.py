@@ -23,8 +23,8 @@ from segtrain.data import (
     StepSampler,
     TrainBatch,
     build_train_loader,
-    fetch_ahead,
     iterate,
+    prefetch_shards,
 )
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.checkpoint import find_checkpoint, load_checkpoint
@@ -99,7 +99,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
             num_workers=config.loader.num_workers,
             prefetch_factor=config.loader.prefetch_factor,
         )
-        return fetch_ahead(iterate(loader), train, sampler(start_step=start_step))
+        return prefetch_shards(iterate(loader), train, sampler(start_step=start_step))
 
     trainer = Trainer(
         config,

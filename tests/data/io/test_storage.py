@@ -1,4 +1,5 @@
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def build(root, train=PLACES, **keys):
 
 
 @pytest.mark.parametrize("prefix", ["", "inner/"])
-def test_an_archive_is_as_good_as_a_folder(folder, tmp_path, prefix):
+def test_an_archive_is_read_like_a_folder(folder, tmp_path, prefix):
     archive = archive_of(folder, tmp_path / "set.zip", prefix)
     plain, packed = build(folder), build(archive / prefix)
     assert [files.name for files in packed.files] == ["0", "1", "2"]
@@ -49,6 +50,17 @@ def test_an_archive_is_as_good_as_a_folder(folder, tmp_path, prefix):
         scan_dataset(plain).class_pixels, scan_dataset(packed, decode_images=True).class_pixels
     )
     assert scan_dataset(packed).num_decoded == 0
+
+
+def test_a_tar_archive_is_read_like_a_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(folder, arcname=".")
+    plain = build(folder)
+    packed = build(tmp_path / "all.tar", {"images": "images", "masks": "masks/**/*.png"})
+    for one, other in zip(plain, packed, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.target, other.target)
+    assert scan_dataset(packed).class_pixels.tolist() == scan_dataset(plain).class_pixels.tolist()
 
 
 def test_globs_and_an_archive_per_side(folder, tmp_path):
@@ -83,7 +95,7 @@ def test_damage_in_an_archive_is_named(folder, tmp_path):
     assert "set.zip" in finding.text
     assert "images/1.png" in finding.text
     archive.write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"set\.zip is no zip archive"):
+    with pytest.raises(DataError, match=r"set\.zip cannot be read as a zip archive"):
         build(archive)
 
 
