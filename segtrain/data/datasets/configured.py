@@ -60,22 +60,22 @@ class ConfiguredDataset(FileDataset):
         labels, reader = LabelContract(**rules), Reader(**reading)
         for key, share in (("max_bad", max_bad), ("val_share", val_share)):
             if not 0 <= share <= 1:
-                raise ConfigError(f"dataset.{key} is a share from 0 to 1, got {share}")
+                raise ConfigError(f"dataset.{key} must be a share from 0 to 1, got {share}")
         if download and source is None:
             raise ConfigError(
                 "dataset.download=true needs dataset.source, one of " + ", ".join(SOURCES)
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        # The split whose files are looked for: with `val_share` both are parts of one.
+        # With `val_share` both splits are parts of the files configured for training.
         self.split = "train" if val_share and check_split(split) else check_split(split)
         self.root = Path(root).expanduser()
-        self.files = self._found(source, download)
+        self.files = self._find_or_download(source, download)
         if val_share:
-            self.keep(_part(self.files, val_share, split))
+            self.keep(_split_by_name(self.files, val_share, split))
         self.check_left_out()
 
-    def _found(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
+    def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:
             return self.find()
         except DataError as error:
@@ -91,22 +91,25 @@ class ConfiguredDataset(FileDataset):
             return ""
         return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
 
-    def given(
-        self, places: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
+    def check_section(
+        self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
     ) -> dict[str, Any]:
-        """What the config says of the split, by key.
+        """Check the keys of the split's section in the config.
 
         Args:
-            places: Of the split, None where it is not configured.
-            keys: What it may hold; the first `needed` of them it must.
-            hint: What to give for a key that is missing.
-            needed: How many of the keys it must hold.
+            section: The section, or None if the split is not configured.
+            keys: The allowed keys; the first `needed` of them are required.
+            hint: What to set a missing key to, for the message.
+            needed: Number of required keys.
+
+        Returns:
+            The section as a new mapping.
 
         Raises:
-            ConfigError: When a key is unknown, or a needed one missing.
+            ConfigError: When a key is unknown, or a required key is missing.
         """
         where = f"dataset.{self.split}"
-        found = dict(places or {})
+        found = dict(section or {})
         for key in found:
             if key not in keys:
                 raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, keys)}")
@@ -120,24 +123,27 @@ class ConfiguredDataset(FileDataset):
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:
-        """The files of the split; what is wrong with single samples goes to `left_out`.
+        """Return the files of the samples of the split.
+
+        A problem with a single sample may be added to `left_out` instead of being raised, if
+        `max_bad` is above 0.
 
         Raises:
             DataError: When files are missing or do not pair.
         """
 
 
-def _part(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
-    """Which samples a split has; where a sample belongs follows from its name alone.
+def _split_by_name(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
+    """Return the indices of the samples of a split, which a hash of their names decides.
 
     Raises:
-        DataError: When it has none.
+        DataError: When there are none.
     """
-    first = val_share * 2**32
+    limit = val_share * 2**32
     chosen = [
         index
         for index, sample in enumerate(files)
-        if (zlib.crc32(sample.name.encode()) < first) == (split == "val")
+        if (zlib.crc32(sample.name.encode()) < limit) == (split == "val")
     ]
     if not chosen:
         raise DataError(

@@ -85,7 +85,7 @@ class ShardDataset(ConfiguredDataset):
         folder = default_cache_dir() / "copies" if cache_dir is None else Path(cache_dir)
         limit = None if cache_size_gb is None else int(cache_size_gb * _UNIT)
         self.cache = ShardCache(folder.expanduser(), limit)
-        self.locations = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val}
         self.base, self.streams = root, streams
         self.patterns = (_suffixes("image", image), _suffixes("mask", mask))
         self.shards: list[Shard] = []
@@ -95,7 +95,7 @@ class ShardDataset(ConfiguredDataset):
 
     def find(self) -> Sequence[SampleFiles]:
         hint = "an index such as train-index.jsonl, or shards such as train-{000000..000099}.tar"
-        given = self.given(self.locations[self.split], ("shards",), hint, needed=1)
+        given = self.check_section(self.sections[self.split], ("shards",), hint, needed=1)
         names = self.labels.names if self.labels.multi_label else None
         patterns = MemberPatterns(*self.patterns, names)
         scanner = ShardScanner(patterns, self.cache, self._read_facts, self._facts_key())

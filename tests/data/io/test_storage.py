@@ -11,7 +11,7 @@ from segtrain.data import DATASETS, read_image, scan_dataset
 from segtrain.data.io.storage import find, is_directory, is_file, read_bytes, stamp, walk
 from segtrain.errors import DataError
 
-PLACES = {"images": "images", "masks": "masks"}
+FOLDERS = {"images": "images", "masks": "masks"}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def archive_of(folder, path, prefix=""):
     return path
 
 
-def build(root, train=PLACES, **keys):
+def build(root, train=FOLDERS, **keys):
     spec = {"name": "folder", "root": str(root), "num_classes": 2, "train": train, **keys}
     return DATASETS.build(spec, split="train")
 
@@ -63,7 +63,7 @@ def test_a_tar_archive_is_read_like_a_folder(folder, tmp_path):
     assert scan_dataset(packed).class_pixels.tolist() == scan_dataset(plain).class_pixels.tolist()
 
 
-def test_globs_and_an_archive_per_side(folder, tmp_path):
+def test_globs_and_one_archive_per_kind(folder, tmp_path):
     for kind in ("images", "masks"):
         archive_of(folder / kind, tmp_path / f"{kind}.zip")
     dataset = build(tmp_path, {"images": "images.zip", "masks": "masks.zip/*.png"})
