@@ -6,6 +6,7 @@ from torchvision, so that a mistake in a config is found.
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 import segtrain
+from segtrain.cli.compose import compose_config
 from segtrain.data import DATASETS, check_report, find_doubles, scan_dataset
 from segtrain.errors import DataError
 from segtrain.files import config_dir
@@ -337,14 +339,14 @@ def test_masks_of_drive_with_a_palette(tmp_path: Path) -> None:
 
 
 def test_the_band_of_a_pet_as_a_class(tmp_path: Path) -> None:
-    """The override in the config's comment; on the command line mappings are merged."""
+    """The overrides are those that the config's comment gives."""
     write_layout("oxford_pet", tmp_path)
-    config = read_config("oxford_pet")
-    more = {
-        "num_classes": 3, "palette": None, "class_names": ["background", "pet", "band"],
-        "label_map": {**config["label_map"], 3: 2},
-    }  # fmt: skip
-    dataset = DATASETS.build({**config, "root": str(tmp_path), **more}, split="train")
+    lines = (config_dir() / "dataset" / "oxford_pet.yaml").read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+    words = shlex.split(comment[comment.index("dataset.num_classes=3") :])
+    words = ["dataset=oxford_pet", f"dataset.root={tmp_path}", *words]
+    dataset = DATASETS.build(compose_config(words, "train")["dataset"], split="train")
+    assert dataset.class_names == ("background", "pet", "band")
     assert np.unique(dataset[0].target).tolist() == [0, 1, 2]
 
 
