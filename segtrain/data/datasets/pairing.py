@@ -94,11 +94,8 @@ def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
                 f"dataset.root={root} is neither a directory nor a zip or tar archive; set it to"
                 f" the one that {where}={pattern} is in"
             )
-        problem = (
-            f"{path} holds no image files"
-            if is_directory(base)
-            else f"there is no directory {base}"
-        )
+        holds_none = is_directory(base)
+        problem = f"{path} holds no image files" if holds_none else f"{base} is not a directory"
         raise NoFilesError(
             f"{where}={pattern}: {problem}; give a directory or a glob, absolute or relative to"
             f" dataset.root={root}, which holds {_listed_names(root)}"
@@ -265,12 +262,12 @@ def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:
 _NO_MASK, _NO_IMAGE, _TWICE = (
     "image files have no mask",
     "mask files have no image",
-    "files share their name without extension with another of the same side",
+    "files have a name without extension that is not unique",
 )
 _OF_ONE_FILE = {
     _NO_MASK: "the image has no mask",
     _NO_IMAGE: "the mask has no image",
-    _TWICE: "another file of the same side has the same name without extension",
+    _TWICE: "the name without extension is not unique",
 }
 
 

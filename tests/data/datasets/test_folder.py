@@ -81,7 +81,7 @@ def test_case_and_duplicates_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"A\.jpg"):
         names_of(tmp_path / "case")
     fill(tmp_path / "twice", ["a.jpg", "a.png"], ["a.png"])
-    with pytest.raises(DataError, match=r"share their name.*a\.jpg.*a\.png"):
+    with pytest.raises(DataError, match=r"2 files have a name without extension.*a\.jpg.*a\.png"):
         names_of(tmp_path / "twice")
 
 
