@@ -27,7 +27,6 @@ from segtrain.files import config_dir
 from tests.data.datasets.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
 
 READY = sorted(RAW_VALUES)
-GENERIC = ["coco", "folder", "list", "shapes", "webdataset"]
 
 NUM_CLASSES = {
     "ade20k": 150, "camvid": 11, "camvid32": 31, "cityscapes": 19, "coco_panoptic": 133,
@@ -148,10 +147,11 @@ def classes_by_raw(name: str, root: Path) -> dict[int, str | None]:
 # ------------------------------------------------------------------ every config
 
 
-def test_every_config_is_tested() -> None:
-    found = sorted(path.stem for path in (config_dir() / "dataset").glob("*.yaml"))
-    assert found == sorted([*READY, *GENERIC])
-    assert set(READY) == set(NUM_CLASSES) == set(NAMES)
+def test_every_config_of_a_published_dataset_is_tested() -> None:
+    """RAW_VALUES is in layouts.py; the config of a dataset class has the name of the class."""
+    found = [path.stem for path in (config_dir() / "dataset").glob("*.yaml")]
+    assert {name for name in found if read_config(name)["name"] != name} == set(RAW_VALUES)
+    assert set(RAW_VALUES) == set(NUM_CLASSES) == set(NAMES)
 
 
 def test_the_layout_is_read(ready: tuple[str, Path]) -> None:
