@@ -15,8 +15,8 @@ from segtrain.data import (
     TrainBatch,
     TrainTransform,
     build_train_loader,
-    fetch_ahead,
     iterate,
+    prefetch_shards,
 )
 from segtrain.data.loading.sampler import Order
 from segtrain.data.transforms.tensors import RGB
@@ -65,7 +65,7 @@ class Batches:
             num_workers=self.config.loader.num_workers,
             prefetch_factor=self.config.loader.prefetch_factor,
         )
-        return fetch_ahead(iterate(loader), self.dataset, sampler)
+        return prefetch_shards(iterate(loader), self.dataset, sampler)
 
     def _sampler(self, start_step: int) -> StepSampler:
         return step_sampler(

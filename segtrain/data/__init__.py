@@ -31,9 +31,10 @@ from segtrain.data.scan.scan import (
     leave_out_unreadable,
     scan_dataset,
 )
+from segtrain.data.shards.config import write_config
 from segtrain.data.shards.dataset import ShardDataset
-from segtrain.data.shards.prefetch import fetch_ahead
-from segtrain.data.shards.writer import ShardsReport, make_shards, write_config
+from segtrain.data.shards.prefetch import prefetch_shards
+from segtrain.data.shards.writer import ShardsReport, make_shards
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
 from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -75,11 +76,11 @@ __all__ = [
     "collate_train",
     "count_dataset",
     "default_palette",
-    "fetch_ahead",
     "find_duplicates",
     "iterate",
     "leave_out_unreadable",
     "make_shards",
+    "prefetch_shards",
     "read_image",
     "read_mask",
     "scan_dataset",

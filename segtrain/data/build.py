@@ -1,4 +1,4 @@
-"""Datasets by name."""
+"""Build datasets by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segtrain.files import config_dir
 
 
 def list_datasets() -> list[str]:
-    """The names that :func:`build_dataset` and ``dataset=`` take."""
+    """Return the names that :func:`build_dataset` and ``dataset=`` accept, sorted."""
     files = (config_dir() / "dataset").glob("*.yaml")
     return sorted({*DATASETS.names(), *(file.stem for file in files)})
 
@@ -21,16 +21,16 @@ def list_datasets() -> list[str]:
 def build_dataset(
     name: str | Mapping[str, Any], *, split: str = "train", **params: Any
 ) -> SegmentationDataset:
-    """One split of a dataset by name; ``dataset[i]`` is ``(image, target, name)``.
+    """Build one split of a dataset; ``dataset[i]`` is ``(image, target, name)``.
 
     Args:
-        name: A name, registered or of a config file, such as ``cityscapes``; or a mapping with
-            ``name`` and parameters.
+        name: Name of a registered dataset or of a config file such as ``cityscapes``, or a mapping
+            with ``name`` and parameters.
         split: ``train`` or ``val``.
-        **params: Further parameters of the dataset, such as ``root``.
+        **params: More parameters of the dataset, such as ``root``.
 
     Raises:
-        ConfigError: On an unknown name or parameter, or a value that does not fit.
+        ConfigError: On an unknown name or parameter, or a value that is not valid.
         DataError: When files are missing or do not pair up.
     """
     spec = {"name": name} if isinstance(name, str) else dict(name)

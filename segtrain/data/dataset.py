@@ -1,12 +1,12 @@
-"""What a dataset is: indexed samples under one label contract."""
+"""Base classes of datasets: indexed samples under one label contract."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,17 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.schema.registry import Registry
 
 SPLITS = ("train", "val")
+SampleFacts = tuple[tuple[int, int], MaskFacts]
+"""Height and width of an image, and the content of its mask."""
+
+_Mask = TypeVar("_Mask")
 
 
 class Sample(NamedTuple):
     """One image with its target.
 
     Shape:
-        - image: ``(H, W, channels)``, uint8, or float32 from 0 to 1; red, green, blue where there
-          are three.
+        - image: ``(H, W, channels)``, uint8, or float32 in [0, 1]; three channels are RGB.
         - target: ``(H, W)``, integers: class ids or `ignore_label`. For multi-label data
           ``(H, W, num_classes)``: 0, 1 or `ignore_label`.
     """
@@ -36,14 +39,15 @@ class Sample(NamedTuple):
 
 
 class SegmentationDataset(ABC):
-    """Samples by index, and the contract that their targets keep.
+    """Base class of datasets: samples by index, whose targets follow one label contract.
 
-    A subclass calls ``super().__init__(labels)`` and gives ``__len__`` and ``__getitem__``.
+    A subclass calls ``super().__init__(labels)`` and implements ``__len__`` and ``__getitem__``.
 
     Args:
-        labels: The contract of the targets.
-        channels: Of every image.
-        title: What the data is called in names and reports, where not as the class is registered.
+        labels: The label contract of the targets.
+        channels: Number of channels of each image.
+        title: Name of the data in file names and reports. None: the name of the dataset in the
+            registry.
     """
 
     def __init__(self, labels: LabelContract, channels: int = 3, title: str | None = None) -> None:
@@ -77,7 +81,7 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """The sample at `index`, the same at every call."""
+        """Return the sample at `index`, the same at every call."""
 
 
 class SampleFiles(NamedTuple):
@@ -85,9 +89,9 @@ class SampleFiles(NamedTuple):
 
     Attributes:
         image: The image file.
-        masks: One mask file; for multi-label data it may be one per class, None for a class that
-            is nowhere in the image.
-        name: Unique in its split.
+        masks: The mask file. For multi-label data there may be one per class, with None for a class
+            that has no pixel in the image.
+        name: Name of the sample, unique in its split.
     """
 
     image: Path
@@ -96,22 +100,23 @@ class SampleFiles(NamedTuple):
 
     @property
     def mask(self) -> Path:
-        """The one mask file, or the first of them, for messages."""
+        """The mask file, or the first of several, for messages."""
         return next((mask for mask in self.masks if mask is not None), self.image)
 
 
 class FileDataset(SegmentationDataset):
-    """Images and masks in files.
+    """A dataset of image and mask files.
 
     Args:
-        labels: The contract of the masks.
+        labels: The label contract of the masks.
         files: The files of each sample.
-        reader: The rules by which they are read.
+        reader: The rules for reading them; the default rules if None.
         title: As in :class:`SegmentationDataset`.
 
     Attributes:
-        left_out: What was left out of the dataset, a sentence for each sample.
-        max_bad: The share of samples that may be left out because a file is missing or unreadable.
+        left_out: A message for each sample that was left out of the dataset.
+        max_bad: Largest share of the samples that may be left out because a file is missing or
+            unreadable.
         allow_overlap: Whether an image may be in both splits.
     """
 
@@ -143,34 +148,41 @@ class FileDataset(SegmentationDataset):
         return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
 
     def read_image(self, index: int) -> NDArray[Any]:
-        """The image of a sample."""
+        """Return the image of a sample."""
         return self.reader.image(self.files[index].image)
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
-        """The raw values of a sample's mask; a list where each class has a mask of its own."""
+        """Return the raw values of a sample's mask; a list if each class has a mask of its own."""
         image, masks, _ = self.files[index]
-        if len(masks) == 1 and masks[0] is not None:
-            return self.reader.mask(masks[0], all_channels=self.labels.multi_label)
-        found = [None if mask is None else self.reader.mask(mask) for mask in masks]
-        there = next((mask.shape for mask in found if mask is not None), None)
-        shape = self.reader.size(image) if there is None else there
-        return [np.zeros(shape, np.uint8) if mask is None else mask for mask in found]
+        return read_masks(
+            masks,
+            self.reader.mask,
+            lambda: self.reader.size(image),
+            multi_label=self.labels.multi_label,
+        )
 
     def mask_kind(self, index: int) -> str:
-        """What else, besides its files, decides the raw values of a mask; for the scan's memory."""
+        """Return a key of what, besides its file, decides the raw values of a mask.
+
+        The scan stores its results under this key.
+        """
         del index
         return f"{self.labels.multi_label} {self.reader}"
 
-    def known_facts(self, index: int) -> tuple[tuple[int, int], MaskFacts] | None:
-        """Size of the image and content of the mask, where they are known without a look."""
+    def known_facts(self, index: int) -> SampleFacts | None:
+        """Return the facts of a sample if they are known without reading its files, else None."""
         del index
         return None
 
     def without(self, indices: Collection[int], reasons: Sequence[str]) -> FileDataset:
-        """The same dataset less some samples.
+        """Return a copy of the dataset without some samples.
+
+        Args:
+            indices: The samples to leave out.
+            reasons: A message for each of them.
 
         Raises:
-            DataError: When that is more than `max_bad` of them.
+            DataError: When more than the share `max_bad` is left out.
         """
         fewer = copy.copy(self)
         fewer.keep([index for index in range(len(self)) if index not in indices])
@@ -179,14 +191,14 @@ class FileDataset(SegmentationDataset):
         return fewer
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Leave all other samples out of this dataset."""
+        """Reduce the dataset to these samples."""
         self.files = [self.files[index] for index in indices]
 
     def check_left_out(self) -> None:
-        """Refuse a dataset of which too much was left out.
+        """Check that no more than the share `max_bad` of the samples was left out.
 
         Raises:
-            DataError: When that is more than `max_bad` of the samples.
+            DataError: When more was left out.
         """
         total = len(self.files) + len(self.left_out)
         if len(self.left_out) > self.max_bad * total:
@@ -196,29 +208,51 @@ class FileDataset(SegmentationDataset):
             )
 
 
+def read_masks(
+    masks: Sequence[_Mask | None],
+    read: Callable[..., NDArray[Any]],
+    image_size: Callable[[], tuple[int, int]],
+    *,
+    multi_label: bool,
+) -> NDArray[Any] | list[NDArray[Any]]:
+    """Read the one mask of a sample, or its list of masks with one per class.
+
+    Args:
+        masks: The mask, or one per class; a class with None has no pixel in the image.
+        read: Reads one of `masks`, with the arguments of :meth:`~segtrain.data.Reader.mask`.
+        image_size: Returns height and width, for the case that no class has a mask.
+        multi_label: Whether the channels of a single mask are classes.
+    """
+    if len(masks) == 1 and masks[0] is not None:
+        return read(masks[0], all_channels=multi_label)
+    found = [None if mask is None else read(mask) for mask in masks]
+    shape = next((values.shape for values in found if values is not None), None)
+    shape = image_size() if shape is None else shape
+    return [np.zeros(shape, np.uint8) if values is None else values for values in found]
+
+
 def explain_shapes(
     image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles, exif: str
 ) -> str | None:
-    """One sentence when an image and its mask differ in size, else None."""
+    """Return a message if the sizes of an image and its mask differ, else None."""
     (height, width), (mask_height, mask_width) = image_shape, mask_shape[:2]
     if (height, width) == (mask_height, mask_width):
         return None
-    turned = (height, width) == (mask_width, mask_height)
-    other = "ignore" if exif == "apply" else "apply"
-    cause = (
-        f"turn the mask by 90 degrees, or set dataset.exif={other} if only the orientation that a"
-        f" file states is {'wrong' if other == 'ignore' else 'missed'}"
-        if turned
-        else "resize or replace one of them"
-    )
+    advice = "resize or replace one of them"
+    if (height, width) == (mask_width, mask_height):
+        other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
+        advice = (
+            f"turn the mask by 90 degrees, or set dataset.exif={other} if the EXIF orientation of a"
+            f" file is {state}"
+        )
     return (
         f"{files.mask}: the mask is {mask_height} x {mask_width} (height x width), but its image "
-        f"{files.image} is {height} x {width}; {cause}"
+        f"{files.image} is {height} x {width}; {advice}"
     )
 
 
 def check_split(split: str) -> str:
-    """`split`, when it is one.
+    """Return `split` if it is the name of a split.
 
     Raises:
         ConfigError: When it is not.

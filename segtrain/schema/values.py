@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar, Union
 from segtrain.errors import ConfigError
 
 _D = TypeVar("_D")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,28 @@ def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
     return found
 
 
+def forwards_to(*targets: type) -> Callable[[_F], _F]:
+    """Declare that a constructor passes its ``**`` arguments on to `targets`.
+
+    :func:`parameters` then lists the parameters of `targets` instead of those of its base classes.
+
+    Example:
+        >>> class Lens:
+        ...     def __init__(self, focus: float = 1.0): ...
+        >>> class Camera:
+        ...     @forwards_to(Lens)
+        ...     def __init__(self, *, name: str, **lens): ...
+        >>> list(parameters(Camera))
+        ['name', 'focus']
+    """
+
+    def mark(initializer: _F) -> _F:
+        initializer.forwards_to = targets  # type: ignore[attr-defined]
+        return initializer
+
+    return mark
+
+
 def _signature_chain(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
     if not inspect.isclass(factory):
         return [factory]
@@ -83,6 +106,9 @@ def _signature_chain(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
         if initializer is None or cls is object:
             continue
         chain.append(initializer)
+        targets = getattr(initializer, "forwards_to", ())
+        if targets:
+            return chain + [init for target in targets for init in _signature_chain(target)]
         kinds = [parameter.kind for parameter in inspect.signature(initializer).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break

@@ -7,7 +7,7 @@ from segtrain.data import LabelContract, SampleFiles, write_mask
 
 @pytest.fixture
 def make_files(tmp_path):
-    """Write one image and one mask per array of ids; gives their files."""
+    """Write an image and a mask for each array of ids; return their files."""
 
     def make(*masks, size=None):
         files = []

@@ -1,6 +1,6 @@
-"""What is wrong with data in the wild: each case ends before the first step, with file and fix.
+"""Faults of real data: each ends the run before the first step, with the file and a fix.
 
-The cases are those of a catalogue of faults (F28 to F45); a name of one stands in every test.
+The cases come from a catalogue of faults, F28 to F45; the name of a test holds the number.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with nothing wrong: six images to train on, two to validate on."""
+    """A folder without faults: six images for training, two for validation."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 2)):
         for kind in ("images", "masks"):
@@ -70,10 +70,12 @@ def mask_of(root: Path, split: str = "train", index: int = 0) -> Path:
 
 @pytest.fixture
 def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Train; gives the exit code and the last line, and sees to it that nothing was written."""
+    """Train; return the exit code and the last line, and check that a failed run wrote nothing."""
 
     def start(*words: str) -> tuple[int, str]:
-        logging.getLogger("segtrain").handlers.clear()  # they write to the stream of another test
+        logging.getLogger(
+            "segtrain"
+        ).handlers.clear()  # they write to the stream of an earlier test
         given = [*WORDS, f"dataset.root={root}", f"run_dir={root / 'run'}", *words]
         code = run_command("train", given)
         text = capsys.readouterr().err
@@ -84,13 +86,13 @@ def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return start
 
 
-def refuses(run: Run, *parts: str | Path, words: tuple[str, ...] = (), code: int = 3) -> str:
+def assert_refused(run: Run, *parts: str | Path, words: tuple[str, ...] = (), code: int = 3) -> str:
     found, line = run(*words)
     assert (found, [str(part) for part in parts if str(part) not in line]) == (code, []), line
     return line
 
 
-def test_nothing_wrong(run: Run) -> None:
+def test_data_without_faults(run: Run) -> None:
     assert run()[0] == 0
 
 
@@ -106,7 +108,7 @@ def test_f28_truncated_images(root: Path, run: Run, suffix: str, share: float) -
     Image.fromarray(rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8)).save(file)
     content = file.read_bytes()
     file.write_bytes(content[: min(int(len(content) * share), len(content) - 1)])
-    refuses(run, file, "truncated", "replace it")
+    assert_refused(run, file, "truncated", "replace it")
     code, _ = run("dataset.max_bad=0.2")
     assert code == 0
     assert str(file) in (root / "run" / "left_out.txt").read_text()
@@ -116,22 +118,22 @@ def test_f28_truncated_images(root: Path, run: Run, suffix: str, share: float) -
 def test_f28_truncated_masks(root: Path, run: Run, share: float) -> None:
     content = mask_of(root).read_bytes()
     mask_of(root).write_bytes(content[: min(int(len(content) * share), len(content) - 1)])
-    refuses(run, mask_of(root), "truncated", "replace it")
+    assert_refused(run, mask_of(root), "truncated", "replace it")
 
 
 def test_f28_masks_of_lossy_files(root: Path, run: Run) -> None:
     mask_of(root).unlink()
     file = mask_of(root).with_suffix(".jpg")
     Image.new("L", SHAPE[::-1]).save(file)
-    refuses(run, file, "JPEG", "PNG")
+    assert_refused(run, file, "JPEG", "PNG")
 
 
 @pytest.mark.parametrize("shape", [(12, 16), (12, 64), (32, 24), (48, 16)])
-def test_f29_another_size(root: Path, run: Run, shape: tuple[int, int]) -> None:
+def test_f29_masks_of_another_size(root: Path, run: Run, shape: tuple[int, int]) -> None:
     Image.new("L", shape[::-1]).save(mask_of(root))
     turned = ("turn the mask",) if shape == SHAPE[::-1] else ()
     sizes = (f"{shape[0]} x {shape[1]}", "24 x 32")
-    refuses(run, mask_of(root), image_of(root), *sizes, *turned)
+    assert_refused(run, mask_of(root), image_of(root), *sizes, *turned)
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
@@ -145,11 +147,11 @@ def test_f30_exif_orientation(root: Path, run: Run, orientation: int, turns: int
     if turns == 2:
         assert run()[0] == 0
         return
-    refuses(run, image_of(root), "32 x 24", "dataset.exif=ignore")
+    assert_refused(run, image_of(root), "32 x 24", "dataset.exif=ignore")
     assert run("dataset.exif=ignore")[0] == 0
 
 
-def test_f30_the_orientation_of_a_mask_is_its_own(root: Path, run: Run) -> None:
+def test_f30_the_orientation_of_a_mask_is_applied(root: Path, run: Run) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for file in (image_of(root), mask_of(root)):
@@ -168,7 +170,7 @@ def test_f31_values_out_of_range(root: Path, run: Run, split: str, value: int) -
     ids[0, :3] = value
     Image.fromarray(ids).save(mask_of(root, split))
     says = (f"value {value} (3 pixels)", "dataset.num_classes=4", "dataset.ignore_label=255")
-    refuses(run, mask_of(root, split), *says)
+    assert_refused(run, mask_of(root, split), *says)
 
 
 def test_f32_ids_with_gaps(root: Path, run: Run) -> None:
@@ -179,11 +181,11 @@ def test_f32_ids_with_gaps(root: Path, run: Run) -> None:
                 ids = np.array([0, 7, 11, 255], np.uint8)[np.array(mask)]
             Image.fromarray(ids).save(file)
     fix = "'dataset.label_map={0:0,7:1,11:2}'"
-    refuses(run, fix, words=("dataset.num_classes=3",))
+    assert_refused(run, fix, words=("dataset.num_classes=3",))
     assert run("dataset.num_classes=3", fix.strip("'"))[0] == 0
     Image.new("L", SHAPE[::-1], 8).save(mask_of(root))
     shutil.rmtree(root / "run")
-    refuses(run, mask_of(root), "value 8", words=("dataset.num_classes=3", fix.strip("'")))
+    assert_refused(run, mask_of(root), "value 8", words=("dataset.num_classes=3", fix.strip("'")))
 
 
 IDS = np.arange(24 * 32).reshape(SHAPE) % 4
@@ -204,7 +206,7 @@ def as_mode(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "1", "I;16", "F"])
-def test_f33_masks_of_every_kind(root: Path, mode: str) -> None:
+def test_f33_mask_modes(root: Path, mode: str) -> None:
     file = mask_of(root).with_suffix(".tif" if mode == "F" else ".png")
     mask_of(root).unlink()
     as_mode(mode).save(file)
@@ -225,17 +227,17 @@ def test_f33_masks_of_colours_need_a_palette(root: Path, run: Run, mode: str) ->
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             Image.fromarray(colours[IDS]).convert(mode).save(mask_of(root, split, index))
-    line = refuses(
+    line = assert_refused(
         run, mask_of(root), "dataset.palette, which gives each class its colour, is not set"
     )
     fix = line[line.index("'dataset.palette=") + 1 : line.rindex("'")]
     assert run(fix)[0] == 0
     Image.new("RGB", SHAPE[::-1], (1, 2, 3)).save(mask_of(root, index=4))
     shutil.rmtree(root / "run")
-    refuses(run, mask_of(root, index=4), "colour (1, 2, 3) (768 pixels)", words=(fix,))
+    assert_refused(run, mask_of(root, index=4), "colour (1, 2, 3) (768 pixels)", words=(fix,))
 
 
-# ---------------------------------------------------------------------- which files there are
+# ---------------------------------------------------------------------- sets of files
 
 
 def test_f34_files_without_a_partner(root: Path, run: Run) -> None:
@@ -243,7 +245,7 @@ def test_f34_files_without_a_partner(root: Path, run: Run) -> None:
     image_of(root, index=1).unlink()
     mask_of(root, index=2).rename(mask_of(root, index=2).with_name("TRAIN2.png"))
     shutil.copy(image_of(root, index=3), image_of(root, index=3, suffix="bmp"))
-    line = refuses(
+    line = assert_refused(
         run, image_of(root), mask_of(root, index=1), "TRAIN2.png", image_of(root, index=2)
     )
     assert str(image_of(root, index=3, suffix="bmp")) in line
@@ -251,21 +253,21 @@ def test_f34_files_without_a_partner(root: Path, run: Run) -> None:
 
 
 def test_f35_too_few_samples(root: Path, run: Run) -> None:
-    refuses(run, "6 samples", "batch_size 8", words=("trainer.batch_size=8",))
+    assert_refused(run, "6 samples", "batch_size 8", words=("trainer.batch_size=8",))
     for index in range(2):
         image_of(root, "val", index).unlink()
-    refuses(run, "dataset.val.images", "no image files")
+    assert_refused(run, "dataset.val.images", "no image files")
 
 
 def test_f36_the_splits_overlap(root: Path, run: Run) -> None:
     shutil.copy(image_of(root, index=5), image_of(root, "val", 0))
     says = (image_of(root, index=5), image_of(root, "val", 0), "in both")
-    refuses(run, *says, "dataset.allow_overlap=true")
+    assert_refused(run, *says, "dataset.allow_overlap=true")
     assert run("dataset.allow_overlap=true")[0] == 0
 
 
 @pytest.mark.parametrize("which", ["one image", "one batch", "all but one"])
-def test_f37_nothing_but_ignored_pixels(root: Path, run: Run, which: str) -> None:
+def test_f37_only_ignored_pixels(root: Path, run: Run, which: str) -> None:
     for index in range({"one image": 1, "one batch": 2, "all but one": 5}[which]):
         Image.new("L", SHAPE[::-1], 255).save(mask_of(root, index=index))
     assert run("trainer.max_steps=6", "trainer.log_every=1")[0] == 0
@@ -276,7 +278,7 @@ def test_f37_nothing_but_ignored_pixels(root: Path, run: Run, which: str) -> Non
     assert np.isfinite(losses).all()
 
 
-def test_f38_a_class_that_is_nowhere(root: Path, run: Run) -> None:
+def test_f38_a_class_without_pixels(root: Path, run: Run) -> None:
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             Image.fromarray((IDS % 3).astype(np.uint8)).save(mask_of(root, split, index))
@@ -284,7 +286,7 @@ def test_f38_a_class_that_is_nowhere(root: Path, run: Run) -> None:
     results = json.loads((root / "run" / "results.json").read_text())
     iou = results["per_class_iou"]
     assert results["mIoU"] == pytest.approx(np.mean([v for v in iou.values() if v is not None]))
-    assert iou["class_3"] is None  # by these steps the model has learned that it does not occur
+    assert iou["class_3"] is None  # by now the model has learned not to predict it
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5)])
@@ -296,7 +298,7 @@ def test_f40_images_smaller_than_the_crop(root: Path, run: Run, shape: tuple[int
 
 
 def png_of_zeros(file: Path, height: int, width: int) -> None:
-    """A grey PNG of one colour, small on disk whatever its size."""
+    """Write a grey PNG file of one colour, which is small for any image size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         data = kind + body
@@ -311,18 +313,18 @@ def png_of_zeros(file: Path, height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_f41_a_bomb(root: Path, run: Run, kind: str) -> None:
+def test_f41_a_decompression_bomb(root: Path, run: Run, kind: str) -> None:
     file = image_of(root) if kind == "images" else mask_of(root)
     png_of_zeros(file, 10_000, 20_000)
     assert file.stat().st_size < 300_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refuses(run, file, "200,000,000 pixels", "dataset.max_pixels=178,956,970")
+    assert_refused(run, file, "200,000,000 pixels", "dataset.max_pixels=178,956,970")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
-def test_f41_a_large_image_that_is_meant(root: Path, run: Run) -> None:
+def test_f41_the_limit_can_be_raised(root: Path, run: Run) -> None:
     words = ("dataset.max_pixels=700",)
-    refuses(run, image_of(root), "24 x 32 are 768 pixels", words=words)
+    assert_refused(run, image_of(root), "24 x 32 are 768 pixels", words=words)
     assert run("dataset.max_pixels=768")[0] == 0
 
 
@@ -334,7 +336,7 @@ def test_f42_unusual_names(root: Path, run: Run, name: str) -> None:
     mask = mask_of(root).with_name(f"{name}.png")
     Image.new("L", SHAPE[::-1], 9).save(mask)
     shutil.rmtree(root / "run")
-    refuses(run, mask, "value 9")
+    assert_refused(run, mask, "value 9")
 
 
 def test_f43_links(root: Path, run: Run) -> None:
@@ -345,19 +347,19 @@ def test_f43_links(root: Path, run: Run) -> None:
     assert run()[0] == 0
     target.unlink()
     shutil.rmtree(root / "run")
-    refuses(run, image_of(root), "a link to", "does not exist")
+    assert_refused(run, image_of(root), "a link to", "does not exist")
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_f43_what_is_no_file(root: Path, run: Run, kind: str) -> None:
+def test_f43_entries_that_are_not_files(root: Path, run: Run, kind: str) -> None:
     file = image_of(root) if kind == "images" else mask_of(root)
     file.unlink()
     os.mkfifo(file)
-    refuses(run, file, "a named pipe")
+    assert_refused(run, file, "a named pipe")
     file.unlink()
     file.mkdir()
     partner = mask_of(root) if kind == "images" else image_of(root)
-    refuses(run, partner, "have no")
+    assert_refused(run, partner, "have no")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "1", "P", "LA"])
@@ -381,10 +383,10 @@ def test_f44_another_number_of_channels_is_named(root: Path, run: Run) -> None:
     file = image_of(root, suffix="tif")
     kind = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(file, np.zeros((*SHAPE, 5), np.uint8), **kind)
-    refuses(run, file, "5 channels", "dataset.channels=5")
+    assert_refused(run, file, "5 channels", "dataset.channels=5")
 
 
-# ---------------------------------------------------------------------- what reads as nothing
+# ------------------------------------------------------------------ values that would be ignored
 
 
 MULTI_LABEL = (
@@ -411,14 +413,14 @@ def test_binary_masks_whose_object_would_be_ignored(
         for index in range(count):
             mask = Image.fromarray((255 * (IDS > 1)).astype(np.uint8))
             mask.save(mask_of(root, split, index))
-    line = refuses(run, "hold 255", f"'dataset.label_map={fix}'", words=words)
+    line = assert_refused(run, "hold 255", f"'dataset.label_map={fix}'", words=words)
     words = tuple(word for word in words if "label_map" not in word)
     assert run(*words, line[line.rindex("'dataset.") + 1 : -1])[0] == 0
 
 
-def test_a_map_for_other_masks_is_taken_back(root: Path, run: Run) -> None:
+def test_a_map_that_does_not_fit_is_removed(root: Path, run: Run) -> None:
     words = ("dataset.label_map={0:0,255:1}",)
-    refuses(run, "class ids already", "set dataset.label_map=null", words=words)
+    assert_refused(run, "already hold class ids", "set dataset.label_map=null", words=words)
     assert run(*words, "dataset.label_map=null")[0] == 0
 
 
@@ -429,20 +431,20 @@ def test_black_and_white_in_colours(root: Path, run: Run) -> None:
             mask.save(mask_of(root, split, index))
     for given in ((), ("dataset.label_map={0:0,255:1}",)):
         fix = "'dataset.label_map={0x000000:0,0xFFFFFF:1}'"
-        refuses(run, fix, words=("dataset.num_classes=2", *given))
+        assert_refused(run, fix, words=("dataset.num_classes=2", *given))
     assert run("dataset.num_classes=2", fix.strip("'"))[0] == 0
 
 
 def test_images_of_several_sizes(root: Path, run: Run) -> None:
     for file, mode in ((image_of(root), "RGB"), (mask_of(root), "L")):
         Image.new(mode, (40, 20)).save(file)
-    line = refuses(run, "2 sizes", "20 x 40", "24 x 32", "augmentation.crop_size=[20,32]")
+    line = assert_refused(run, "2 sizes", "20 x 40", "24 x 32", "augmentation.crop_size=[20,32]")
     assert run(line[line.index("augmentation.crop_size") :].split(" ")[0])[0] == 0
     shutil.rmtree(root / "run")
     assert run("trainer.batch_size=1")[0] == 0
 
 
-def test_damage_inside_an_image_is_left_out_where_that_is_allowed(root: Path, run: Run) -> None:
+def test_a_damaged_image_is_left_out_if_allowed(root: Path, run: Run) -> None:
     content = image_of(root).read_bytes()
     middle = len(content) // 2
     image_of(root).write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
@@ -468,7 +470,7 @@ def test_f45_a_file_that_changes(
 
     @segtrain.register_loss("spoils")
     class Spoils(segtrain.PixelLoss):
-        """Cross entropy, in the fifth step of which a file changes."""
+        """Cross entropy; in its sixth call a file changes."""
 
         steps = 0
 

@@ -1,1 +1,1 @@
-"""Where samples come from: folders, lists, COCO files, and shapes drawn on the fly."""
+"""Datasets of folders, list files and COCO files, and a synthetic one of drawn shapes."""

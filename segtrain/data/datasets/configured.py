@@ -1,4 +1,4 @@
-"""What all datasets of files have in common: the keys that say how files are to be read."""
+"""The base of the datasets that a config describes, with the keys that they share."""
 
 from __future__ import annotations
 
@@ -6,93 +6,76 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
-from segtrain.data.io.reader import MAX_PIXELS, Reader
+from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
-from segtrain.schema.values import did_you_mean
+from segtrain.schema.values import did_you_mean, forwards_to, parameters
 
 
-class DiskDataset(FileDataset):
+class ConfiguredDataset(FileDataset):
     """One split of a dataset that a config describes; a subclass finds its files.
 
+    The parameters of :class:`~segtrain.data.LabelContract` (``num_classes``, ``label_map``, ...)
+    and of :class:`~segtrain.data.Reader` (``channels``, ``value_range``, ...) are keys of every
+    such dataset. They are documented there.
+
     Args:
-        num_classes: Number of channels of the logits; 1 tells an object from the background.
         split: ``"train"`` or ``"val"``.
-        root: The directory or zip archive that relative paths are relative to.
-        title: What the data is called in names and reports.
-        class_names: One name per class.
-        ignore_label: The value of target pixels without a class.
-        label_map: Raw mask value to class, where masks do not hold class ids; see
-            :mod:`segtrain.data.labels.label_map`.
-        palette: One RGB colour per class: of masks of colours, and of drawn predictions.
-        multi_label: Whether a pixel may be of several classes or of none; a mask is then one file
-            with a channel per class, or a file per class.
-        flip_pairs: Pairs of classes that change places when an image is mirrored.
-        channels: Of every image.
-        value_range: The pixel values that become 0 and 1; see :class:`~segtrain.data.Reader`.
-        exif: Whether an orientation that a file states is applied, to images and masks alike.
-        max_pixels: Refuse files with more.
-        max_bad: Share of samples that may be left out because a file is missing or unreadable.
-        val_share: Share of the training samples that are held back for validation, chosen by a hash
-            of their names; what is configured for validation is not read then.
+        root: Directory or archive that relative paths start from.
+        title: Name of the data in file names and reports.
+        max_bad: Largest share of the samples that may be left out because a file is missing or
+            unreadable, from 0 to 1.
+        val_share: Share of the training samples that is held back for validation, from 0 to 1. A
+            hash of a sample's name decides. The paths configured for validation are then not used.
         allow_overlap: Whether an image may be in both splits.
-        source: What torchvision calls the dataset, where it knows how to download it.
-        download: Whether to download it to `root` when files are missing there.
+        source: Name of the dataset in torchvision, if torchvision can download it.
+        download: Whether to download the data to `root` when files are missing there.
+        **rules: Parameters of :class:`~segtrain.data.LabelContract` and
+            :class:`~segtrain.data.Reader`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.
         DataError: When files are missing or do not pair.
     """
 
-    def __init__(  # noqa: PLR0913  one per key of the configuration
+    @forwards_to(LabelContract, Reader)
+    def __init__(
         self,
         *,
-        num_classes: int,
         split: str = "train",
         root: str = ".",
         title: str | None = None,
-        class_names: Sequence[str] | None = None,
-        ignore_label: int = 255,
-        label_map: Mapping[int | str, int | str] | Sequence[int | str] | None = None,
-        palette: Sequence[Sequence[int]] | None = None,
-        multi_label: bool = False,
-        flip_pairs: Sequence[Sequence[int | str]] = (),
-        channels: int = 3,
-        value_range: tuple[float, float] | None = None,
-        exif: Literal["apply", "ignore"] = "apply",
-        max_pixels: int = MAX_PIXELS,
         max_bad: float = 0.0,
         val_share: float = 0.0,
         allow_overlap: bool = False,
         source: Source | None = None,
         download: bool = False,
+        **rules: Any,
     ) -> None:
-        labels = LabelContract(
-            num_classes, ignore_label, label_map, class_names, palette, multi_label, flip_pairs
-        )
-        reader = Reader(channels, value_range, exif, max_pixels)
+        reading = {key: rules.pop(key) for key in parameters(Reader) if key in rules}
+        labels, reader = LabelContract(**rules), Reader(**reading)
         for key, share in (("max_bad", max_bad), ("val_share", val_share)):
             if not 0 <= share <= 1:
-                raise ConfigError(f"dataset.{key} is a share from 0 to 1, got {share}")
+                raise ConfigError(f"dataset.{key} must be a share from 0 to 1, got {share}")
         if download and source is None:
             raise ConfigError(
                 "dataset.download=true needs dataset.source, one of " + ", ".join(SOURCES)
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        # The split whose files are looked for: with `val_share` both are parts of one.
+        # With `val_share` both splits are parts of the files configured for training.
         self.split = "train" if val_share and check_split(split) else check_split(split)
         self.root = Path(root).expanduser()
-        self.files = self._found(source, download)
+        self.files = self._find_or_download(source, download)
         if val_share:
-            self.keep(_part(self.files, val_share, split))
+            self.keep(_split_by_name(self.files, val_share, split))
         self.check_left_out()
 
-    def _found(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
+    def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:
             return self.find()
         except DataError as error:
@@ -108,22 +91,25 @@ class DiskDataset(FileDataset):
             return ""
         return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
 
-    def given(
-        self, places: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
+    def check_section(
+        self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
     ) -> dict[str, Any]:
-        """What the config says of the split, by key.
+        """Check the keys of the split's section in the config.
 
         Args:
-            places: Of the split, None where it is not configured.
-            keys: What it may hold; the first `needed` of them it must.
-            hint: What to give for a key that is missing.
-            needed: How many of the keys it must hold.
+            section: The section, or None if the split is not configured.
+            keys: The allowed keys; the first `needed` of them are required.
+            hint: What to set a missing key to, for the message.
+            needed: Number of required keys.
+
+        Returns:
+            The section as a new mapping.
 
         Raises:
-            ConfigError: When a key is unknown, or a needed one missing.
+            ConfigError: When a key is unknown, or a required key is missing.
         """
         where = f"dataset.{self.split}"
-        found = dict(places or {})
+        found = dict(section or {})
         for key in found:
             if key not in keys:
                 raise ConfigError(f"unknown key {where}.{key}{did_you_mean(key, keys)}")
@@ -137,24 +123,27 @@ class DiskDataset(FileDataset):
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:
-        """The files of the split; what is wrong with single samples goes to `left_out`.
+        """Return the files of the samples of the split.
+
+        A problem with a single sample may be added to `left_out` instead of being raised, if
+        `max_bad` is above 0.
 
         Raises:
             DataError: When files are missing or do not pair.
         """
 
 
-def _part(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
-    """Which samples a split has; where a sample belongs follows from its name alone.
+def _split_by_name(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
+    """Return the indices of the samples of a split, which a hash of their names decides.
 
     Raises:
-        DataError: When it has none.
+        DataError: When there are none.
     """
-    first = val_share * 2**32
+    limit = val_share * 2**32
     chosen = [
         index
         for index, sample in enumerate(files)
-        if (zlib.crc32(sample.name.encode()) < first) == (split == "val")
+        if (zlib.crc32(sample.name.encode()) < limit) == (split == "val")
     ]
     if not chosen:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Datasets that torchvision downloads; what it unpacks is then read like any other files."""
+"""Download datasets with torchvision; the unpacked files are then read like any others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SOURCES: tuple[str, ...] = get_args(Source)
 
 
 def download_source(source: str, root: Path) -> None:
-    """Let torchvision put a dataset below `root`, in the layout that its own classes have.
+    """Download a dataset to `root`, in the folder layout of torchvision.
 
     Raises:
-        DataError: When it cannot.
+        DataError: When the download fails.
     """
     datasets = importlib.import_module("torchvision.datasets")
     where = str(root)
@@ -32,5 +32,5 @@ def download_source(source: str, root: Path) -> None:
         reason = one_line(error)
         raise DataError(
             f"dataset.source={source}: torchvision could not download it to dataset.root={root}"
-            f" ({reason}); fetch it by hand, or try again"
+            f" ({reason}); download it by hand, or try again"
         ) from error

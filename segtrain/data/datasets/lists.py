@@ -1,4 +1,4 @@
-"""Samples that list files name, one a line."""
+"""Samples that list files name, one per line."""
 
 from __future__ import annotations
 
@@ -11,70 +11,70 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
 _KEYS = ("list", "images", "masks")
 _COLUMNS = ("image", "mask")
-_HOLE = "{}"
+_SLOT = "{}"
 _SCHEME = re.compile(r"[A-Za-z]{2,}:/")
-Lists = Mapping[str, str | Sequence[str]]
+SplitLists = Mapping[str, str | Sequence[str]]
 
 
 @DATASETS.register("list")
-class ListDataset(DiskDataset):
+class ListDataset(ConfiguredDataset):
     """Images and masks that list files name.
 
-    A list is a text file in UTF-8, by its suffix: ``.tsv``, ``.csv``, ``.jsonl`` (an object with
-    ``image`` and ``mask`` a line), else text with columns between tabs or, where a line has no tab,
-    spaces; the official HRNet ``.lst`` is of the latter kind. A first line of the words ``image``
-    and ``mask`` is a heading. A mark at the start of the file, either kind of line ending, empty
-    lines and spaces round a path do no harm.
+    A list is a UTF-8 text file. Its suffix decides the format: ``.tsv``, ``.csv``, ``.jsonl`` (one
+    object with ``image`` and ``mask`` per line). Any other suffix means columns separated by tabs
+    or, in a line without a tab, by spaces, like the official ``.lst`` files of HRNet. A first line
+    with the words ``image`` and ``mask`` is a heading. A byte order mark, both kinds of line
+    endings, empty lines and spaces around a path are accepted.
 
     Args:
-        train: ``list``, one file or several. With ``images`` and ``masks`` as templates, such as
-            ``JPEGImages/{}.jpg``, the first column of a line fills them and others do not count;
-            otherwise a line holds the paths of image and mask, below the directories ``images``
-            and ``masks`` where those are given. Everything is relative to `root`.
+        train: ``list`` names one or several files, relative to `root`. If ``images`` and ``masks``
+            are templates such as ``JPEGImages/{}.jpg``, the first column of a line is inserted into
+            both and other columns are not used. Otherwise a line holds the paths of image and mask,
+            relative to the directories ``images`` and ``masks`` if these are given.
         val: The same for the validation split.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.
-        DataError: When a list or a file that it names is missing, or a line makes no sense.
+        DataError: When a list or a file that it names is missing, or a line is not valid.
     """
 
     def __init__(
         self,
         *,
-        train: Lists | None = None,
-        val: Lists | None = None,
+        train: SplitLists | None = None,
+        val: SplitLists | None = None,
         allow_outside_root: bool = False,
         **common: Any,
     ) -> None:
-        self.lists = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val}
         self.allow_outside_root = allow_outside_root
         super().__init__(**common)
 
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
-        given = self.given(self.lists[self.split], _KEYS, "a list file", needed=1)
-        files = given["list"]
-        places = [str(given.get(key) or "") for key in _KEYS[1:]]
-        if (_HOLE in places[0]) != (_HOLE in places[1]):
+        section = self.check_section(self.sections[self.split], _KEYS, "a list file", needed=1)
+        files = section["list"]
+        folders = [str(section.get(key) or "") for key in _KEYS[1:]]  # or templates
+        if (_SLOT in folders[0]) != (_SLOT in folders[1]):
             raise ConfigError(
-                f"{where}: images and masks must both be templates with {_HOLE}, or neither"
+                f"{where}: images and masks must both be templates with {_SLOT}, or neither"
             )
         samples: dict[str, SampleFiles] = {}
         for file in [files] if isinstance(files, str) else files:
             path = self.root / Path(file).expanduser()
             for line in read_list(path, where):
-                sample = self._sample(line, places)
+                sample = self._sample(line, folders)
                 problem = self._missing(sample, line)
                 if sample.name in samples:
-                    raise DataError(f"{line.place}: {sample.name!r} is named twice; take one out")
+                    raise DataError(f"{line.position}: {sample.name!r} is named twice; remove one")
                 if problem is not None and self.max_bad == 0:
                     raise DataError(problem)
                 if problem is None:
@@ -83,9 +83,9 @@ class ListDataset(DiskDataset):
                     self.left_out.append(problem)
         return list(samples.values())
 
-    def _sample(self, line: ListLine, places: Sequence[str]) -> SampleFiles:
-        """The files that a line means; where spaces leave several readings, the one that exists."""
-        if _HOLE in places[0]:
+    def _sample(self, line: ListLine, folders: Sequence[str]) -> SampleFiles:
+        """Return the files that a line names; of several readings the first whose files exist."""
+        if _SLOT in folders[0]:
             readings = [(word, word) for word in dict.fromkeys(line.words[:1] + line.joined())]
         elif len(line.words) == len(_COLUMNS):
             readings = [(line.words[0], line.words[1])]
@@ -93,24 +93,24 @@ class ListDataset(DiskDataset):
             readings = line.splits()
         if not readings:
             raise DataError(
-                f"{line.place}: {len(line.words)} column{'' if len(line.words) == 1 else 's'} where"
-                f" image and mask are needed, in {' | '.join(line.words)!r}; put"
-                f" {'a comma' if '.csv, ' in line.place else 'one tab'} between the two paths"
+                f"{line.position}: {len(line.words)} column{'' if len(line.words) == 1 else 's'}"
+                f" instead of image and mask, in {' | '.join(line.words)!r}; put"
+                f" {'a comma' if '.csv, ' in line.position else 'one tab'} between the two paths"
             )
-        samples = [self._files(reading, line, places) for reading in readings]
-        there = [sample for sample in samples if self._missing(sample, line) is None]
-        return there[0] if there else samples[0]
+        samples = [self._files(reading, line, folders) for reading in readings]
+        existing = [sample for sample in samples if self._missing(sample, line) is None]
+        return existing[0] if existing else samples[0]
 
     def _files(
-        self, reading: tuple[str, str], line: ListLine, places: Sequence[str]
+        self, reading: tuple[str, str], line: ListLine, folders: Sequence[str]
     ) -> SampleFiles:
-        if _HOLE in places[0]:
+        if _SLOT in folders[0]:
             words = [
-                place.replace(_HOLE, word) for place, word in zip(places, reading, strict=True)
+                folder.replace(_SLOT, word) for folder, word in zip(folders, reading, strict=True)
             ]
             name = reading[0]
         else:
-            words = [str(Path(*filter(None, pair))) for pair in zip(places, reading, strict=True)]
+            words = [str(Path(*filter(None, pair))) for pair in zip(folders, reading, strict=True)]
             name = Path(reading[0]).with_suffix("").as_posix()
         image, mask = (self._inside(word, line) for word in words)
         return SampleFiles(image, (mask,), name)
@@ -120,46 +120,53 @@ class ListDataset(DiskDataset):
         outside = path.is_absolute() or ".." in path.parts or _SCHEME.match(word) is not None
         if "\0" in word or (outside and not self.allow_outside_root):
             raise DataError(
-                f"{line.place}: {word!r} leads outside dataset.root={self.root}; use paths"
-                " below it, or set dataset.allow_outside_root=true"
+                f"{line.position}: {word!r} leads outside dataset.root={self.root}; use paths"
+                " inside it, or set dataset.allow_outside_root=true"
             )
         return self.root / path
 
     def _missing(self, sample: SampleFiles, line: ListLine) -> str | None:
         for what, path in (("image", sample.image), ("mask", sample.mask)):
             if not is_file(path):
-                heading = line.place.endswith(" line 1")
-                hint = "; a heading has the words image and mask" if heading else ""
-                return f"{line.place}: the {what} file {path} does not exist{hint}"
+                may_be_heading = line.position.endswith(" line 1")
+                hint = "; a heading must have the words image and mask" if may_be_heading else ""
+                return f"{line.position}: the {what} file {path} does not exist{hint}"
         return None
 
 
 class ListLine(NamedTuple):
-    """A line of a list file: its columns, where it stands, and whether spaces made the columns."""
+    """A line of a list file.
+
+    Attributes:
+        words: Its columns.
+        position: File and line number, for messages.
+        spaced: Whether the columns are separated by spaces, which may also be part of a path.
+    """
 
     words: list[str]
-    place: str
+    position: str
     spaced: bool = False
 
     def joined(self) -> list[str]:
-        """The whole line as one path, where spaces made columns of it."""
+        """Return the whole line as one path if its columns are separated by spaces."""
         return [" ".join(self.words)] if self.spaced and len(self.words) > 1 else []
 
     def splits(self) -> list[tuple[str, str]]:
-        """The line as two paths, one way for each of its spaces."""
+        """Return the ways to split the line at a space into two paths."""
         words = self.words if self.spaced else []
         return [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words))]
 
 
 def read_list(path: Path, where: str) -> Iterator[ListLine]:
-    """The lines of a list file that are not empty, without a heading.
+    """Yield the lines of a list file, without empty lines and a heading.
 
     Args:
         path: The file.
-        where: The config key that names it, for messages.
+        where: The config key of the split, for messages.
 
     Raises:
-        DataError: When the file is missing or no text, or a line cannot be read.
+        DataError: When the file is missing, is not UTF-8 text or names no sample, or a line cannot
+            be read.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig")
@@ -186,15 +193,15 @@ def _lines(text: str, path: Path) -> Iterator[ListLine]:
         yield from _csv_lines(text, path)
         return
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        place = f"{path}, line {number}"
+        position = f"{path}, line {number}"
         if not line.strip():
             continue
         if suffix == ".jsonl":
-            yield ListLine(_json_row(line, place), place)
+            yield ListLine(_json_row(line, position), position)
         elif "\t" in line or suffix == ".tsv":
-            yield ListLine([word.strip() for word in line.split("\t")], place)
+            yield ListLine([word.strip() for word in line.split("\t")], position)
         else:
-            yield ListLine(line.split(), place, spaced=True)
+            yield ListLine(line.split(), position, spaced=True)
 
 
 def _csv_lines(text: str, path: Path) -> Iterator[ListLine]:
@@ -204,15 +211,17 @@ def _csv_lines(text: str, path: Path) -> Iterator[ListLine]:
             if any(row):
                 yield ListLine([word.strip() for word in row], f"{path}, line {reader.line_num}")
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: it is no CSV ({error})") from None
+        raise DataError(f"{path}, line {reader.line_num}: it is not valid CSV ({error})") from None
 
 
-def _json_row(line: str, place: str) -> list[str]:
+def _json_row(line: str, position: str) -> list[str]:
     try:
         entry = json.loads(line)
     except ValueError:
-        raise DataError(f"{place}: {line[:80]!r} is no JSON") from None
+        raise DataError(f"{position}: {line[:80]!r} is not valid JSON") from None
     if not isinstance(entry, dict) or "image" not in entry:
         held = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise DataError(f'{place}: an object with "image" and "mask" is needed, this has {held}')
+        raise DataError(
+            f'{position}: an object with "image" and "mask" is needed, but the line holds {held}'
+        )
     return [str(entry[key]) for key in _COLUMNS if key in entry]

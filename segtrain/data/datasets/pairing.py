@@ -1,10 +1,11 @@
-"""Which mask belongs to which image.
+"""Find image and mask files, and pair them.
 
-Files pair by their path without extension, relative to the folder that is searched. When that
-leaves files over, endings that tell images from masks (``x_leftImg8bit`` and
-``x_gtFine_labelIds``) are taken off: first the well-known ones, then whatever ending all files of
-one side share, and at last the folders that all files of one side are in. Or a regular expression
-for each side says what of a path counts. Order never decides: a wrong pair is worse than a message.
+Files pair by their path without extension, relative to the folder that is searched. If files remain
+without a partner, endings that distinguish images from masks (``x_leftImg8bit`` and
+``x_gtFine_labelIds``) are removed: first known endings, then an ending that all files of one side
+share. At last, folders that all files of one side share are removed too. Alternatively, regular
+expressions select the part of a path that must agree. Files are never paired by their order,
+because a wrong pair is worse than an error.
 """
 
 from __future__ import annotations
@@ -25,87 +26,87 @@ IMAGE_SUFFIXES = frozenset(
      ".jp2")
 )  # fmt: skip
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
-_MOST_LISTED = 20
-_MOST_NAMES = 6
+_MAX_FILES = 20  # listed in a message
+_MAX_NAMES = 6
 _KNOWN_ENDING = re.compile(
     r"[_\-. ](leftImg8bit|images?|img|rgb|sat|gt(Fine|Coarse)_label(Train)?Ids|label(Train)?Ids"
     r"|masks?|labels?|seg|segmentation|gt|annotations?|target|L)$",
     re.IGNORECASE,
 )
 
-Place = str | Sequence[str]
+Location = str | Sequence[str]
 Keyed = dict[str, list[Path]]
 Triple = tuple[Path, Path, str]
 
 
-class PlacedFiles(dict[Path, str]):
-    """The files of some places, each with its path without extension below its place.
+class FoundFiles(dict[Path, str]):
+    """Files, each with its stem: the path without extension relative to the searched folder.
 
     Args:
-        root: What expressions see paths relative to.
-        places: The files of each place.
+        root: The path that regular expressions are matched relative to.
+        locations: The files of each directory or glob.
     """
 
-    def __init__(self, root: Path, places: Sequence[Mapping[Path, str]]) -> None:
-        super().__init__({path: stem for files in places for path, stem in files.items()})
-        self.root, self.places = root, places
+    def __init__(self, root: Path, locations: Sequence[Mapping[Path, str]]) -> None:
+        super().__init__({path: stem for files in locations for path, stem in files.items()})
+        self.root, self.locations = root, locations
 
-    def by_place(self) -> dict[Path, str]:
-        """The files, with the number of their place before the path."""
+    def by_location(self) -> dict[Path, str]:
+        """Return the files with the number of their directory or glob before the stem."""
         return {
             path: f"{number}/{stem}"
-            for number, files in enumerate(self.places)
+            for number, files in enumerate(self.locations)
             for path, stem in files.items()
         }
 
 
-def find_files(root: Path, place: Place, where: str) -> PlacedFiles:
-    """The image files of a directory (searched through) or a glob, or of several.
+def find_files(root: Path, location: Location, where: str) -> FoundFiles:
+    """Find the image files of a directory (searched recursively) or a glob, or of several.
 
     Args:
-        root: What a relative `place` is relative to.
-        place: A directory or a glob; ``**`` stands for any number of directories; or a list. Where
-            both sides have as many places, files pair within the first of each, the second, ....
-        where: The config key of `place`, for the message.
+        root: Directory or archive that a relative `location` starts from.
+        location: A directory, a glob (``**`` matches any number of directories), or a list of
+            these. If the lists of images and masks have the same length, files pair within the
+            first entries, within the second, ....
+        where: The config key of `location`, for messages.
 
     Raises:
-        NoFilesError: When there are none.
-        DataError: When what should be a file cannot be read as one.
+        NoFilesError: When there are no image files.
+        DataError: When an entry with the name of an image is not a file.
     """
-    if isinstance(place, str):
-        return PlacedFiles(root, [_find_in(root, place, where)])
-    places = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(place)]
-    return PlacedFiles(root, places)
+    if isinstance(location, str):
+        return FoundFiles(root, [_find_in(root, location, where)])
+    found = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(location)]
+    return FoundFiles(root, found)
 
 
 def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
-    place = root / Path(pattern).expanduser()
-    if is_directory(place) or not glob.has_magic(str(place)):
-        base, found = place, walk(place) if is_directory(place) else iter(())
+    path = root / Path(pattern).expanduser()
+    if is_directory(path) or not glob.has_magic(str(path)):
+        base, found = path, walk(path) if is_directory(path) else iter(())
     else:
-        base = Path(*takewhile(lambda part: not glob.has_magic(part), place.parts))
-        found = find(place, base) if is_directory(base) else iter(())
+        base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        found = find(path, base) if is_directory(base) else iter(())
     files = sorted(_images(found, where))
     if not files:
         if not is_directory(root) and not Path(pattern).is_absolute():
             raise NoFilesError(
-                f"dataset.root={root} is no directory and no zip or tar archive; give the one that"
-                f" {where}={pattern} is in"
+                f"dataset.root={root} is neither a directory nor a zip or tar archive; set it to"
+                f" the one that {where}={pattern} is in"
             )
-        state = "no image files" if is_directory(base) else f"nothing, for {base} is no directory"
+        holds_none = is_directory(base)
+        problem = f"{path} holds no image files" if holds_none else f"{base} is not a directory"
         raise NoFilesError(
-            f"{where}={pattern}: {place} holds {state}; give a directory or a glob, absolute or "
-            f"relative to dataset.root={root}, in which there {_said_names(root)}"
+            f"{where}={pattern}: {problem}; give a directory or a glob, absolute or relative to"
+            f" dataset.root={root}, which holds {_listed_names(root)}"
         )
     return {path: path.relative_to(base).with_suffix("").as_posix() for path in files}
 
 
-def _said_names(root: Path) -> str:
+def _listed_names(root: Path) -> str:
     names = list_names(root)
-    if not names:
-        return "is nothing"
-    more = ", ..." if len(names) > _MOST_NAMES else ""
-    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names[:_MOST_NAMES])}{more}"
+    more = ", ..." if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more if names else "nothing"
 
 
 def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
@@ -113,18 +114,18 @@ def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
         if path.suffix.lower() not in MASK_SUFFIXES or path.name.startswith("."):
             continue
         if not is_file(path):
-            raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; take it away")
+            raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; remove it")
         yield path
 
 
 class Pairing:
-    """Regular expressions that say what of a path decides its partner.
+    """Regular expressions that select the part of a path by which files pair.
 
     Args:
-        given: One for ``images`` and one for ``masks``; None: names decide.
+        given: An expression for ``images`` and one for ``masks``; None to pair by name.
 
     Raises:
-        ConfigError: When a side is missing, or an expression is none.
+        ConfigError: When one is missing, or is not a regular expression.
     """
 
     def __init__(self, given: Mapping[str, str] | None) -> None:
@@ -135,19 +136,27 @@ class Pairing:
         self.expressions = []
         for side in sides if given else ():
             if not given or side not in given:
-                raise ConfigError(f"dataset.pairing.{side} is missing; give one for each side")
+                raise ConfigError(
+                    f"dataset.pairing.{side} is missing; give one for images and one for masks"
+                )
             try:
                 self.expressions.append(re.compile(given[side]))
             except re.error as error:
                 raise ConfigError(
-                    f"dataset.pairing.{side}={given[side]!r} is no regular expression: {error}"
+                    f"dataset.pairing.{side}={given[side]!r} is not a regular expression: {error}"
                 ) from None
 
-    def keys(self, files: PlacedFiles, side: int) -> Keyed:
-        """The files by what their path has of the expression; others are left out.
+    def keys(self, files: FoundFiles, side: int) -> Keyed:
+        """Group files by the part of their path that the expression selects.
+
+        Files that it does not match are left out.
+
+        Args:
+            files: The files.
+            side: 0 for images, 1 for masks.
 
         Raises:
-            DataError: When the expression matches none of them.
+            DataError: When the expression matches no file.
         """
         expression = self.expressions[side]
         grouped: Keyed = defaultdict(list)
@@ -173,35 +182,36 @@ def _below(path: Path, root: Path) -> str:
 
 
 def pair_files(
-    images: PlacedFiles, masks: PlacedFiles, where: str, pairing: Pairing, *, partial: bool = False
+    images: FoundFiles, masks: FoundFiles, where: str, pairing: Pairing, *, partial: bool = False
 ) -> tuple[list[Triple], DataError | None, list[str]]:
-    """Image file, mask file and name of each sample, sorted by name.
+    """Pair image and mask files.
 
     Args:
         images: Image files, as from :func:`find_files`.
-        masks: Mask files likewise.
-        where: The config key of the split, for the message.
-        pairing: What decides.
-        partial: Whether images without a mask are in order.
+        masks: Mask files.
+        where: The config key of the split, for messages.
+        pairing: The part of a path that must agree.
+        partial: Whether images without a mask are allowed.
 
     Returns:
-        The pairs, the error where files are left over, and a sentence for each of those.
+        Image file, mask file and name of each sample, sorted by name; an error if files remain
+        without a partner, else None; and a message for each of these files.
 
     Raises:
-        DataError: When nothing pairs.
+        DataError: When no files pair.
     """
     if pairing.expressions:
         keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
     else:
-        ways = (_whole, _without_known_ending, _without_shared_ending)
+        rules = (_whole, _without_known_ending, _without_shared_ending)
         sides: list[dict[Path, str]] = [images, masks]
-        if len(images.places) == len(masks.places) > 1:
-            sides = [images.by_place(), masks.by_place()]
+        if len(images.locations) == len(masks.locations) > 1:
+            sides = [images.by_location(), masks.by_location()]
         short = [_without_shared_folders(side) for side in sides]
-        keyed = [(keep(one), keep(two)) for one, two in (sides, short) for keep in ways]
+        keyed = [(group(one), group(two)) for one, two in (sides, short) for group in rules]
     problems = []
     for image_keys, mask_keys in keyed:
-        groups = _left_over(image_keys, mask_keys, partial=partial)
+        groups = _unpaired(image_keys, mask_keys, partial=partial)
         problems.append((sum(map(len, groups.values())), image_keys, mask_keys, groups))
         if not problems[-1][0]:
             break
@@ -211,10 +221,10 @@ def pair_files(
     pairs = [(image_keys[key][0], mask_keys[key][0], key) for key in single]
     if not count:
         return pairs, None, []
-    error = DataError(f"{where}: {_described(groups)}")
+    error = DataError(f"{where}: {_describe(groups)}")
     if not pairs:
         raise error
-    left_out = [f"{file}: {_OF_ONE[text]}" for text, files in groups.items() for file in files]
+    left_out = [f"{file}: {_OF_ONE_FILE[text]}" for text, files in groups.items() for file in files]
     return pairs, error, left_out
 
 
@@ -227,7 +237,7 @@ def _without_known_ending(files: dict[Path, str]) -> Keyed:
 
 
 def _without_shared_ending(files: dict[Path, str]) -> Keyed:
-    """Take off the words that all stems of one side end in; one file alone shares with nobody."""
+    """Remove the last words of the stems if all files of one side share them; not for one file."""
     words = [re.split(r"(?=[_\-. ])", stem)[::-1] for stem in files.values()]
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
     ending = "".join(column[0] for column in reversed(list(shared))) if len(words) > 1 else ""
@@ -235,7 +245,7 @@ def _without_shared_ending(files: dict[Path, str]) -> Keyed:
 
 
 def _without_shared_folders(files: dict[Path, str]) -> dict[Path, str]:
-    """Take off the folders in which all files of one side are, as below a glob."""
+    """Remove the first folders of the stems if all files of one side share them."""
     folders = [stem.split("/")[:-1] for stem in files.values()]
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*folders, strict=False))
     count = len(list(shared))
@@ -252,17 +262,17 @@ def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:
 _NO_MASK, _NO_IMAGE, _TWICE = (
     "image files have no mask",
     "mask files have no image",
-    "files share their name without extension with another of the same side",
+    "files have a name without extension that is not unique",
 )
-_OF_ONE = {
+_OF_ONE_FILE = {
     _NO_MASK: "the image has no mask",
     _NO_IMAGE: "the mask has no image",
-    _TWICE: "another file of the same side has the same name without extension",
+    _TWICE: "the name without extension is not unique",
 }
 
 
-def _left_over(images: Keyed, masks: Keyed, *, partial: bool) -> dict[str, list[Path]]:
-    """The files that lack exactly one partner, by what is wrong with them."""
+def _unpaired(images: Keyed, masks: Keyed, *, partial: bool) -> dict[str, list[Path]]:
+    """Return the files without exactly one partner, grouped by problem."""
     twice = {
         path
         for side in (images, masks)
@@ -276,12 +286,12 @@ def _left_over(images: Keyed, masks: Keyed, *, partial: bool) -> dict[str, list[
     return {text: sorted(files) for text, files in groups.items() if files}
 
 
-def _described(groups: Mapping[str, Sequence[Path]]) -> str:
+def _describe(groups: Mapping[str, Sequence[Path]]) -> str:
     parts = [f"{len(files)} {text} ({_list(files)})" for text, files in groups.items()]
     advice = "an image and its mask need the same name without extension, so rename or remove them"
     return f"{', '.join(parts)}; {advice}"
 
 
 def _list(files: Sequence[Path]) -> str:
-    shown = ", ".join(str(path) for path in files[:_MOST_LISTED])
-    return f"{shown}, ..." if len(files) > _MOST_LISTED else shown
+    shown = ", ".join(str(path) for path in files[:_MAX_FILES])
+    return f"{shown}, ..." if len(files) > _MAX_FILES else shown

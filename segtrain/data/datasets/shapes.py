@@ -1,4 +1,4 @@
-"""A dataset that needs no files: simple shapes, drawn on demand."""
+"""A synthetic dataset without files: simple shapes, drawn on demand."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NAMES = ("background", "disc", "box", "line", "ring", "dot")
 _DISC, _BOX, _LINE, _RING, _DOT = range(1, 6)
 _COLOURS = ((90, 90, 90), (220, 60, 60), (60, 110, 220), (240, 200, 60), (70, 190, 90),
             (200, 80, 210))  # fmt: skip
-# What the objects of a class are painted in, give or take _SPREAD: a hint, and no more than that.
+# Mean colours of the objects of each class, with standard deviation _SPREAD: only a hint.
 _TINTS = ((120, 120, 120), (190, 85, 70), (70, 100, 190), (215, 190, 60), (60, 175, 95),
           (205, 70, 195))  # fmt: skip
 _SPREAD = 20.0
 _NOISE = 6.0
-_REFERENCE = 96.0  # the side for which the sizes below are meant
+_REFERENCE = 96.0  # side of the image to which the sizes below refer
 _SMALLEST = 32
-_VOID = 255  # on the canvas; ids are bytes there
+_VOID = 255  # the value of the border while drawing, where ids are uint8
 
 _Box = tuple[float, float, float, float]
 _Colour = tuple[int, int, int]
@@ -34,14 +34,14 @@ _Colour = tuple[int, int, int]
 class ShapesDataset(SegmentationDataset):
     """Discs, boxes, thin lines, rings and rare dots on a textured background.
 
-    Each sample is a pure function of seed, split and index. Classes are far from balanced, colours
-    only hint at the class, triangles and crosses in the same colours are background, and a border
-    of one pixel around each object is ignored, so that the usual difficulties of real data show
-    within minutes on a CPU.
+    Each sample is a pure function of seed, split and index. The dataset shows the usual
+    difficulties of real data within minutes on a CPU: classes are far from balanced, colours only
+    hint at the class, triangles and crosses in the same colours are background, and a border of one
+    pixel around each object is ignored.
 
     Args:
         split: ``"train"`` or ``"val"``; they share no sample.
-        seed: Another seed draws another dataset.
+        seed: Seed of the drawings; another seed gives another dataset.
         size: Height and width of the images, at least 32 each.
         num_train: Number of samples in the training split.
         num_val: Number of samples in the validation split.
@@ -93,7 +93,7 @@ class ShapesDataset(SegmentationDataset):
 
 
 class _Scene:
-    """One drawing: an image and, stroke for stroke, its ids."""
+    """A drawing: an image and its class ids, drawn in parallel."""
 
     def __init__(self, size: Sequence[int], rng: np.random.Generator) -> None:
         self.height, self.width = size
@@ -104,7 +104,7 @@ class _Scene:
         self.image_pen, self.ids_pen = ImageDraw.Draw(self.image), ImageDraw.Draw(self.ids)
 
     def draw(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Large things first, so that small ones stay visible."""
+        """Draw all objects, large ones first so that small ones stay visible."""
         rng = self.rng
         plan: list[tuple[Callable[[], None], int | np.integer[Any]]] = [
             (self._distractor, rng.integers(1, 4)),
@@ -160,7 +160,7 @@ class _Scene:
         self.image_pen.ellipse(box, fill=self._paint(_DOT))
 
     def _distractor(self) -> None:
-        """A triangle or a cross in the colours of some class; background in the target."""
+        """Draw a triangle or a cross in the colours of a class; the target is background there."""
         paint = self._paint(int(self.rng.integers(1, len(_TINTS))))
         left, top, right, bottom = self._square(self.rng.uniform(6, 13) * self.unit)
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -186,7 +186,7 @@ class _Scene:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """Coarse and fine blotches of weak colour around a random grey."""
+    """Return coarse and fine blotches of weak colour around a random grey."""
     base = rng.uniform(85, 155)
     layers = []
     for cells, strength in ((4, 22), (16, 12)):

@@ -1,1 +1,1 @@
-"""Reading and writing image and mask files, on disk, in archives and on servers."""
+"""Read and write image and mask files on disk, in archives and on servers."""

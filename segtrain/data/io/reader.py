@@ -1,4 +1,4 @@
-"""Images and masks from files: what a dataset's rules make of the pixels that a file holds."""
+"""Read images and masks: the decoded pixels of a file, converted by the rules of a dataset."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.io.formats import (
+from segtrain.data.io.formats import load_image, load_mask, load_size
+from segtrain.data.io.raster import (
     READ_ERRORS,
     NeedsPackageError,
     NotAMaskError,
     TooLargeError,
-    load_image,
-    load_mask,
-    load_size,
     orient,
 )
 from segtrain.data.io.storage import kind_of, open_file, read_bytes
@@ -26,26 +24,26 @@ from segtrain.data.labels.mask_facts import NAN
 from segtrain.errors import ChannelsError, ConfigError, DataError, one_line
 
 _T = TypeVar("_T")
-MAX_PIXELS = 178_956_970  # the limit of Pillow; an image of so many takes half a gigabyte
+MAX_PIXELS = 178_956_970  # Pillow's limit; an RGB image of this size takes half a gigabyte
 _STREAM = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The rules by which files become images and masks.
+    """The rules for reading images and masks.
 
     Args:
-        channels: Of every image. With 3 (red, green, blue) and 1 (grey) any image is converted:
-            grey is repeated, colours become grey by ITU-R BT.601, palettes and CMYK become RGB,
-            transparency is dropped without blending. For any other number the file must have as
-            many.
-        value_range: The two pixel values that become 0 and 1, for images of more than 8 bits or of
-            floats; the image is float32 then, and NaN, as of pixels without data, becomes 0. None:
-            8 bits stay bytes; of 16 bits the high byte stays where `channels` is 1 or 3, and
+        channels: Number of channels of each image. For 3 (red, green, blue) and 1 (grey), images
+            are converted: grey is repeated, colours become grey by ITU-R BT.601, palettes and CMYK
+            become RGB, transparency is dropped without blending. For any other number the file must
+            have this number of channels.
+        value_range: The two pixel values that become 0 and 1, for images with more than 8 bits or
+            with floats. The image is then float32, and NaN (pixels without data) becomes 0. With
+            None, 8 bits stay uint8; from 16 bits the high byte is kept if `channels` is 1 or 3, and
             otherwise 65535 becomes 1.
-        exif: Whether an orientation that a file states is applied, to images and to masks alike.
-        max_pixels: Refuse files with more, from their header.
+        exif: Whether the EXIF orientation of a file is applied, to images and masks alike.
+        max_pixels: Files with more pixels are refused, before they are decoded.
 
     Raises:
         ConfigError: When a number is out of range.
@@ -67,46 +65,46 @@ class Reader:
             )
 
     def image(self, path: str | Path) -> NDArray[Any]:
-        """An image, upright.
+        """Read an image.
 
         Shape:
-            - output: ``(H, W, channels)``, uint8, or float32 as `value_range` says.
+            - output: ``(H, W, channels)``, uint8, or float32 as described for `value_range`.
 
         Raises:
-            DataError: When the file is missing, unreadable, truncated, too large, or has pixels
-                of another kind.
+            DataError: When the file is missing, unreadable, truncated or too large, or its pixels
+                cannot be converted.
         """
         return self.decode_image(_content(path, "image"), str(path))
 
     def mask(self, path: str | Path, *, all_channels: bool = False) -> NDArray[Any]:
-        """The values of a mask exactly as the file holds them.
+        """Read the values of a mask exactly as the file holds them.
 
-        Palette masks give their indices, 1-bit masks 0 and 1, floats whole numbers, where NaN is
-        :data:`~segtrain.data.labels.mask_facts.NAN`. Transparency is left out.
+        A palette mask gives its indices, a 1-bit mask 0 and 1. Floats must be whole numbers or NaN,
+        which becomes :data:`~segtrain.data.labels.mask_facts.NAN`. Transparency is dropped.
 
         Args:
             path: The file.
-            all_channels: Whether channels are classes, not colours.
+            all_channels: Whether the channels are classes, not colours.
 
         Shape:
-            - output: ``(H, W)``, integers; ``(H, W, 3)``, uint8, for masks of colours;
-              ``(H, W, C)`` with `all_channels`.
+            - output: ``(H, W)``, integers; ``(H, W, 3)``, uint8, for colour masks; ``(H, W, C)``
+              with `all_channels`.
 
         Raises:
-            DataError: When the file is missing, unreadable, truncated, too large, lossy, or holds
-                numbers that are not whole.
+            DataError: When the file is missing, unreadable, truncated or too large, has a lossy
+                format, or holds numbers that are not whole.
         """
         return self.decode_mask(_content(path, "mask"), str(path), all_channels=all_channels)
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
-        """:meth:`image` of the bytes of a file called `name`."""
+        """Decode an image as :meth:`image` does, from the content of a file called `name`."""
         raster = _read(name, "image", lambda: load_image(data, self.max_pixels))
         pixels = self._turned(raster.pixels, raster.orientation)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
-        """:meth:`mask` of the bytes of a file called `name`."""
+        """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""
         try:
             raster = _read(name, "mask", lambda: load_mask(data, self.max_pixels))
         except NotAMaskError as error:
@@ -125,12 +123,12 @@ class Reader:
         return _whole_numbers(values, name)
 
     def size(self, path: str | Path) -> tuple[int, int]:
-        """Height and width of what :meth:`image` would give, from the header alone.
+        """Read height and width of an image from its header, with the orientation applied.
 
-        An orientation that a PNG file states after its pixels, as few writers do, is not seen.
+        The orientation of a PNG file is missed if it comes after the pixels, which is rare.
 
         Raises:
-            DataError: When the file is missing, its header unreadable, or it is too large.
+            DataError: When the file is missing or too large, or its header is unreadable.
         """
 
         def decode() -> tuple[int, int, int]:
@@ -148,7 +146,7 @@ class Reader:
         found, wanted = pixels.shape[2], self.channels
         if found == wanted:
             return pixels
-        if wanted in (1, 3) and has_alpha:  # which goes without blending
+        if wanted in (1, 3) and has_alpha:  # dropped without blending
             pixels, found = pixels[..., : found - 1], found - 1
         if found == wanted:
             return pixels
@@ -178,26 +176,28 @@ class Reader:
         kind = "floating-point values" if pixels.dtype.kind == "f" else f"{pixels.dtype} values"
         least, most = (float(f(pixels)) if pixels.size else 0.0 for f in (np.nanmin, np.nanmax))
         raise DataError(
-            f"{name}: the image holds {kind} from {least:g} to {most:g}, and which of them are"
-            " black and white is not stated in the file; say it as dataset.value_range=[LOW,HIGH]"
+            f"{name}: the image holds {kind} from {least:g} to {most:g}, and the file does not"
+            " state which of them are black and white; set dataset.value_range=[LOW,HIGH]"
         )
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """An image as RGB bytes, upright: :meth:`Reader.image` by the default rules."""
+    """Read an image as RGB, uint8 ``(H, W, 3)``, with the default rules of :class:`Reader`."""
     return Reader().image(path)
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
-    """The values of a mask: :meth:`Reader.mask` by the default rules."""
+    """Read the values of a mask with the default rules of :class:`Reader`."""
     return Reader().mask(path)
 
 
 def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """An image of any number of channels as one to look at: grey, or its first three.
+    """Convert an image with any number of channels to RGB for display.
+
+    One or two channels give a grey image of the first; of more, the first three are used.
 
     Shape:
-        - image: ``(H, W, C)``, uint8, or floats from 0 to 1.
+        - image: ``(H, W, C)``, uint8, or floats in [0, 1].
         - output: ``(H, W, 3)``, uint8.
     """
     pixels = image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)
@@ -209,15 +209,15 @@ def _content(path: str | Path, what: str) -> bytes:
 
 
 def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
-    """What `action` gives; whatever it raises becomes one sentence about the file."""
+    """Return the result of `action`; its errors become a message about the file."""
     try:
         return action()
     except (DataError, NotAMaskError):
         raise
     except FileNotFoundError:
         path = Path(name)
-        nowhere = f"; it is {kind_of(path)}" if path.is_symlink() else ""
-        raise DataError(f"{name}: the {what} file does not exist{nowhere}") from None
+        link = f"; it is {kind_of(path)}" if path.is_symlink() else ""
+        raise DataError(f"{name}: the {what} file does not exist{link}") from None
     except (TooLargeError, NeedsPackageError) as error:
         raise DataError(f"{name}: {error}") from None
     except READ_ERRORS as error:
@@ -228,15 +228,15 @@ def _unreadable(name: str, what: str, error: Exception) -> str:
     reason = _STREAM.sub("the file", one_line(error))
     path = Path(name)
     if path.exists() and not path.is_file():
-        return f"{name}: the {what} file cannot be read, for it is {kind_of(path)}; take it away"
+        return f"{name}: the {what} file cannot be read: it is {kind_of(path)}; remove it"
     return (
         f"{name}: the {what} file cannot be read ({reason}); it is truncated, empty or not an"
-        " image, so replace it or take it out of the dataset"
+        " image, so replace it or remove it from the dataset"
     )
 
 
 def _colours(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """A mask of several channels as grey or RGB."""
+    """Return a mask with several channels as grey or RGB."""
     channels = values.shape[2]
     if channels == 1:
         return values[..., 0]
@@ -244,7 +244,7 @@ def _colours(values: NDArray[Any], name: str) -> NDArray[Any]:
         return np.ascontiguousarray(values[..., :3])
     raise DataError(
         f"{name}: the mask has {channels} channels of {values.dtype}, but a mask has one channel of"
-        " whole numbers, the class ids, or colours of 8 bits; if each channel answers for a class,"
+        " whole numbers, the class ids, or colours of 8 bits; if each channel stands for a class,"
         " set dataset.multi_label=true"
     )
 

@@ -1,4 +1,4 @@
-"""Bytes from a URL, asked for again while there is hope."""
+"""Fetch the bytes at a URL; requests that fail are repeated."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, one_line
 from segtrain.version import __version__
 
 WEB = ("http", "https")
-# Read through fsspec, whose plug-in for each is a package of its own. A closed list: a URL stands
-# in a configuration, and what it makes the program do should be no more than fetching.
+# Schemes that fsspec reads, each through a package of its own. The list is closed, because a URL in
+# a configuration must not make the program do anything but fetch.
 STORES = ("s3", "gs", "gcs", "az", "abfs", "hf")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another the next time
+_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a retry may succeed
 
 
 class GoneError(DataError):
-    """The server says that there is no such file."""
+    """The file does not exist on the server."""
 
 
-def is_url(place: str) -> bool:
-    """Whether `place` is a URL; a path with a drive letter is none."""
-    return _SCHEME.match(place) is not None
+def is_url(location: str) -> bool:
+    """Whether `location` is a URL; a path with a drive letter is not."""
+    return _SCHEME.match(location) is not None
 
 
 def check_url(url: str, where: str) -> None:
-    """Refuse what would not be fetched.
+    """Check that the scheme of a URL is allowed.
+
+    Args:
+        url: The URL.
+        where: The configuration key that holds it, for the message.
 
     Raises:
-        ConfigError: When its scheme is not among those allowed; ``pipe:`` would run a command.
+        ConfigError: When it is not; ``pipe:`` for example would run a command.
     """
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
     if scheme in (*WEB, *STORES) and url[len(scheme) + 1 :].startswith("//"):
         return
-    why = "would run a shell command" if scheme == "pipe" else "is no URL that is read here"
+    why = "would run a shell command" if scheme == "pipe" else "is not a URL that is read here"
     raise ConfigError(
         f"{where}: {url!r} {why}; give a path, or a URL that starts with"
         f" {', '.join(f'{name}://' for name in (*WEB, *STORES))}"
@@ -54,7 +58,7 @@ def check_url(url: str, where: str) -> None:
 
 
 def shown(url: str) -> str:
-    """A URL for messages, without password and signature."""
+    """Return a URL as messages show it, without password and signature; a path as it is."""
     if not is_url(url):
         return url
     parts = urlsplit(url)
@@ -63,28 +67,29 @@ def shown(url: str) -> str:
 
 
 class Target(Protocol):
-    """What :func:`fetch` writes to."""
+    """A stream that :func:`fetch` writes to."""
 
     def write(self, data: bytes, /) -> int:
-        """Take all of `data`."""
+        """Write all of `data`."""
 
 
 def fetch(url: str, start: Callable[[int | None], Target]) -> None:
-    """Write what is at `url`, asking again when the connection fails.
+    """Fetch the bytes at `url`, with several attempts if the connection fails.
 
     Args:
-        url: Where.
-        start: Gives the stream to write to from its start, once for every attempt; it is told the
-            number of bytes that will come, where the server says it.
+        url: The URL.
+        start: Returns the stream to write to. It is called at the start of each attempt, with the
+            number of bytes if the server states it, else None.
 
     Raises:
-        DataError: When it cannot be had; :class:`GoneError` when it is not there.
+        DataError: When the bytes cannot be fetched; :class:`GoneError` when the file does not
+            exist.
     """
     for pause in (*_PAUSES, None):
         try:
             _fetch_once(url, start)
         except (OSError, http.client.HTTPException) as error:
-            final = not _may_pass(error)
+            final = not _is_temporary(error)
             if pause is None or final:
                 raise _explained(url, error, 1 if final else len(_PAUSES) + 1) from error
             time.sleep(pause)
@@ -100,7 +105,7 @@ def _fetch_once(url: str, start: Callable[[int | None], Target]) -> None:
             target.write(chunk)
             got += len(chunk)
     if size is not None and got != size:
-        raise _CutShortError(f"{got} of {size} bytes came")
+        raise _CutShortError(f"{got} of {size} bytes arrived")
 
 
 class _CutShortError(OSError):
@@ -109,7 +114,7 @@ class _CutShortError(OSError):
 
 @contextmanager
 def _open(url: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """The bytes at `url` and their number."""
+    """Open the stream of bytes at `url`; also return their number, or None."""
     if urlsplit(url).scheme.lower() in WEB:
         request = urllib.request.Request(url, headers={"User-Agent": f"segtrain/{__version__}"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
@@ -125,9 +130,9 @@ def _open(url: str) -> Iterator[tuple[IO[bytes], int | None]]:
         raise ConfigError(f"{shown(url)} cannot be read: {error}") from None
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
-        return error.code in _PASSING
+        return error.code in _TEMPORARY
     return not isinstance(error, (FileNotFoundError, PermissionError))
 
 
@@ -137,12 +142,12 @@ def _explained(url: str, error: Exception, attempts: int) -> DataError:
         missing = error.code in (404, 410)
         reason = f"the server answers {error.code} {error.reason}"
     else:
-        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+        reason = one_line(getattr(error, "reason", error)) or type(error).__name__
     tried = f" after {attempts} attempts" if attempts > 1 else ""
     advice = (
         "check the name"
         if missing
-        else "check the connection, the server and what it lets you read, and start again"
+        else "check the connection, the server and your access rights, and start again"
     )
     text = f"{shown(url)} cannot be fetched{tried}: {reason}; {advice}"
     return GoneError(text) if missing else DataError(text)

@@ -1,8 +1,7 @@
-"""Files wherever they are: on disk, or in a zip or tar archive that is read in place.
+"""Read files on disk and files in a zip or tar archive through the same functions.
 
 A path may lead into an archive: ``/data/set.zip/images/a.png`` is the member ``images/a.png`` of
-``/data/set.zip``. Whoever gets a path reads it through here and need not know. A compressed tar
-archive cannot be read in place.
+``/data/set.zip``. The archive is not unpacked, so a tar archive must not be compressed.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ ARCHIVES = (".zip", ".tar")
 
 
 def split_archive(path: Path) -> tuple[Path, str] | None:
-    """The archive that `path` leads into and the name of the member; None for a file on disk."""
-    for place in (path, *path.parents):
-        if place.suffix.lower() in ARCHIVES and place.is_file():
-            return place, path.relative_to(place).as_posix() if path != place else ""
+    """Split a path into an archive and the name of a member; None for a file on disk."""
+    for archive in (path, *path.parents):
+        if archive.suffix.lower() in ARCHIVES and archive.is_file():
+            return archive, path.relative_to(archive).as_posix() if path != archive else ""
     return None
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """The bytes of a file, from its start.
+    """Open a file for reading.
 
     Raises:
-        OSError: When there is no such file, or it cannot be read.
+        OSError: When it does not exist or cannot be read.
     """
     inside = split_archive(path)
     if inside is None:
-        # A named pipe would wait for a writer that never comes.
+        # Opening a named pipe would wait for a writer.
         if path.exists() and not path.is_file():
             raise OSError(f"it is {kind_of(path)}, not a file")
         return path.open("rb")
@@ -47,10 +46,10 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole content of a file.
+    """Return the content of a file.
 
     Raises:
-        OSError: When there is no such file, it cannot be read, or the archive is damaged there.
+        OSError: When it does not exist, cannot be read, or is damaged in its archive.
     """
     inside = split_archive(path)
     if inside is None:
@@ -66,10 +65,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def stamp(path: Path) -> list[int]:
-    """What changes when the file does: its size and its time of modification.
+    """Return numbers that change when the file does, such as its size and modification time.
 
     Raises:
-        OSError: When there is no such file.
+        OSError: When it does not exist.
     """
     inside = split_archive(path)
     if inside is None:
@@ -79,8 +78,8 @@ def stamp(path: Path) -> list[int]:
     opened = _opened(archive)
     try:
         if isinstance(opened, TarArchive):
-            place = opened.members[member]
-            return [place.size, place.offset, archive.stat().st_mtime_ns]
+            entry = opened.members[member]
+            return [entry.size, entry.offset, archive.stat().st_mtime_ns]
         info = opened.getinfo(member)
     except KeyError:
         raise FileNotFoundError(f"{archive} holds no {member}") from None
@@ -88,7 +87,7 @@ def stamp(path: Path) -> list[int]:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether files can be below `path`; an archive and a folder in it are such places."""
+    """Whether `path` is a directory, an archive, or a folder in an archive."""
     inside = split_archive(path)
     if inside is None:
         return path.is_dir()
@@ -96,11 +95,11 @@ def is_directory(path: Path) -> bool:
     return not member or any(name.startswith(f"{member}/") for name in _members(_opened(archive)))
 
 
-def list_names(place: Path) -> list[str]:
-    """The names right below a directory or an archive, sorted; none where it is neither."""
-    inside = split_archive(place)
+def list_names(directory: Path) -> list[str]:
+    """Return the sorted names of the entries of a directory; empty if it is not a directory."""
+    inside = split_archive(directory)
     if inside is None:
-        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     archive, member = inside
     start = f"{member}/" if member else ""
     members = [name for name in _members(_opened(archive)) if name.startswith(start)]
@@ -108,7 +107,7 @@ def list_names(place: Path) -> list[str]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether `path` is a plain file, or a link to one."""
+    """Whether `path` is a regular file, or a link to one."""
     inside = split_archive(path)
     if inside is None:
         return path.is_file()
@@ -116,20 +115,20 @@ def is_file(path: Path) -> bool:
     return member in _members(_opened(archive))
 
 
-def walk(place: Path) -> Iterator[Path]:
-    """Every file below a directory, links followed; a directory is entered once, so loops end.
+def walk(directory: Path) -> Iterator[Path]:
+    """Yield the path of every file below a directory.
 
-    What is neither a file nor a directory, such as a link to nowhere, is given too:
-    :func:`kind_of` says what it is.
+    Links are followed. Each directory is entered once, so a loop of links ends. Entries that are
+    neither a file nor a directory, such as a broken link, are included; see :func:`kind_of`.
     """
-    inside = split_archive(place)
+    inside = split_archive(directory)
     if inside is not None:
         archive, member = inside
         start = f"{member}/" if member else ""
         yield from (archive / name for name in _members(_opened(archive)) if name.startswith(start))
         return
     seen: set[str] = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
+    for folder, folders, names in os.walk(directory, followlinks=True):
         seen.add(os.path.realpath(folder))
         folders[:] = sorted(
             name for name in folders if os.path.realpath(Path(folder, name)) not in seen
@@ -138,10 +137,10 @@ def walk(place: Path) -> Iterator[Path]:
 
 
 def find(pattern: Path, base: Path) -> Iterator[Path]:
-    """The files that a glob matches; ``**`` stands for any number of directories.
+    """Yield the files that a glob matches; ``**`` matches any number of directories.
 
     Args:
-        pattern: The glob, its first parts plain.
+        pattern: The glob, a path that starts with `base`.
         base: The longest directory or archive before the first wildcard.
     """
     wanted = re.compile(glob_expression(pattern.relative_to(base).as_posix()))
@@ -151,7 +150,7 @@ def find(pattern: Path, base: Path) -> Iterator[Path]:
 
 
 def glob_expression(pattern: str) -> str:
-    """A glob as a regular expression.
+    """Translate a glob to a regular expression.
 
     Example:
         >>> bool(re.fullmatch(glob_expression("**/*_[ab].png"), "x/y/1_a.png"))
@@ -176,7 +175,7 @@ def glob_expression(pattern: str) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """What a path that is no plain file is, in words."""
+    """Describe a path that is not a regular file, in words."""
     if path.is_symlink() and not path.exists():
         return f"a link to {path.readlink()}, which does not exist"
     try:
@@ -195,10 +194,10 @@ def _opened(path: Path) -> zipfile.ZipFile | TarArchive:
 
 @lru_cache(maxsize=8)
 def _archive(path: Path, process: int, state: tuple[int, int]) -> zipfile.ZipFile | TarArchive:
-    """An open archive; each process has its own, as they would share one position in the file.
+    """Open an archive, once per process, as processes would share the position in the file.
 
     Raises:
-        DataError: When it is none.
+        DataError: When it is not an archive, or a damaged one.
     """
     del process, state
     if path.suffix.lower() == ".tar":
@@ -206,7 +205,7 @@ def _archive(path: Path, process: int, state: tuple[int, int]) -> zipfile.ZipFil
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is no zip archive that can be read: {error}") from error
+        raise DataError(f"{path} cannot be read as a zip archive: {error}") from error
 
 
 @lru_cache(maxsize=8)

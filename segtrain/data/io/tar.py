@@ -1,4 +1,4 @@
-"""Uncompressed tar archives, read in place."""
+"""Read members of uncompressed tar archives without unpacking them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ _COMPRESSED = {
 
 
 class Member(NamedTuple):
-    """Where the bytes of a member are in its archive."""
+    """Position of the bytes of a file in its archive."""
 
     offset: int
     size: int
 
 
 def read_members(path: Path) -> dict[str, Member]:
-    """The plain files in an archive, from their headers alone, in the archive's order.
+    """List the regular files in an archive, in its order; only headers are read.
 
     Raises:
-        DataError: When it is missing, compressed, damaged or truncated, or a name occurs twice.
+        DataError: When the archive is missing, compressed, damaged or truncated, or a name occurs
+            twice.
     """
     entries = _read_headers(path)
     found: dict[str, Member] = {}
@@ -50,18 +51,18 @@ def _read_headers(path: Path) -> list[tarfile.TarInfo]:
             stream.seek(0)
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 entries = archive.getmembers()
-                # The end is marked with zeros. Where there is something else, tarfile takes a
-                # damaged header, or the cut of a truncated file, for the end.
+                # The end is marked with zeros. Other bytes there mean that tarfile has taken a
+                # damaged header, or the end of a truncated file, for the end of the archive.
                 stream.seek(archive.offset)
                 end = stream.read(_BLOCK)
     except (tarfile.TarError, ValueError) as error:
         kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), None)
         raise DataError(
-            f"{path} is compressed ({kind}), so nothing in it can be read by itself; unpack it to a"
-            " plain .tar, as images are compressed anyway"
+            f"{path} is compressed ({kind}), so single files in it cannot be read; unpack it to an"
+            " uncompressed .tar, since images are compressed anyway"
             if kind
-            else f"{path} cannot be read as a tar archive ({error}); it is truncated, damaged or"
-            " none, so fetch or write it again"
+            else f"{path} cannot be read as a tar archive ({error}); it is truncated, damaged or of"
+            " another format, so fetch or write it again"
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -74,10 +75,10 @@ def _read_headers(path: Path) -> list[tarfile.TarInfo]:
 
 
 def read_range(path: Path, member: Member) -> bytes:
-    """The bytes of a member.
+    """Read the bytes of a member.
 
     Raises:
-        OSError: When the file is missing or ends before them.
+        OSError: When the archive is missing or ends too early.
     """
     with path.open("rb") as stream:
         stream.seek(member.offset)
@@ -88,7 +89,7 @@ def read_range(path: Path, member: Member) -> bytes:
 
 
 class Hashed:
-    """A stream to write to that hashes what goes through it."""
+    """A stream that passes bytes on to another one and hashes them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.digest = stream, hashlib.sha256()
@@ -100,15 +101,15 @@ class Hashed:
 
 
 class TarArchive:
-    """The part of :class:`zipfile.ZipFile` that reading in place needs, of a tar archive."""
+    """A tar archive with the methods of :class:`zipfile.ZipFile` that reading members needs."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.members = path, read_members(path)
 
     def namelist(self) -> list[str]:
-        """The names of the plain files."""
+        """Return the names of the regular files."""
         return list(self.members)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member; :class:`KeyError` where there is none."""
+        """Return the bytes of a member; raises :class:`KeyError` if it does not exist."""
         return read_range(self.path, self.members[name])

@@ -1,4 +1,4 @@
-"""Writing masks."""
+"""Write masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from PIL import Image
 
 
 def write_mask(path: str | Path, ids: NDArray[Any]) -> None:
-    """Write class ids as a grey PNG: 8 bits when they fit, 16 bits otherwise.
+    """Write class ids as a grey PNG file, with 8 bits if they fit, else with 16.
+
+    Shape:
+        - ids: ``(H, W)``, integers.
 
     Raises:
         ValueError: When an id is negative or above 65535.
@@ -25,7 +28,10 @@ def write_mask(path: str | Path, ids: NDArray[Any]) -> None:
 def write_palette_mask(
     path: str | Path, ids: NDArray[Any], palette: Sequence[Sequence[int]]
 ) -> None:
-    """Write class ids as a palette PNG: viewers show colours, :func:`read_mask` gives the ids.
+    """Write class ids as a palette PNG file: viewers show colours, `read_mask` returns the ids.
+
+    Shape:
+        - ids: ``(H, W)``, integers.
 
     Raises:
         ValueError: When an id is negative or above 255.
@@ -40,6 +46,6 @@ def write_palette_mask(
 def _check_range(ids: NDArray[Any], largest: int) -> None:
     if ids.size and (ids.min() < 0 or ids.max() > largest):
         raise ValueError(
-            f"ids must be within 0 to {largest} to be written, got {ids.min()} to {ids.max()}; "
-            f"replace a negative ignore label first"
+            f"ids must be in 0 to {largest} to be written, got {ids.min()} to {ids.max()}; replace"
+            " a negative ignore label first"
         )

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset, explain_shapes
-from segtrain.data.io.formats import JPEG_END, PNG_END
+from segtrain.data.io.raster import JPEG_END, PNG_END
 from segtrain.data.io.storage import open_file
 from segtrain.data.labels.advice import override
 from segtrain.data.labels.contract import LabelContract

@@ -1,8 +1,8 @@
-"""Copies of remote shards on disk, never more than so many bytes of them.
+"""Copies of remote shards on disk, within a size limit.
 
-Any number of processes share a folder: a shard is fetched once, by whoever wants it first, and
-takes its name when it is whole. The copies that were used longest ago make room for new ones. A
-copy that goes while another process reads it is fetched again by that process.
+Any number of processes may share a folder: the first process that needs a shard fetches it, and the
+copy gets its final name when it is complete. The least recently used copies are deleted to make
+room. If a copy is deleted while another process reads it, that process fetches it again.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from segtrain.data.io.tar import Hashed
 from segtrain.errors import ConfigError, DataError
 
 _PART = ".part"
-_WAIT = 0.05  # seconds between two looks for room
+_WAIT = 0.05  # seconds between two attempts to make room
 _UNIT = 10**9
 
 
 class ShardCache:
-    """Shards on disk by URL.
+    """Local copies of shards by URL.
 
     Args:
-        folder: Where they are; it belongs to this class alone.
-        limit: The most bytes that it may hold, shards on their way included; None: no limit.
+        folder: Folder of the copies; nothing else may be stored in it.
+        limit: Maximum number of bytes in it, including shards that are being fetched; None for no
+            limit.
     """
 
     def __init__(self, folder: Path, limit: int | None) -> None:
         self.folder, self.limit = folder, limit
 
     def path(self, url: str, size: int | None = None, digest: str | None = None) -> Path:
-        """The copy of a shard, fetched when it is not there.
+        """Return the path of the copy of a shard, which is fetched if necessary.
 
         Args:
-            url: The shard.
-            size: Its bytes, where known.
-            digest: Its SHA-256, where known.
+            url: URL of the shard.
+            size: Its number of bytes, if known.
+            digest: Its SHA-256, if known.
 
         Raises:
-            ConfigError: When it is larger than the cache.
-            DataError: When it cannot be fetched, or is not what `size` and `digest` say.
+            ConfigError: When the shard is larger than the cache.
+            DataError: When it cannot be fetched, or differs from `size` or `digest`.
         """
         target = self.folder / _name(url)
         if _touch(target):
@@ -77,8 +78,8 @@ class ShardCache:
             found = streams[0].digest.hexdigest()
             if digest is not None and found != digest:
                 raise DataError(
-                    f"{shown(url)} is damaged: its SHA-256 is {found[:16]}..., not {digest[:16]}..."
-                    " as its index says; upload shard and index again"
+                    f"{shown(url)} is damaged: its SHA-256 is {found[:16]}..., but its index has"
+                    f" {digest[:16]}...; upload shard and index again"
                 )
             part.replace(target)
         finally:
@@ -87,7 +88,7 @@ class ShardCache:
             part.unlink(missing_ok=True)
 
     def _make_room(self, part: Path, need: int) -> None:
-        """Reserve `need` bytes under the name `part`."""
+        """Reserve `need` bytes in the file `part`."""
         if self.limit is not None and need > self.limit:
             raise ConfigError(
                 f"dataset.cache_size_gb={self.limit / _UNIT:g} is less than one shard,"
@@ -97,12 +98,16 @@ class ShardCache:
             with self._lock(self.folder / "room"):
                 if self.limit is None or self._shrink(self.limit - need, part):
                     with part.open("wb") as stream:
-                        stream.truncate(need)  # so that others count it from now on
+                        stream.truncate(need)  # other processes now count these bytes
                     return
-            time.sleep(_WAIT)  # what others are fetching can go once they have it
+            time.sleep(_WAIT)  # a shard that is being fetched can be deleted once it is complete
 
     def _shrink(self, limit: int, part: Path) -> bool:
-        """Delete the copies used longest ago till the others take no more than `limit` bytes."""
+        """Delete the least recently used copies until the rest takes at most `limit` bytes.
+
+        Returns:
+            Whether the rest does.
+        """
         copies = []
         total = 0
         for file in self.folder.iterdir():
@@ -124,7 +129,7 @@ class ShardCache:
         return total <= limit
 
     def _is_abandoned(self, part: Path) -> bool:
-        """Whether the process that was fetching it is gone."""
+        """Whether the process that was fetching into `part` has ended."""
         with contextlib.suppress(_filelock().Timeout), self._lock(part.with_suffix(""), 0):
             return True
         return False
@@ -136,14 +141,14 @@ class ShardCache:
 
 
 def _name(url: str) -> str:
-    """A file name of its own for every URL, with which a person can still tell them apart."""
+    """Return a unique file name for a URL that starts with the name of its shard."""
     stem = shown(url).rpartition("/")[2].partition("?")[0].removesuffix(".tar")
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem)
     return f"{plain[:80]}-{hashlib.sha256(url.encode()).hexdigest()[:16]}.tar"
 
 
 def _touch(path: Path) -> bool:
-    """Note that a copy is in use; False where there is none."""
+    """Mark a copy as used just now; False if it does not exist."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -154,8 +159,8 @@ def _touch(path: Path) -> bool:
 def _check_size(url: str, wanted: int | None, found: int | None) -> None:
     if wanted is not None and found is not None and wanted != found:
         raise DataError(
-            f"{shown(url)} has {found} bytes, not {wanted} as its index says; it is truncated or"
-            " was replaced, so upload shard and index again"
+            f"{shown(url)} has {found} bytes, but its index has {wanted}; it is truncated or was"
+            " replaced, so upload shard and index again"
         )
 
 

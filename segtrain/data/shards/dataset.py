@@ -1,10 +1,9 @@
-"""Data sets in tar shards, on disk or behind a URL, read sample by sample.
+"""Datasets in tar shards, on disk or at a URL, read sample by sample.
 
-Shards are plain tar archives in the layout of webdataset: ``KEY.jpg`` beside ``KEY.mask.png``. Of
-that package its way of naming shards is used here and its writer in
-:mod:`segtrain.data.shards.writer`; the reading is our own, as its readers are streams, in which a
-sample has no number, so that neither a step could be found again nor a mask be asked for, and some
-of whose URLs are shell commands.
+Shards are uncompressed tar archives in the layout of webdataset: ``KEY.jpg`` and ``KEY.mask.png``.
+The package webdataset writes them (:mod:`segtrain.data.shards.writer`), but does not read them
+here: its readers are streams, in which a sample has no index. A run could then not resume at a
+step, and a single mask could not be read. Some of its URLs also run shell commands.
 """
 
 from __future__ import annotations
@@ -16,58 +15,60 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.configured import DiskDataset
+from segtrain.data.dataset import DATASETS, SampleFacts, SampleFiles, read_masks
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.remote import is_url, shown
 from segtrain.data.io.tar import read_range
 from segtrain.data.shards.cache import ShardCache
-from segtrain.data.shards.index import Described, Kinds, Shard, kind_of_facts
-from segtrain.data.shards.locations import Shelf, check_installed, list_places, load_shards
+from segtrain.data.shards.catalog import ShardScanner, load_shards
+from segtrain.data.shards.index import Shard, facts_key
+from segtrain.data.shards.locations import check_installed, list_locations
 from segtrain.data.shards.order import shard_order
+from segtrain.data.shards.samples import MemberPatterns
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import cache_dir as default_cache_dir
 
 IMAGE_KINDS = "jpg;jpeg;png;webp;tif;tiff;bmp;npy"
 MASK_KINDS = "mask.*;seg.*"
 _UNIT = 10**9
-_ATTEMPTS = 5  # a copy may be gone again before it is opened
-Places = Mapping[str, str | Sequence[str]]
+_ATTEMPTS = 5  # another process may delete a copy before it is opened
+SplitShards = Mapping[str, str | Sequence[str]]
 
 
 @DATASETS.register("webdataset")
-class ShardDataset(DiskDataset):
+class ShardDataset(ConfiguredDataset):
     """Images and masks in tar shards, in the layout of webdataset.
 
-    A shard holds ``KEY.jpg`` and ``KEY.mask.png`` for every sample. Shards that ``segtrain shards``
-    wrote have an index beside them; others are looked through once.
+    A shard holds ``KEY.jpg`` and ``KEY.mask.png`` for each sample. Shards that ``segtrain shards``
+    wrote come with an index; the headers of other shards are read once.
 
     Args:
         train: ``shards`` of the training split: an index (``train-index.jsonl``), or shards as a
             path, a glob, a range in braces (``train-{000000..000099}.tar``), a URL, or a list of
-            them. What is relative is below `root`, which may be a URL too.
+            these. Relative paths start from `root`.
         val: The same for the validation split.
-        root: The directory or URL of the shards.
-        image: What follows the key of an image, in the order of preference, between semicolons;
-            ``*`` stands for anything. For shards without an index.
-        mask: Likewise of a mask. With ``multi_label`` there may be a mask for each class,
+        root: Directory or URL of the shards.
+        image: Suffixes of images in shards without an index, in order of preference, separated by
+            semicolons; ``*`` matches anything.
+        mask: The same for masks. With ``multi_label`` a sample may have one mask per class,
             ``KEY.mask.CLASS.png``.
-        streams: How many shards an epoch mixes at a time. More is more random; a process reads
-            from ``streams / processes`` shards at a time.
-        cache_dir: Where copies of remote shards are kept; a folder of their own by default.
-        cache_size_gb: The most that they may take, in 1e9 bytes; None: no limit.
-        **common: See :class:`~segtrain.data.datasets.configured.DiskDataset`.
+        streams: Number of shards that an epoch mixes at a time; a process reads from ``streams /
+            processes`` shards at a time. More streams make the order more random.
+        cache_dir: Folder for copies of remote shards; by default a folder in the user's cache.
+        cache_size_gb: Size limit of that folder, in 1e9 bytes; None for no limit.
+        **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
         ConfigError: When the extra is not installed, the split is not configured, or the cache is
-            smaller than what is read at a time.
+            smaller than the shards that are read at a time.
         DataError: When a shard is missing, truncated or damaged, or a sample has no mask.
     """
 
     def __init__(
         self,
         *,
-        train: Places | None = None,
-        val: Places | None = None,
+        train: SplitShards | None = None,
+        val: SplitShards | None = None,
         root: str = ".",
         image: str = IMAGE_KINDS,
         mask: str = MASK_KINDS,
@@ -84,37 +85,38 @@ class ShardDataset(DiskDataset):
         folder = default_cache_dir() / "copies" if cache_dir is None else Path(cache_dir)
         limit = None if cache_size_gb is None else int(cache_size_gb * _UNIT)
         self.cache = ShardCache(folder.expanduser(), limit)
-        self.places = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val}
         self.base, self.streams = root, streams
-        self.kinds = (_words("image", image), _words("mask", mask))
+        self.patterns = (_suffixes("image", image), _suffixes("mask", mask))
         self.shards: list[Shard] = []
-        self.starts = np.zeros(1, np.int64)  # of the first sample of each shard, before any left
-        self.kept = np.zeros(0, np.int64)  # the samples that are not left out
+        self.starts = np.zeros(1, np.int64)  # position of the first sample of each shard
+        self.kept = np.zeros(0, np.int64)  # positions of the samples that are not left out
         super().__init__(root=root, **common)
 
     def find(self) -> Sequence[SampleFiles]:
         hint = "an index such as train-index.jsonl, or shards such as train-{000000..000099}.tar"
-        places = self.given(self.places[self.split], ("shards",), hint, needed=1)
+        given = self.check_section(self.sections[self.split], ("shards",), hint, needed=1)
         names = self.labels.names if self.labels.multi_label else None
-        shelf = Shelf(Kinds(*self.kinds, names), self.cache, self._look, self._kind())
-        listed = list_places(self.base, places["shards"], self.split)
-        self.shards, problems = load_shards(listed, shelf)
+        patterns = MemberPatterns(*self.patterns, names)
+        scanner = ShardScanner(patterns, self.cache, self._read_facts, self._facts_key())
+        locations = list_locations(self.base, given["shards"], self.split)
+        self.shards, problems = load_shards(locations, scanner)
         if problems and self.max_bad == 0:
-            more = f" ({len(problems) - 1} more samples are like that)" if problems[1:] else ""
+            more = f" ({len(problems) - 1} more samples have problems)" if problems[1:] else ""
             raise DataError(problems[0] + more)
         self.left_out += problems
         self.starts = np.cumsum([0, *(len(shard.keys) for shard in self.shards)])
         self.kept = np.arange(self.starts[-1])
         if not len(self.kept):
             raise DataError(
-                f"dataset.{self.split}.shards: no sample in {len(self.shards)} shards; say with"
-                " dataset.image and dataset.mask what images and masks are called"
+                f"dataset.{self.split}.shards: no sample in {len(self.shards)} shards; set"
+                " dataset.image and dataset.mask to the suffixes of images and masks"
             )
         self._check_cache()
         return _Files(self.shards, self.starts, self.kept)
 
     def _remote_sizes(self) -> list[int]:
-        return [shard.size for shard in self.shards if is_url(shard.place)]
+        return [shard.size for shard in self.shards if is_url(shard.location)]
 
     def _check_cache(self) -> None:
         sizes, limit = self._remote_sizes(), self.cache.limit
@@ -130,24 +132,24 @@ class ShardDataset(DiskDataset):
             )
 
     def check_random_access(self, key: str) -> None:
-        """Refuse an order of the samples that asks for all shards all the time.
+        """Check that the cache holds all remote shards, for an order that needs them all the time.
 
         Args:
-            key: What asks for it, for the message.
+            key: The configuration key that sets this order, for the message.
 
         Raises:
-            ConfigError: When the shards are remote and more than the cache holds.
+            ConfigError: When the shards are larger than the cache.
         """
         total, limit = sum(self._remote_sizes()), self.cache.limit
         if limit is not None and total > limit:
             raise ConfigError(
-                f"{key} takes samples from all shards all the time, {total / _UNIT:.3g} GB of them,"
-                f" and dataset.cache_size_gb={limit / _UNIT:g} holds less; raise it, or leave {key}"
+                f"{key} takes samples from all shards all the time. They have {total / _UNIT:.3g}"
+                f" GB, more than dataset.cache_size_gb={limit / _UNIT:g}; raise it, or leave {key}"
                 " out"
             )
 
     def spare_shards(self, world_size: int) -> int:
-        """How many more shards than those in use each process may have at hand; 0 on disk."""
+        """Return how many shards each process may fetch in advance; 0 if none are remote."""
         sizes, limit = self._remote_sizes(), self.cache.limit
         if not sizes:
             return 0
@@ -164,11 +166,11 @@ class ShardDataset(DiskDataset):
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         return self._mask(*self._locate(index))
 
-    def known_facts(self, index: int) -> Described | None:
+    def known_facts(self, index: int) -> SampleFacts | None:
         shard, row = self._locate(index)
-        known = shard.facts(row, self._kind())
-        if known is None and is_url(shard.place):  # a scan cannot open its files by itself
-            return self._look(shard, row)
+        known = shard.facts(row, self._facts_key())
+        if known is None and is_url(shard.location):  # the scan itself cannot open remote files
+            return self._read_facts(shard, row)
         return known
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -176,23 +178,23 @@ class ShardDataset(DiskDataset):
         self.files = _Files(self.shards, self.starts, self.kept)
 
     def epoch_order(self, seed: int, epoch: int, group: int) -> NDArray[np.int64]:
-        """The order of an epoch, in which every process needs few shards at a time.
+        """Return the order of an epoch, in which every process needs few shards at a time.
 
         Args:
             seed: The seed of the run.
-            epoch: From 0.
-            group: Samples that the processes share out at a time, each a part in one piece.
+            epoch: Number of the epoch, from 0.
+            group: Number of samples that the processes divide at a time, in consecutive parts.
         """
         starts = np.searchsorted(self.kept, self.starts)
         return shard_order(starts, self.streams, seed=seed, epoch=epoch, group=group)
 
     def fetch(self, index: int) -> None:
-        """Have the shard of a sample at hand, on disk."""
+        """Fetch the shard of a sample if it is remote and not in the cache."""
         shard, _ = self._locate(index)
         self._path(shard)
 
     def shard_of(self, index: int) -> int:
-        """The number of the shard of a sample."""
+        """Return the index of the shard that holds a sample."""
         return int(np.searchsorted(self.starts, self.kept[index], side="right")) - 1
 
     def _locate(self, index: int) -> tuple[Shard, int]:
@@ -204,46 +206,49 @@ class ShardDataset(DiskDataset):
     def _mask(
         self, shard: Shard, row: int, path: Path | None = None
     ) -> NDArray[Any] | list[NDArray[Any]]:
-        files = shard.suffixes[row][1:]
-        if len(files) == 1 and files[0] is not None:
-            data, name = self._read(shard, row, 1, path)
-            return self.reader.decode_mask(data, name, all_channels=self.labels.multi_label)
-        found = [
-            None if file is None else self.reader.decode_mask(*self._read(shard, row, number, path))
-            for number, file in enumerate(files, start=1)
+        masks = [
+            None if suffix is None else number
+            for number, suffix in enumerate(shard.suffixes[row][1:], start=1)
         ]
-        shape = next((mask.shape for mask in found if mask is not None), None)
-        shape = self._image(shard, row, path).shape[:2] if shape is None else shape
-        return [np.zeros(shape, np.uint8) if mask is None else mask for mask in found]
 
-    def _look(self, shard: Shard, row: int, path: Path | None = None) -> Described:
+        def read(number: int, *, all_channels: bool = False) -> NDArray[Any]:
+            data, name = self._read(shard, row, number, path)
+            return self.reader.decode_mask(data, name, all_channels=all_channels)
+
+        def image_size() -> tuple[int, int]:
+            height, width = self._image(shard, row, path).shape[:2]
+            return int(height), int(width)
+
+        return read_masks(masks, read, image_size, multi_label=self.labels.multi_label)
+
+    def _read_facts(self, shard: Shard, row: int, path: Path | None = None) -> SampleFacts:
         height, width = self._image(shard, row, path).shape[:2]
         return (int(height), int(width)), self.labels.count(self._mask(shard, row, path))
 
-    def _kind(self) -> str:
-        return kind_of_facts(self.labels, self.reader)
+    def _facts_key(self) -> str:
+        return facts_key(self.labels, self.reader)
 
     def _read(
         self, shard: Shard, row: int, number: int, path: Path | None = None
     ) -> tuple[bytes, str]:
-        """The bytes of a member, and its name for messages.
+        """Return the bytes of a member, and its name for messages.
 
         Args:
-            shard: Its shard.
-            row: The number of the sample in it.
+            shard: The shard.
+            row: Number of the sample in the shard.
             number: 0 for the image, 1 and more for masks.
-            path: Where the shard is, if that is known.
+            path: Path of the archive; None to look it up, and to fetch it if it is remote.
         """
         member = shard.member(row, number)
         assert member is not None
-        name = f"{shown(shard.place)}/{shard.file(row, number)}"
+        name = f"{shown(shard.location)}/{shard.file(row, number)}"
         for attempt in range(_ATTEMPTS):
             try:
                 return read_range(path or self._path(shard), member), name
             except FileNotFoundError:
-                if not is_url(shard.place) or attempt == _ATTEMPTS - 1:
+                if not is_url(shard.location) or attempt == _ATTEMPTS - 1:
                     raise DataError(
-                        f"{name}: the shard does not exist any more; put it back, or take it out of"
+                        f"{name}: the shard does not exist any more; restore it, or remove it from"
                         f" dataset.{self.split}.shards"
                     ) from None
             except OSError as error:
@@ -253,13 +258,13 @@ class ShardDataset(DiskDataset):
         raise AssertionError
 
     def _path(self, shard: Shard) -> Path:
-        if is_url(shard.place):
-            return self.cache.path(shard.place, shard.size, shard.digest)
-        return Path(shard.place)
+        if is_url(shard.location):
+            return self.cache.path(shard.location, shard.size, shard.digest)
+        return Path(shard.location)
 
 
 class _Files(Sequence[SampleFiles]):
-    """The files of every sample, made when asked for: there may be many millions."""
+    """The files of all samples, created on access because there may be many millions."""
 
     def __init__(
         self, shards: Sequence[Shard], starts: NDArray[np.int64], kept: NDArray[np.int64]
@@ -277,9 +282,9 @@ class _Files(Sequence[SampleFiles]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         shard, row = _locate(self.shards, self.starts, int(self.kept[index]))
-        place = Path(shown(shard.place))
+        archive = Path(shown(shard.location))
         image, *masks = (
-            None if (file := shard.file(row, number)) is None else place / file
+            None if (file := shard.file(row, number)) is None else archive / file
             for number in range(len(shard.suffixes[row]))
         )
         assert image is not None
@@ -291,10 +296,10 @@ def _locate(shards: Sequence[Shard], starts: NDArray[np.int64], position: int) -
     return shards[number], position - int(starts[number])
 
 
-def _words(key: str, given: str) -> tuple[str, ...]:
-    words = tuple(word.strip().removeprefix(".") for word in given.split(";"))
-    if not all(words):
+def _suffixes(key: str, given: str) -> tuple[str, ...]:
+    suffixes = tuple(suffix.strip().removeprefix(".") for suffix in given.split(";"))
+    if not all(suffixes):
         raise ConfigError(
-            f"dataset.{key}={given!r} must be suffixes between semicolons, as jpg;png"
+            f"dataset.{key}={given!r} must be suffixes separated by semicolons, such as jpg;png"
         )
-    return words
+    return suffixes

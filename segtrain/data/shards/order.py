@@ -1,9 +1,9 @@
-"""The order of an epoch over shards: random, and yet each machine needs few shards at a time.
+"""The order of an epoch over shards: random, but with few shards in use at a time.
 
-A plain permutation asks for every shard all the time, more than a bounded cache holds. Here the
-samples, shard after shard in random order, are cut into `streams` runs of equal length, and the
-epoch takes one sample of each run in turn. So at any time about `streams` shards are in use, each
-is used in one stretch, and the runs can be shared out over the processes.
+A plain permutation needs every shard all the time, which is more than a bounded cache holds. Here
+the shards are shuffled, and the samples within each. The result is cut into `streams` runs of equal
+length, and the epoch takes one sample from each run in turn. About `streams` shards are then in use
+at any time, each shard is used in one stretch, and the runs can be divided among processes.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ def shard_order(
     epoch: int,
     group: int = 1,
 ) -> NDArray[np.int64]:
-    """The order of the samples in an epoch, a permutation of ``0 .. starts[-1] - 1``.
+    """Return the order of the samples in an epoch, a permutation of ``0 .. starts[-1] - 1``.
 
-    Every `group` samples in a row are sorted by stream, so that process `r` of `n`, which takes the
-    `r`-th part of each group, meets ``streams / n`` streams only. This holds when `n` divides
-    `streams`, and one of `group` and `streams` divides the other; otherwise a process meets more
-    streams, and nothing else changes. Which samples a group holds does not depend on how it is
-    shared out, and steps are made of whole groups; so with one `seed` the steps are the same sets
-    of samples for every number of processes.
+    Each group of `group` consecutive samples is sorted by stream. Process `r` of `n` takes the
+    `r`-th part of each group, so it needs only ``streams / n`` streams, provided that `n` divides
+    `streams`, and that one of `group` and `streams` divides the other. Otherwise a process needs
+    more streams, and nothing else changes.
+
+    The samples of a group do not depend on the number of processes, and a step consists of whole
+    groups. With the same `seed`, a step therefore has the same samples for any number of processes.
 
     Args:
-        starts: First sample of each shard, and the number of samples.
-        streams: Shards that are mixed at a time.
+        starts: Index of the first sample of each shard, and at the end the number of samples.
+        streams: Number of shards that are mixed at a time.
         seed: The seed of the run.
-        epoch: From 0.
-        group: Samples that the processes share out at a time: batch size times processes.
+        epoch: Number of the epoch, from 0.
+        group: Number of samples that the processes divide at a time: batch size times processes.
 
     Example:
         >>> shard_order([0, 2, 4, 6, 8], 2, seed=0, epoch=0, group=4).reshape(2, 4)
@@ -60,7 +61,7 @@ def shard_order(
         row[: len(run)] = run
     order = table.T[table.T >= 0]
     position = np.arange(length)
-    # Runs differ in length by one at most, the longer ones first: position p is of run p % streams.
+    # Run lengths differ by at most one, longer runs first: position p belongs to run p % streams.
     order = order[np.lexsort((position, position % streams, position // max(group, 1)))]
-    order.flags.writeable = False  # whoever keeps it shares it
+    order.flags.writeable = False  # callers may keep and share it
     return order

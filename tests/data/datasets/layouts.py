@@ -1,7 +1,7 @@
-"""Tiny copies of the folder layouts in which datasets are published, in their file formats.
+"""Tiny copies of the folder layouts of published datasets, in their file formats.
 
-Each function writes two training images and one for validation below `root`. Every mask holds every
-raw value that the official masks may hold, arranged as :func:`raw_mask` says.
+Each function writes two training images and one validation image below `root`. Every mask holds all
+raw values of the official masks, arranged by :func:`raw_mask`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLES = (("train", 0), ("train", 1), ("val", 2))
 COCO_STUFF = [0, 92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144,
               145, 147, 148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178,
               180, 181, *range(184, 201)]  # fmt: skip
-COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # ids of 1 to 90 that are no category
+COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # ids from 1 to 90 that are not a category
 COCO_PANOPTIC = sorted({*range(1, 91)} - {*COCO_GAPS} | {*COCO_STUFF})
 CAMVID_COLOURS = [
     0x000000, 0x408040, 0xC00080, 0x0080C0, 0x008040, 0x800000, 0x400080, 0x4000C0, 0xC08040,
@@ -49,11 +49,11 @@ RAW_VALUES: dict[str, list[int]] = {
     "sbd": [*range(21)],
     "voc2012": [*range(21), 255],
 }
-"""What the official masks may hold; colours are 0xRRGGBB."""
+"""The raw values of the official masks; colours are 0xRRGGBB."""
 
 
 def raw_mask(name: str, number: int) -> NDArray[np.int64]:
-    """The raw values of the mask of sample `number`: each one of the dataset, several times."""
+    """Return the raw values of the mask of sample `number`, which has each value several times."""
     values = np.roll(np.array(RAW_VALUES[name], dtype=np.int64), 3 * number + 1)
     return np.resize(values, SIZE)
 
@@ -79,7 +79,7 @@ def _grey(path: Path, raw: NDArray[Any]) -> None:
 
 
 def _indexed(path: Path, raw: NDArray[Any], colours: Iterable[int] | None = None) -> None:
-    """An image with a palette, of random colours where none are given."""
+    """Write an image with a palette, of random colours by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(9).integers(0, 256, 768)
     image = Image.fromarray(raw.astype(np.uint8))
@@ -104,7 +104,7 @@ def _text(path: Path, text: str) -> None:
 
 
 def _lists(places: dict[str, Path], names: list[str], rest: str = "") -> None:
-    """A list file for each split."""
+    """Write a list file for each split."""
     for split, path in places.items():
         chosen = [names[number] for owner, number in SAMPLES if owner == split]
         _text(path, "".join(f"{name}{rest}\n" for name in chosen))
@@ -265,7 +265,7 @@ def _oxford_pet(root: Path) -> None:
         _image(folder / "images" / f"{name}.jpg", number)
         trimaps = folder / "annotations" / "trimaps"
         _grey(trimaps / f"{name}.png", raw_mask("oxford_pet", number))
-        _text(trimaps / f"._{name}.png", "what a Mac leaves in an archive")
+        _text(trimaps / f"._{name}.png", "a file that macOS adds to archives")
     lists = folder / "annotations"
     _lists({"train": lists / "trainval.txt", "val": lists / "test.txt"}, names, rest=" 1 1 1")
 

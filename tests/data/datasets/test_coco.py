@@ -54,7 +54,7 @@ def test_segments_become_classes(tmp_path, counted):
     assert not counted  # known from the first scan
 
 
-def test_other_categories_are_another_mask(tmp_path):
+def test_other_categories_change_the_scan(tmp_path):
     write(tmp_path)
     scan_dataset(build(tmp_path))
     write(tmp_path, of_segment={**OF_SEGMENT, 9: 17})
@@ -73,7 +73,7 @@ def test_mistakes_are_named(tmp_path):
         build(tmp_path)
     (tmp_path / "panoptic.json").write_text("{}")
     with pytest.raises(
-        DataError, match=r"panoptic\.json is not of COCO's panoptic format: it lacks 'images'"
+        DataError, match=r"panoptic\.json does not have COCO's panoptic format: it lacks 'images'"
     ):
         build(tmp_path)
     with pytest.raises(DataError, match=r"dataset\.train\.annotations: .*absent\.json"):

@@ -1,4 +1,4 @@
-"""torchvision does the downloading; here its classes are told to make the files instead."""
+"""torchvision downloads the data; here a stub of its classes writes the files."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_files_that_are_missing_are_downloaded_once(tmp_path, calls):
     assert len(calls) == 1
 
 
-def test_nothing_is_downloaded_unasked(tmp_path, calls):
+def test_nothing_is_downloaded_without_the_key(tmp_path, calls):
     with pytest.raises(DataError, match=r"train\.txt.*; dataset\.download=true fetches the data"):
         build(tmp_path)
     with pytest.raises(
@@ -63,7 +63,7 @@ def test_nothing_is_downloaded_unasked(tmp_path, calls):
     assert calls == []
 
 
-def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
+def test_a_failed_download_is_one_message(tmp_path, monkeypatch):
     def download(*_, **__):
         raise RuntimeError("File not found or corrupted.\nsecond line")
 

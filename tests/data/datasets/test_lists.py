@@ -99,25 +99,25 @@ def test_unusual_names(tmp_path, name, suffix):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "sentence"),
+    ("name", "content", "message"),
     [
-        ("t.lst", "i/a.png\tm/a.png\ni/b.png\n", r"t\.lst, line 2: 1 column where.*one tab"),
+        ("t.lst", "i/a.png\tm/a.png\ni/b.png\n", r"t\.lst, line 2: 1 column instead of.*one tab"),
         (
             "t.lst",
             "i/a.png\tm/a.png\n\ni/c.png\tm/b.png",
             r"line 3: the image file .*i/c\.png does not",
         ),
         ("t.tsv", "i/a.png\tm/a.png\tx", r"t\.tsv, line 1: 3 columns"),
-        ("t.csv", 'i/a.png,m/a.png\n"i/b.png,m/b.png', r"t\.csv, line 2: it is no CSV"),
+        ("t.csv", 'i/a.png,m/a.png\n"i/b.png,m/b.png', r"t\.csv, line 2: it is not valid CSV"),
         (
             "t.jsonl",
             '{"image": "i/a.png", "mask": "m/a.png"}\nnonsense',
-            r"line 2: 'nonsense' is no JSON",
+            r"line 2: 'nonsense' is not valid JSON",
         ),
         (
             "t.jsonl",
             '{"mask": "m/a.png"}',
-            r'line 1: an object with "image" and "mask" is needed, this has mask',
+            r'line 1: an object with "image" and "mask" is needed, but the line holds mask',
         ),
         ("t.lst", "i/a.png\tm/a.png\ni/a.png\tm/b.png", r"line 2: 'i/a' is named twice"),
         ("t.lst", b"i/a.png\tm/a.png\ni/\xff.png\tm/b.png", r"t\.lst, line 2: it is not UTF-8"),
@@ -128,9 +128,9 @@ def test_unusual_names(tmp_path, name, suffix):
         ("t.lst", "i/a.png\0\tm/a.png", r"leads outside"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, name, content, sentence):
+def test_a_bad_line_is_named(tmp_path, name, content, message):
     write(tmp_path, "a", "b")
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(DataError, match=message):
         build(tmp_path, name, content)
 
 

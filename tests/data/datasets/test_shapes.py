@@ -41,7 +41,7 @@ def test_shapes_are_imbalanced_and_have_ignored_borders():
 
 
 def test_no_object_touches_the_background():
-    """Between a class and the background lies the ignored border."""
+    """The ignored border separates each class from the background."""
     target = ShapesDataset()[0].target
     for one, two in ((target[1:], target[:-1]), (target[:, 1:], target[:, :-1])):
         meets = ((one == 0) & (two > 0) & (two < 6)) | ((two == 0) & (one > 0) & (one < 6))

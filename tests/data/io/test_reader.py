@@ -195,7 +195,7 @@ def test_any_number_of_channels(tmp_path, shape, dtype):
         read_image(tmp_path / "a.tif")
 
 
-def test_a_fourth_band_is_no_transparency_unless_the_file_says_so(tmp_path):
+def test_a_fourth_band_is_transparency_only_if_the_file_says_so(tmp_path):
     pixels = np.arange(4 * 5 * 4, dtype=np.uint8).reshape(4, 5, 4)
     kind = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "bands.tif", pixels, **kind)
@@ -212,13 +212,13 @@ def test_pages_of_one_size_are_channels(tmp_path):
             file.write(plane, contiguous=False)
     image = Reader(channels=4).image(tmp_path / "a.tif")
     np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
-    with tifffile.TiffWriter(tmp_path / "b.tif") as file:  # with a smaller copy, as overviews are
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:  # with a smaller copy, like an overview
         file.write(planes[0])
         file.write(planes[0, ::2, ::2])
     np.testing.assert_array_equal(read_mask(tmp_path / "b.tif"), planes[0])
 
 
-def test_pixels_without_data_are_no_nan(tmp_path):
+def test_nan_becomes_zero(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[1.0, np.nan, np.inf]], dtype=np.float32))
     image = Reader(channels=1, value_range=(0, 2)).image(tmp_path / "a.tif")
     assert image.ravel().tolist() == [0.5, 0.0, 1.0]
@@ -232,7 +232,7 @@ def test_floats_need_a_range(tmp_path):
     assert image.tolist() == [[[0.25], [1.0]]]
 
 
-def test_sixteen_bits_are_kept_where_a_range_asks_for_them(tmp_path):
+def test_value_range_keeps_sixteen_bits(tmp_path):
     cv2 = pytest.importorskip("cv2")
     pixels = np.array([[[100, 40_000, 65_535]]], dtype=np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
@@ -241,7 +241,7 @@ def test_sixteen_bits_are_kept_where_a_range_asks_for_them(tmp_path):
     np.testing.assert_allclose(image, pixels / 65_535, rtol=1e-6)
 
 
-def test_grey_of_colours(tmp_path):
+def test_colours_become_grey(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     grey = Reader(channels=1).image(tmp_path / "a.png")
@@ -260,7 +260,7 @@ def test_images_beyond_the_limit_are_refused_from_their_header(tmp_path, suffix)
     assert Reader(max_pixels=60_000, channels=1).image(file).shape == (200, 300, 1)
 
 
-def test_what_pillow_calls_a_bomb_is_ours_to_judge(tmp_path, monkeypatch):
+def test_the_limit_of_pillow_does_not_apply(tmp_path, monkeypatch):
     Image.new("L", (300, 200)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_image(tmp_path / "a.png").shape == (200, 300, 3)

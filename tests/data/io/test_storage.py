@@ -1,4 +1,5 @@
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from segtrain.data import DATASETS, read_image, scan_dataset
 from segtrain.data.io.storage import find, is_directory, is_file, read_bytes, stamp, walk
 from segtrain.errors import DataError
 
-PLACES = {"images": "images", "masks": "masks"}
+FOLDERS = {"images": "images", "masks": "masks"}
 
 
 @pytest.fixture
@@ -32,13 +33,13 @@ def archive_of(folder, path, prefix=""):
     return path
 
 
-def build(root, train=PLACES, **keys):
+def build(root, train=FOLDERS, **keys):
     spec = {"name": "folder", "root": str(root), "num_classes": 2, "train": train, **keys}
     return DATASETS.build(spec, split="train")
 
 
 @pytest.mark.parametrize("prefix", ["", "inner/"])
-def test_an_archive_is_as_good_as_a_folder(folder, tmp_path, prefix, counted):
+def test_an_archive_is_read_like_a_folder(folder, tmp_path, prefix, counted):
     archive = archive_of(folder, tmp_path / "set.zip", prefix)
     plain, packed = build(folder), build(archive / prefix)
     assert [files.name for files in packed.files] == ["0", "1", "2"]
@@ -53,7 +54,18 @@ def test_an_archive_is_as_good_as_a_folder(folder, tmp_path, prefix, counted):
     assert not counted  # known from the first scan
 
 
-def test_globs_and_an_archive_per_side(folder, tmp_path):
+def test_a_tar_archive_is_read_like_a_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(folder, arcname=".")
+    plain = build(folder)
+    packed = build(tmp_path / "all.tar", {"images": "images", "masks": "masks/**/*.png"})
+    for one, other in zip(plain, packed, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.target, other.target)
+    assert scan_dataset(packed).class_pixels.tolist() == scan_dataset(plain).class_pixels.tolist()
+
+
+def test_globs_and_one_archive_per_kind(folder, tmp_path):
     for kind in ("images", "masks"):
         archive_of(folder / kind, tmp_path / f"{kind}.zip")
     dataset = build(tmp_path, {"images": "images.zip", "masks": "masks.zip/*.png"})
@@ -85,7 +97,7 @@ def test_damage_in_an_archive_is_named(folder, tmp_path):
     assert "set.zip" in finding.text
     assert "images/1.png" in finding.text
     archive.write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"set\.zip is no zip archive"):
+    with pytest.raises(DataError, match=r"set\.zip cannot be read as a zip archive"):
         build(archive)
 
 
