@@ -40,7 +40,7 @@ from segtrain.errors import SegtrainError
         (["loss=sum", "loss.terms=[dice]"], 2, "error: loss.terms is a mapping of keys and cannot"),
         (["loss=sum", "loss.terms=3"], 2, "error: loss.terms must be a mapping by name, got 3"),
         (["loss=ce_dice", "loss.terms.cross_entropy.mining=ohm"], 2, "error: loss.terms.cross_ent"),
-        (["loss.class_weights=autoo"], 2, "error: loss.class_weights: autoo is no file"),
+        (["loss.class_weights=autoo"], 2, "error: loss.class_weights: autoo cannot be read"),
         (["criterion.output_losses={aux: dise}"], 2, "error: criterion.output_losses.aux: unkno"),
         (["criterion.output_losses={out: dice}"], 2, "error: criterion.output_losses.out: the ma"),
         (

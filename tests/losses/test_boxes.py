@@ -214,11 +214,11 @@ def test_a_wrong_reduction_is_named(name: str) -> None:
         LOSS_OF[name](random_boxes(), random_boxes(), reduction="max")
 
 
-# ------------------------------------------------------------------ asked for as a pixel loss
+# ------------------------------------------------------------------ requested as a registered loss
 
 
 @every_loss
-def test_asked_for_by_name_it_says_what_it_is_for(name: str) -> None:
+def test_requested_by_name_the_error_explains_it(name: str) -> None:
     sentence = rf"{name} compares boxes \(M, 4\), .*segtrain.losses.{name}\(boxes, target\); .*jacc"
     whole = compose_config([])
     for ask in (
@@ -236,7 +236,7 @@ def test_asked_for_by_name_it_says_what_it_is_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["loss=giou"], ["-m", "loss=dice,giou"]])
-def test_the_command_line_says_it_too(
+def test_the_command_line_reports_it_too(
     words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

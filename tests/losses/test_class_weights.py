@@ -20,7 +20,7 @@ from segtrain.schema.sections import AUTO
 
 NAMES = ["road", "car", "sky"]
 WEIGHTS = [1.0, 3.0, 0.5]
-BY_NAME = {"sky": 0.5, "car": 3.0}  # and 1 for the road
+BY_NAME = {"sky": 0.5, "car": 3.0}  # and 1 for road
 TERMS = {"terms": {"cross_entropy": {}, "dice": {"weight": 0.5}}}
 REQUIRED: dict[str, dict[str, Any]] = {"sum": TERMS, "uncertainty": TERMS}
 WEIGHTED = [name for name in LOSSES.names() if "class_weights" in LOSSES.schema(name)]
@@ -48,7 +48,7 @@ def build(
 
 
 def weights_of(loss: Loss) -> list[list[float] | None]:
-    """Of each term."""
+    """The class weights of each term."""
     found = (term.get_buffer("class_weights") for term in loss.terms().values())
     return [None if weights is None else weights.tolist() for weights in found]
 
@@ -143,7 +143,7 @@ class TestForms:
         with pytest.raises(ConfigError, match=r"has 1 values, but num_classes is 1 and 2 are need"):
             build("bce", [1.0], num_classes=1)
 
-    def test_what_is_given_is_not_changed(self) -> None:
+    def test_arguments_are_not_changed(self) -> None:
         given = dict(BY_NAME)
         spec = {"name": "sum", "terms": {"dice": {"class_weights": given}}}
         build_loss(spec, num_classes=3, class_names=NAMES)
@@ -152,7 +152,7 @@ class TestForms:
 
 
 class TestByName:
-    def test_a_class_that_is_not_named_weighs_one(self) -> None:
+    def test_a_class_without_an_entry_has_weight_one(self) -> None:
         assert weights_of(build("focal", {"car": 4}, NAMES)) == [[1.0, 4.0, 1.0]]
         assert weights_of(build("focal", {}, NAMES)) == [[1.0, 1.0, 1.0]]
 
@@ -174,7 +174,7 @@ class TestByName:
             with pytest.raises(ConfigError, match=message):
                 CrossEntropy(num_classes=3, class_weights=given)
 
-    def test_as_many_names_as_classes(self) -> None:
+    def test_the_number_of_names_must_fit(self) -> None:
         with pytest.raises(ConfigError, match="class_weights has 2 values, but num_classes is 3"):
             build("focal", {"car": 2.0}, NAMES[:2])
 
@@ -206,7 +206,7 @@ class TestByName:
 
 
 class TestAuto:
-    def test_it_is_asked_for_only_when_needed(self) -> None:
+    def test_it_is_called_only_when_needed(self) -> None:
         def never(word: str) -> list[float]:
             raise AssertionError
 
@@ -259,11 +259,11 @@ class TestAuto:
 class TestTerms:
     def test_shared_and_own(self, tmp_path: Path) -> None:
         terms = {
-            "cross_entropy": {},  # takes what they share
+            "cross_entropy": {},  # uses the shared ones
             "dice": {"class_weights": {"road": 7.0}},
             "focal": {"class_weights": AUTO},
             "jaccard": {"class_weights": write(tmp_path, "[2, 2, 1]")},
-            "bce": {"class_weights": None},  # takes none, whatever they share
+            "bce": {"class_weights": None},  # uses none
         }
         expected = [[4.0, 1.0, 1.0], [7.0, 1.0, 1.0], WEIGHTS, [2.0, 2.0, 1.0], None]
         for name in ("sum", "uncertainty"):
@@ -297,7 +297,7 @@ class TestTerms:
             for module in criterion.modules()
             if isinstance(module, Term)
         ]
-        # of the main output, of the auxiliary ones and of the one that has its own
+        # the main output, the auxiliary outputs, and the output with its own
         assert sorted(found) == sorted([WEIGHTS] * 4 + [[1.0, 2.0, 1.0]])
 
 
@@ -308,7 +308,7 @@ NUMBERS = [
     ([1.0, math.inf, 1.0], r"finite, not negative and not all 0, got \[1\.0, inf, 1\.0\]"),
     ([0.0, 0.0, 0.0], r"finite, not negative and not all 0, got \[0\.0, 0\.0, 0\.0\]"),
     ([1.0, math.nan, 1.0], "class_weights.* must be"),
-    ([1.0, 1e39, 1.0], "finite"),  # no float32
+    ([1.0, 1e39, 1.0], "finite"),  # above the largest float32
 ]
 
 
@@ -327,7 +327,7 @@ class TestMistakes:
             build("cross_entropy", given)
 
     @pytest.mark.parametrize("given", [3.0, True, ["a", "b", "c"], [None, 1, 1], [[1, 1, 1]]])
-    def test_no_weights_at_all(self, given: Any) -> None:
+    def test_other_values(self, given: Any) -> None:
         with pytest.raises(ConfigError, match=r"loss.class_weights must be a list of \(a number\)"):
             build("cross_entropy", given)
 
@@ -347,13 +347,13 @@ class TestMistakes:
         with pytest.raises(ConfigError, match=f"{name} cannot be read as a file of weights: "):
             build("cross_entropy", path)
 
-    def test_no_text(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_text(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.yaml"
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ConfigError, match="cannot be read as a file of weights: 'utf-8' codec"):
             build("cross_entropy", str(path))
 
-    def test_no_file(self, tmp_path: Path) -> None:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none.json", tmp_path):
             with pytest.raises(ConfigError, match=f"{path} cannot be read as a file of weights"):
                 build("cross_entropy", str(path))
@@ -365,7 +365,7 @@ class TestMistakes:
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.parametrize(("text", "key"), [("1: 3.0", "1"), ("no: 3.0", "False")])
-    def test_a_name_that_is_no_text(self, text: str, key: str, tmp_path: Path) -> None:
+    def test_a_key_that_is_not_text(self, text: str, key: str, tmp_path: Path) -> None:
         path = write(tmp_path, text)
         message = (
             f"^loss.class_weights from {path} must be .* its key {key} is not text: .* quotes$"
@@ -383,7 +383,7 @@ class TestMistakes:
             (b"auto", "it is b'auto'"),
         ],
     )
-    def test_the_constructor_says_it_too(self, given: Any, words: str) -> None:
+    def test_the_constructor_reports_it_too(self, given: Any, words: str) -> None:
         message = (
             f"^class_weights must be a list of numbers or a mapping .* of auto, .*, but {words}$"
         )
@@ -410,7 +410,7 @@ class TestMistakes:
             ("nowhere.yaml", None),
         ],
     )
-    def test_no_such_word(self, given: str, meant: str | None) -> None:
+    def test_an_unknown_word(self, given: str, meant: str | None) -> None:
         hint = rf"; did you mean '{meant}'\? " if meant else "; "
         message = f"loss.class_weights: {given} cannot .*: no such file{hint}class_weights are"
         words = ", ".join(WORDS)

@@ -34,18 +34,18 @@ def test_sum_of_terms(batch: tuple[Tensor, Tensor]) -> None:
     assert list(loss.terms()) == ["cross_entropy", "dice"]
 
 
-def test_terms_may_have_names_of_their_own(batch: tuple[Tensor, Tensor]) -> None:
+def test_terms_may_have_custom_names(batch: tuple[Tensor, Tensor]) -> None:
     loss = build(terms={"easy": {"name": "focal", "gamma": 0.0}, "hard": {"name": "cross_entropy"}})
     assert list(loss.terms()) == ["easy", "hard"]
     torch.testing.assert_close(loss(*batch), 2 * CrossEntropy(num_classes=3)(*batch))
 
 
-def test_a_term_set_to_null_is_taken_out(batch: tuple[Tensor, Tensor]) -> None:
+def test_a_term_set_to_null_is_removed(batch: tuple[Tensor, Tensor]) -> None:
     loss = build(terms={"cross_entropy": {}, "dice": None})
     torch.testing.assert_close(loss(*batch), CrossEntropy(num_classes=3)(*batch))
 
 
-def test_shared_parameters_reach_the_terms_that_take_them(batch: tuple[Tensor, Tensor]) -> None:
+def test_shared_parameters_reach_the_terms_that_accept_them(batch: tuple[Tensor, Tensor]) -> None:
     weights, mining = [1.0, 2.0, 3.0], {"name": "ohem", "threshold": 0.2, "min_kept": 3}
     loss = build(terms={"cross_entropy": {}, "dice": {}}, class_weights=weights, mining=mining)
     expected = CrossEntropy(num_classes=3, class_weights=weights, mining=mining)(*batch)
@@ -102,19 +102,19 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
 def test_wrong_terms(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**params)
-    # In another place it is the same sentence, of that place.
+    # Under another key the message is the same, with that key.
     elsewhere = message.replace("loss.", "criterion.output_losses.aux.")
     with pytest.raises(ConfigError, match=elsewhere):
         build_criterion("dice", num_classes=3, output_losses={"aux": {"name": "sum", **params}})
 
 
-def test_a_constructor_knows_no_place() -> None:
+def test_a_constructor_names_no_section() -> None:
     with pytest.raises(ConfigError, match=r"^terms.focal.gamma must be finite"):
         WeightedSum(terms={"focal": {"gamma": -1.0}}, num_classes=3)
 
 
 @pytest.mark.parametrize("name", ["sum", "uncertainty"])
-def test_any_name_will_do(name: str, batch: tuple[Tensor, Tensor]) -> None:
+def test_any_term_name_is_allowed(name: str, batch: tuple[Tensor, Tensor]) -> None:
     names = ["items", "keys", "forward", "training", "", "a.b", "1", "x y", "5", "dice"]
     terms = {key: {"name": "dice", "smooth": float(i + 1)} for i, key in enumerate(names)}
     loss = LOSSES.build({"name": name, "terms": terms}, num_classes=3)
@@ -123,7 +123,7 @@ def test_any_name_will_do(name: str, batch: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(loss(*batch), expected)
 
 
-def test_the_state_is_filed_under_the_names() -> None:
+def test_the_keys_of_the_state_are_the_names() -> None:
     mining = {"name": "ghm", "momentum": 0.5}
     terms = {"bce": {"mining": mining}, "items": {"name": "bce", "mining": mining}, "dice": {}}
     loss = LOSSES.build({"name": "uncertainty", "terms": terms}, num_classes=3)
@@ -136,7 +136,7 @@ def test_the_state_is_filed_under_the_names() -> None:
 
 @pytest.mark.parametrize("rows", [None, 3])
 def test_a_weight_of_0_leaves_its_variance_alone(rows: int | None) -> None:
-    """A penalty s / 2 without a loss beside it would have no lowest point."""
+    """A penalty s / 2 without a loss would have no minimum."""
     ramp = {"start": 0.0, "end": 1.0, "from_step": 1, "to_step": 2}
     terms = {"bce": {}, "dice": {"weight": 0}, "focal": {"weight": ramp}}
     criterion = build_criterion(

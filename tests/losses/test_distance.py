@@ -63,7 +63,7 @@ class TestDistanceTo:
         expected = torch.from_numpy(ndimage.distance_transform_edt(~mask[0].numpy()))
         torch.testing.assert_close(distance_to(mask)[0].double(), expected, rtol=ROUNDING, atol=0)
 
-    def test_nothing_to_go_to_is_far_and_finite(self) -> None:
+    def test_without_a_true_pixel_it_is_far_and_finite(self) -> None:
         mask = torch.zeros(2, 3, 4, dtype=torch.bool)
         mask[1] = True
         found = distance_to(mask)
@@ -134,7 +134,7 @@ class TestSignedDistance:
         valid = torch.tensor([[[1, 0, 1, 1]]]).bool()
         assert signed_distance(mask, valid)[0, 0].tolist() == [-1.5, 0.0, 1.5, 2.5]
 
-    def test_what_is_ignored_does_not_matter(self) -> None:
+    def test_ignored_pixels_do_not_matter(self) -> None:
         mask, valid = random_mask(2, 8, 9, share=0.5), random_mask(2, 9, 8).transpose(1, 2)
         expected = signed_distance(mask, valid)
         assert torch.equal(signed_distance(mask | ~valid, valid), expected)
@@ -161,7 +161,7 @@ class TestBoundaryPixels:
         target = torch.tensor([[[0, 0, 0, 0, 7, 7, 7, IGNORE, 2]]])
         one = boundary_pixels(target, IGNORE)[0, 0].int().tolist()
         assert one == [0, 0, 0, 1, 1, 0, 0, 0, 0]
-        # Two away, the last 7 and the 2 see each other across the ignored pixel.
+        # The last 7 and the 2 are two pixels apart, on both sides of the ignored pixel.
         two = boundary_pixels(target, IGNORE, width=2)[0, 0].int().tolist()
         assert two == [0, 0, 1, 1, 1, 1, 1, 0, 1]
 

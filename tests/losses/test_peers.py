@@ -1,8 +1,8 @@
 """Second implementations: the losses of other libraries give the same values and gradients.
 
-``pip install -e ".[peers]"`` brings the libraries and ``make test-slow`` runs this; without one of
-them its tests are skipped. Each test says by which parameters the two were brought together, or how
-far their definitions lie apart. Labels are random ones and, where CamVid is at hand, real ones.
+``pip install -e ".[peers]"`` installs the libraries and ``make test-slow`` runs these tests; the
+tests of a missing library are skipped. Each test states the parameters for which both are equal, or
+how their definitions differ. Labels are random and, if CamVid is available, real.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from segtrain.losses import Loss, box_iou, ciou, diou, giou
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),  # the peers' own, most of them while they are imported
+    pytest.mark.filterwarnings("ignore"),  # of the peers, most of them at import
 ]
 
 C, IGNORE = 11, 255
@@ -49,7 +49,7 @@ def kornia() -> Any:
 
 @pytest.fixture(params=["random", "camvid"])
 def ids(request: pytest.FixtureRequest) -> Tensor:
-    """``(2, 30, 40)`` with ignored pixels; in the real ones some classes are absent."""
+    """``(2, 30, 40)`` with ignored pixels; some classes are absent from the real labels."""
     if request.param == "random":
         target = torch.randint(0, C, (2, 30, 40), generator=torch.Generator().manual_seed(0))
         target[0, 3:8, 5:20] = IGNORE
@@ -65,7 +65,7 @@ def ids(request: pytest.FixtureRequest) -> Tensor:
 
 @pytest.fixture
 def filled(ids: Tensor) -> Tensor:
-    """For peers that ignore nothing."""
+    """For peers without an ignore label."""
     return torch.where(ids == IGNORE, 0, ids)
 
 
@@ -76,7 +76,7 @@ def binary(filled: Tensor) -> Tensor:
 
 @pytest.fixture
 def multi_hot(filled: Tensor) -> Tensor:
-    """Several classes at a pixel: its own and that of another image's pixel."""
+    """Several classes per pixel: its own and that of a pixel of another image."""
     return torch.maximum(one_hot(filled), one_hot(filled.flip(0)))
 
 
@@ -123,13 +123,13 @@ def agree(
     given: Tensor | None = None,
     rtol: float = 1e-7,
 ) -> None:
-    """`factor` times the value and gradient of `loss` is what `peer` gives for `given`."""
+    """Assert that `factor` times value and gradient of `loss` are those of `peer` for `given`."""
     found = both(lambda z, t: factor * loss(z, t), logits, target)
     expected = both(peer, logits, target if given is None else given)
     assert expected[0].isfinite()
     assert expected[1].abs().max() > 0
     torch.testing.assert_close(found[0], expected[0], rtol=rtol, atol=0)
-    # elementwise, but for what rounding leaves of gradients far below the others
+    # elementwise, except for rounding of gradients far below the others
     atol = rtol * expected[1].abs().max().item()
     torch.testing.assert_close(found[1], expected[1], rtol=rtol, atol=atol)
 
@@ -165,7 +165,7 @@ class TestTorch:
         filled: Tensor,
         multi_hot: Tensor,
     ) -> None:
-        # torch has the weights along the last axis, unless they are given others to stand on.
+        # torch broadcasts weights along the last axis, unless they have further axes.
         weight = torch.tensor(pos_weight).double().expand(C)[:, None, None]
         peer = torch.nn.BCEWithLogitsLoss(pos_weight=weight)
         loss = ours("bce", pos_weight=pos_weight)
@@ -181,7 +181,7 @@ class TestTorch:
 
     @pytest.mark.parametrize("temperature", [1.0, 3.0])
     def test_kl_div(self, temperature: float, logits: Tensor) -> None:
-        # "batchmean" divides by what comes first, so the pixels do.
+        # "batchmean" divides by the first dimension, so pixels come first.
         teacher = random(2, C, 30, 40, seed=2)
 
         def peer(z: Tensor, t: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ class TestTorchvision:
         corners = torch.rand(2, 99, 2, 2, generator=torch.Generator().manual_seed(0)).double()
         boxes, target = 640 * torch.cat([corners.amin(2), corners.amax(2) + 0.01], 2)
         found, gradient = both(loss, boxes, target)
-        # One minus the score of each with its own, of all pairs; torchvision adds 1e-7 to areas.
+        # One minus the diagonal of the scores of all pairs; torchvision adds 1e-7 to areas.
         score = pairs(boxes, target).diag()
         torch.testing.assert_close(found, (1 - score).mean(), rtol=1e-7, atol=0)
         if peer is not None:
@@ -245,8 +245,8 @@ class TestTorchvision:
 class TestSmp:
     """segmentation_models_pytorch: sums over the batch, as here; `smooth` in units of TP.
 
-    Its mean is over all classes, with 0 for those without a pixel, where ours leaves these out. So
-    the two differ by the share that the weights of the classes present have of all.
+    Its mean is over all classes, with 0 for absent classes, which ours leaves out. So the two
+    differ by the share of the weights that belongs to present classes.
     """
 
     def share(self, ids: Tensor, weights: list[float] | None) -> float:
@@ -311,7 +311,7 @@ class TestSmp:
         ids: Tensor,
         multi_hot: Tensor,
     ) -> None:
-        # Multiclass, too, it asks yes or no of each class.
+        # Also for multiclass targets, it treats each class as a binary problem.
         loss = ours("sigmoid_focal", alpha=alpha, gamma=gamma)
         peer = smp.FocalLoss("multiclass", alpha=alpha, gamma=gamma, ignore_index=IGNORE)
         agree(loss, peer, logits, ids)
@@ -332,8 +332,8 @@ class TestSmp:
     def test_lovasz(
         self, per_image: bool, smp: Any, logits: Tensor, ids: Tensor, one: Tensor, binary: Tensor
     ) -> None:
-        # The authors' code, in float32 alone: the slopes are differences of losses near 1, and have
-        # an error of 6e-8.
+        # The authors' code, only in float32: the slopes are differences of losses near 1, with an
+        # error of 6e-8.
         loss = ours("lovasz_softmax", per_image=per_image)
         peer = smp.LovaszLoss("multiclass", per_image=per_image, ignore_index=IGNORE)
         agree(loss, peer, logits.float(), ids, rtol=1e-3)
@@ -362,14 +362,14 @@ class TestSmp:
         agree(ours("cross_entropy", label_smoothing=smoothing), peer, logits, ids, factor)
 
     def test_mcc(self, smp: Any, one: Tensor, binary: Tensor) -> None:
-        # It takes probabilities, and smooths all four counts where ours smooths two: neither here.
+        # It takes probabilities and smooths four counts, ours smooths two; neither does here.
         peer = smp.MCCLoss(eps=0.0)
         loss = ours("mcc", num_classes=1, smooth=0.0)
         agree(loss, lambda z, t: peer(z.sigmoid(), t), one, binary)
 
 
 class TestMonai:
-    """MONAI: all classes count, absent ones too, and each image alone unless `batch` is set."""
+    """MONAI: absent classes count too, and images count separately unless `batch` is set."""
 
     @pytest.mark.parametrize("batch", [False, True])
     @pytest.mark.parametrize("squared", [False, True])
@@ -448,7 +448,7 @@ class TestMonai:
         logits: Tensor,
         filled: Tensor,
     ) -> None:
-        # Its mean is over classes too, of which one at a pixel is not 0; it computes in float32.
+        # Its mean is also over classes, of which one per pixel is not 0; it computes in float32.
         peer = monai.FocalLoss(use_softmax=True, to_onehot_y=True, gamma=gamma, alpha=alpha)
         loss = ours("focal", gamma=gamma, alpha=1.0 if alpha is None else alpha)
         agree(loss, peer, logits, filled, 1 / C, given=filled[:, None], rtol=1e-4)
@@ -493,8 +493,8 @@ class TestMonai:
         agree(loss, peer, logits[:, :3], target, given=target[:, None])
 
     def test_hausdorff(self, monai: Any, logits: Tensor, filled: Tensor) -> None:
-        # It measures to the pixels beyond the boundary, we to the line between: half a pixel more
-        # for each distance, which for alpha = 1 is half of the squared error besides.
+        # It measures to the pixels beyond the boundary, ours to the line between: half a pixel more
+        # per distance, which for alpha = 1 adds half of the squared error.
         peer = monai.HausdorffDTLoss(
             alpha=1.0, softmax=True, to_onehot_y=True, include_background=True
         )
@@ -509,8 +509,8 @@ class TestMonai:
         agree(with_half, peer, logits, filled, given=filled[:, None], rtol=1e-5)
 
     def test_boundary(self, monai: Any, logits: Tensor, filled: Tensor) -> None:
-        # The same half pixel, and a constant that makes a perfect prediction 0 here: what it says
-        # of the target itself.
+        # The same half pixel, and a constant that makes a perfect prediction 0 in ours: its value
+        # for the target itself.
         peer = monai.BoundaryLoss(softmax=True, to_onehot_y=True)
         perfect = monai.BoundaryLoss(to_onehot_y=True)
         loss = ours("boundary", classes="all", per_image=True)
@@ -536,15 +536,15 @@ def has_boundary(inside: Tensor) -> Tensor:
 
 
 class TestKornia:
-    """kornia: each image alone."""
+    """kornia: a mean over images."""
 
     @pytest.mark.parametrize("alpha", [None, 0.25])
     @pytest.mark.parametrize("gamma", [0.5, 2.0])
     def test_focal(
         self, alpha: float | None, gamma: float, kornia: Any, logits: Tensor, ids: Tensor
     ) -> None:
-        # Its alpha takes class 0 for the background; its mean is over ignored pixels and classes
-        # too, so here is its sum.
+        # Its alpha treats class 0 as background; its mean is also over ignored pixels and classes,
+        # so this compares its sum.
         peer = kornia.FocalLoss(alpha, gamma, "sum", ignore_index=IGNORE)
         own = 1.0 if alpha is None else [1 - alpha] + [alpha] * (C - 1)
         loss = ours("focal", gamma=gamma, alpha=own)
@@ -593,7 +593,7 @@ class TestKornia:
         [("kl_divergence", "kl_div_loss_2d"), ("js_divergence", "js_div_loss_2d")],
     )
     def test_divergences(self, name: str, function: str, kornia: Any, logits: Tensor) -> None:
-        # Its distributions are over the pixels of a map: here one map a pixel, a pixel a class.
+        # Its distributions are over pixels: here one map per pixel and one pixel per class.
         def rows(p: Tensor) -> Tensor:
             return p.movedim(1, -1).reshape(-1, 1, 1, C)
 
@@ -605,10 +605,10 @@ class TestKornia:
 
 
 class TestLovaszFormula:
-    """Written from the definition and not as the authors' code, which the peers above carry.
+    """The definition of the Lovász extension, not the authors' code that the peers above use.
 
-    The Lovász extension is the integral over all thresholds of the loss of the pixels whose error
-    is above it, which no order of the pixels enters.
+    The extension is the integral, over all thresholds, of the loss of the pixels whose error is
+    above the threshold. It needs no order of the pixels.
     """
 
     @staticmethod
@@ -623,7 +623,7 @@ class TestLovaszFormula:
 
     @pytest.mark.parametrize("name", ["lovasz_softmax", "lovasz_hinge"])
     def test_integral(self, name: str, logits: Tensor, ids: Tensor) -> None:
-        # A part of the image, as every pixel is a threshold; its classes alone count.
+        # A part of the image, because every pixel is a threshold; only its classes count.
         z, t = logits[:1, :, 5:15:2, 10:30:2], ids[:1, 5:15:2, 10:30:2]
         valid = t != IGNORE
 

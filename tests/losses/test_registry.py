@@ -1,4 +1,4 @@
-"""Losses of the user's own: plain functions and classes, as they stand in a plugin file."""
+"""Custom losses: plain functions and classes, as in a plugin file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_map_gets_everything_a_pixel_loss_has(
     assert list(loss.terms()) == ["own"]
 
 
-def test_a_scalar_sees_the_target_as_it_is(batch: tuple[Tensor, Tensor]) -> None:
+def test_a_scalar_sees_the_unchanged_target(batch: tuple[Tensor, Tensor]) -> None:
     register_loss("own")(scalar)
     loss = build("own", scale=0.5)
     leaf = batch[0].requires_grad_()
@@ -86,7 +86,7 @@ def test_no_gradient_at_ignored_pixels_even_if_the_function_counts_them(
     assert leaf.grad[0, :, 1].ne(0).all()
 
 
-def test_a_scalar_has_nothing_to_weigh_or_mine() -> None:
+def test_a_scalar_refuses_class_weights_and_mining() -> None:
     register_loss("own")(scalar)
     with pytest.raises(ConfigError, match="loss 'own' returns one number, so class_weights has"):
         build("own", class_weights=[1.0, 1.0, 1.0])
@@ -135,7 +135,7 @@ def test_schema_is_the_signature() -> None:
         build("own", scale="big")
 
 
-def test_loose_keywords_are_no_parameters() -> None:
+def test_variadic_keywords_are_not_parameters() -> None:
     @register_loss("loose")
     def loose(logits: Tensor, target: Tensor, **kwargs: float) -> Tensor:
         return logits[:, 0]
@@ -144,7 +144,7 @@ def test_loose_keywords_are_no_parameters() -> None:
     build("loose")
 
 
-def test_a_required_parameter_is_asked_for() -> None:
+def test_a_missing_required_parameter_is_an_error() -> None:
     @register_loss("demanding")
     def demanding(logits: Tensor, target: Tensor, *, power: float) -> Tensor:
         return logits[:, 0] ** power
@@ -237,11 +237,11 @@ class Blurred(PixelLoss):
         return F.cross_entropy(F.avg_pool2d(logits, 3, 1, 1), target, reduction="none")
 
 
-def test_a_pixel_loss_that_looks_around_is_taken_whole() -> None:
+def test_a_pixel_loss_that_cannot_strip_gets_the_whole_image() -> None:
     mining = {"name": "top_k", "ratio": 0.5}
     torch.manual_seed(0)
     logits, target = torch.randn(2, 3, 5, 4).double(), torch.randint(0, 3, (2, 23, 17))
-    # large enough for "auto" to take a loss that can be taken in strips that way
+    # large enough that "auto" would use strips if the loss could
     large = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 1024, 768))
     for batch in ((logits, target), large):
         found = []
@@ -254,7 +254,7 @@ def test_a_pixel_loss_that_looks_around_is_taken_whole() -> None:
         assert torch.equal(found[0][1], found[1][1])
     with pytest.raises(ConfigError, match=r"strip_rows: loss 'Blurred' needs the whole image"):
         Criterion(Blurred(num_classes=3), strip_rows=3)
-    # also beside another term
+    # also next to another term
     register_loss("blurred")(Blurred)
     both = build("sum", terms={"blurred": {}, "cross_entropy": {}})
     with pytest.raises(ConfigError, match=r"strip_rows: loss 'blurred' needs the whole image"):
@@ -263,7 +263,7 @@ def test_a_pixel_loss_that_looks_around_is_taken_whole() -> None:
 
 @pytest.mark.parametrize("name", [*LOSSES.names(), *MININGS.names()])
 def test_formulas_are_indented_more_than_their_directive(name: str) -> None:
-    # Otherwise the rest of a formula is text of its own to what renders the docstring.
+    # Otherwise documentation tools render the rest of a formula as text.
     part = (LOSSES if name in LOSSES.names() else MININGS).get(name)
     lines = inspect.cleandoc(part.__doc__ or "").splitlines()
     for start, line in enumerate(lines):
@@ -282,7 +282,7 @@ def test_duplicates_are_refused() -> None:
 
 
 @pytest.mark.parametrize("part", [3, int, lambda logits: logits, torch.nn.Linear])
-def test_what_cannot_be_a_loss(part: Any) -> None:
+def test_other_objects_are_refused(part: Any) -> None:
     message = r"register_loss\('odd'\) takes a function of \(logits, target\) or a Loss class"
     with pytest.raises(TypeError, match=message):
         register_loss("odd")(part)
@@ -310,7 +310,7 @@ def test_a_class_of_ten_lines(batch: tuple[Tensor, Tensor]) -> None:
         build("mine", gama=1.0)
 
 
-def test_own_losses_join_a_sum(batch: tuple[Tensor, Tensor]) -> None:
+def test_custom_losses_join_a_sum(batch: tuple[Tensor, Tensor]) -> None:
     register_loss("own")(own_cross_entropy)
     register_loss("number")(scalar)
     loss = build("sum", terms={"own": {"scale": 2}, "number": {"weight": 3}})

@@ -49,7 +49,7 @@ class TestEvery:
         if value != IGNORE:
             assert torch.isfinite(found).all()
 
-    def test_its_loss_takes_it(self, name: str, target: Tensor) -> None:
+    def test_its_default_loss_accepts_it(self, name: str, target: Tensor) -> None:
         derived = TARGETS.build(name)
         channels = derived.num_channels
         loss = LOSSES.build(derived.default_loss, num_classes=channels, ignore_label=IGNORE)
@@ -108,7 +108,7 @@ class TestRegistry:
         with pytest.raises(ConfigError, match="unknown target 'boundry'; did you mean 'boundary'"):
             TARGETS.build("boundry")
 
-    def test_a_part_of_ones_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_custom_target(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TARGETS, "_factories", dict(TARGETS._factories))
 
         @register_target("above")

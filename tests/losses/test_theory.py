@@ -1,6 +1,6 @@
-"""What theory says of the losses: laws over the whole registry, identities between its members.
+"""Theory of the losses: laws over the whole registry, and identities between losses.
 
-A loss's own file has its values by hand; here is what ties the losses to one another.
+The tests of each loss have values worked by hand; the tests here relate the losses to one another.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def ids() -> Tensor:
 
 @pytest.fixture
 def targets(ids: Tensor) -> dict[str, Tensor]:
-    """The same pixels ignored in each form that a target may have."""
+    """One target per form, with the same ignored pixels."""
     answers = torch.rand(2, C, 6, 5, generator=torch.Generator().manual_seed(2)).double()
     forms = {
         "probability": random(2, C, 6, 5, seed=3).softmax(1),
@@ -91,7 +91,7 @@ def targets(ids: Tensor) -> dict[str, Tensor]:
 
 
 def reads_softmax(name: str) -> bool:
-    """Whether the loss, told to take a softmax if it can be told, sees nothing but it."""
+    """Whether the loss depends only on the softmax, if it is set to softmax where possible."""
     return not any(
         isinstance(term, SigmoidLoss) or (isinstance(term, ClassMapLoss) and term.reads_logits)
         for term in make_softmax(name).terms().values()
@@ -116,10 +116,10 @@ def test_both_kinds_are_there() -> None:
 
 
 class TestSoftmax:
-    """It knows differences of logits alone: log-sum-exp moves with what is added to all of them."""
+    """Only differences of logits matter: log-sum-exp shifts with a constant added to all."""
 
     @every_softmax
-    def test_a_number_added_to_all_classes_changes_nothing(
+    def test_a_constant_added_to_all_classes_changes_nothing(
         self, name: str, logits: Tensor, ids: Tensor
     ) -> None:
         loss, anything = make_softmax(name), random(2, 1, 6, 5, seed=4, scale=1e4)
@@ -131,7 +131,7 @@ class TestSoftmax:
 
     @every_softmax
     def test_in_float32_too(self, name: str, logits: Tensor, ids: Tensor) -> None:
-        # In steps of 1/64 a logit keeps all its digits beside 1e4, so only the loss can lose any.
+        # Multiples of 1/64 stay exact after adding 1e4, so only the loss can lose digits.
         coarse = (64 * logits).round().float() / 64
         loss = make_softmax(name).float()
         torch.testing.assert_close(both(loss, coarse + 1e4, ids), both(loss, coarse, ids))
@@ -156,7 +156,7 @@ class TestSoftmax:
         assert gradient.sum(1).abs().max() < 1e-13 * gradient.abs().max()
 
     @pytest.mark.parametrize("name", OTHERS)
-    def test_the_others_know_the_logits_themselves(
+    def test_the_others_depend_on_the_logits_themselves(
         self, name: str, logits: Tensor, ids: Tensor
     ) -> None:
         loss = make(name)
@@ -188,11 +188,11 @@ class TestSoftmax:
 
 
 class TestInformation:
-    """Cross entropy is a length of code, and entropy the shortest there is."""
+    """Cross entropy is the length of a code, and entropy the shortest possible."""
 
     def test_information_is_minus_log2(self) -> None:
         for bits in (1, 2, 3, 7):
-            # 2^bits classes, none likelier than another
+            # 2^bits classes of the same probability
             loss, target = make("cross_entropy", num_classes=2**bits), torch.zeros(1, 1, 1).long()
             assert loss(torch.zeros(1, 2**bits, 1, 1), target).item() / LN_2 == pytest.approx(bits)
         # p = 1/8: three bits
@@ -201,7 +201,7 @@ class TestInformation:
         assert value.item() / LN_2 == pytest.approx(-math.log2(1 / 8))
 
     def test_expected_information_is_entropy(self) -> None:
-        # 1/2, 1/4, 1/8, 1/8 take 1, 2, 3 and 3 bits: 1.75 on average, and no code does better
+        # 1/2, 1/4, 1/8, 1/8 take 1, 2, 3 and 3 bits: 1.75 on average, and no code is shorter
         target = torch.tensor([0.5, 0.25, 0.125, 0.125]).double().reshape(1, 4, 1, 1)
         loss = make("cross_entropy")
         assert loss(target.log(), target).item() / LN_2 == pytest.approx(1.75, rel=1e-12)
@@ -215,7 +215,7 @@ class TestInformation:
         expected = make("cross_entropy")(logits, target)
         torch.testing.assert_close(entropy + divergence, expected, rtol=1e-12, atol=0)
 
-    def test_divergence_is_zero_between_equals_alone(self) -> None:
+    def test_divergence_is_zero_only_between_equals(self) -> None:
         p, q = random(1, C, 99, 1), random(1, C, 99, 1, seed=1, scale=9)
         for near in (q, p + 1e-3 * q):
             values = KLDivergence(num_classes=C).pixel_loss(p, near.softmax(1))
@@ -228,7 +228,7 @@ class TestInformation:
             assert abs(value.item()) < 1e-15
             assert gradient.abs().max() < 1e-15
 
-    def test_jensen_shannon_has_no_direction(self, logits: Tensor) -> None:
+    def test_jensen_shannon_is_symmetric(self, logits: Tensor) -> None:
         other = random(2, C, 6, 5, seed=1)
         js = make("js_divergence", target_logits=True, temperature=2.0)
         torch.testing.assert_close(js(logits, other), js(other, logits), rtol=1e-12, atol=0)
@@ -240,7 +240,7 @@ class TestInformation:
         values = JSDivergence(num_classes=C).pixel_loss(p, q.softmax(1))
         assert values.min() > 0
         assert values.max() < LN_2
-        # which only two that share nothing reach
+        # reached only by distributions without overlap
         apart = 999 * torch.tensor([[1.0, 0.0], [0.0, 1.0]]).T.reshape(1, 2, 1, 2)
         loss = make("js_divergence", num_classes=2, target_logits=True)
         assert loss(apart, apart.flip(1)).item() == pytest.approx(LN_2)
@@ -260,7 +260,7 @@ class TestInformation:
         share = torch.where(valid, (one_hot(ids) * w[:, None, None]).sum(1, keepdim=True), 0)
 
         def mixed(z: Tensor, target: Tensor) -> Tensor:
-            # the mean over the classes of -log p, each with its weight
+            # the weighted mean over the classes of -log p
             uniform = -(w[:, None, None] * z.log_softmax(1)).mean(1, keepdim=True)
             mixture: Tensor = 0.7 * plain(z, target) + 0.3 * (uniform * valid).sum() / share.sum()
             return mixture
@@ -292,7 +292,7 @@ YES_OR_NO = ("ids", "multi_hot", "answers")
 PLAIN = loss_of("cross_entropy")
 BCE = loss_of("bce")
 ANY = (*SOFT, "answers")
-# Two losses that are one, and the targets for which they are.
+# Pairs of equal losses, and the forms of targets for which they are equal.
 IDENTITIES: dict[str, tuple[Spec, Spec, tuple[str, ...]]] = {
     "focal without focus": (loss_of("focal", gamma=0.0), PLAIN, SOFT),
     "focal alpha is a factor": (
@@ -395,7 +395,7 @@ class TestIdentities:
         [(case, form) for case, (*_, forms) in IDENTITIES.items() for form in forms],
     )
     @pytest.mark.parametrize("weights", [None, WEIGHTS])
-    def test_two_that_are_one(
+    def test_both_losses_are_equal(
         self,
         case: str,
         form: str,
@@ -534,7 +534,7 @@ def correlation(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
     return (tp * tn - fp * fn) / scale.sqrt()
 
 
-# What a loss makes of the counts of a class when the prediction is sure of every pixel.
+# The loss of a class as a function of its counts, for a prediction of probabilities 0 and 1.
 OF_COUNTS: dict[str, tuple[Spec, Callable[..., Tensor]]] = {
     "dice": ({"smooth": 0.0}, lambda tp, fp, fn, tn: 1 - 2 * tp / (2 * tp + fp + fn)),
     "jaccard": ({"smooth": 0.0}, lambda tp, fp, fn, tn: 1 - tp / (tp + fp + fn)),
@@ -553,11 +553,11 @@ OF_COUNTS: dict[str, tuple[Spec, Callable[..., Tensor]]] = {
 
 
 class TestHardPredictions:
-    """Of predictions that are sure the losses are one minus what the confusion matrix scores."""
+    """For probabilities of 0 and 1, a loss is one minus the score of the confusion matrix."""
 
     @pytest.fixture
     def prediction(self, ids: Tensor) -> Tensor:
-        # right at most pixels, and every class is found somewhere
+        # right at most pixels, with every class predicted somewhere
         noise = torch.randint(0, C, ids.shape, generator=torch.Generator().manual_seed(7))
         keep = torch.rand(ids.shape, generator=torch.Generator().manual_seed(8)) < 0.6
         return torch.where(keep & (ids != IGNORE), ids, noise)
@@ -573,7 +573,7 @@ class TestHardPredictions:
 
     @staticmethod
     def sure(name: str, prediction: Tensor) -> Tensor:
-        """Logits whose softmax is 0 or 1; for a hinge they are at its margin, errors 0 and 2."""
+        """Logits with a softmax of 0 or 1; for a hinge, at its margin with errors 0 and 2."""
         scale = 1.0 if name == "lovasz_hinge" else 1e3
         return scale * (2 * one_hot(prediction) - 1)
 
@@ -590,7 +590,7 @@ class TestHardPredictions:
         torch.testing.assert_close(value, expected.mean(), rtol=1e-9, atol=0)
 
     def test_the_mean_is_that_of_the_scores(self, prediction: Tensor, ids: Tensor) -> None:
-        # A class that neither has is in neither mean.
+        # A class absent from both is left out of both means.
         prediction, ids = (torch.where(part == 3, 0, part) for part in (prediction, ids))
         matrix, _ = self.counts(prediction, ids)
         scores, logits = matrix.scores(), self.sure("jaccard", prediction)
@@ -607,7 +607,7 @@ class TestLovaszExtension:
     POSITIVE = torch.tensor([True, False, True, False, False, True])
 
     def extension(self, errors: Tensor) -> float:
-        """Of the Jaccard loss, as a function of the errors of six pixels."""
+        """The extension of the Jaccard loss, as a function of the errors of six pixels."""
         residual = torch.where(self.POSITIVE, -errors, errors)
         return lovasz_extension(residual, self.POSITIVE, torch.ones(6).bool()).item()
 
@@ -628,13 +628,13 @@ class TestLovaszExtension:
                 chord = t * self.extension(one) + (1 - t) * self.extension(two)
                 assert between <= chord + 1e-14
                 bends += between < chord - 1e-3
-        assert bends > 100  # it is no plane
+        assert bends > 100  # it is not linear
 
     def test_it_grows_with_the_errors_in_proportion(self) -> None:
         errors = random(6).abs()
         value = self.extension(errors)
         assert self.extension(3 * errors) == pytest.approx(3 * value, rel=1e-12)
-        for index in range(6):  # never falls, and grows with that of a pixel of the class
+        for index in range(6):  # never decreases, and grows with the error of a pixel of the class
             more = errors.clone()
             more[index] += 0.1
             assert self.extension(more) >= value
@@ -644,7 +644,7 @@ class TestLovaszExtension:
 class TestUncertainty:
     @pytest.fixture
     def parts(self, logits: Tensor, ids: Tensor) -> tuple[Uncertainty, Tensor]:
-        """The loss, and of each term its value times its weight."""
+        """The loss, and the weighted value of each term."""
         terms: Spec = {"cross_entropy": {}, "dice": {"weight": 0.5}, "bce": {"weight": 3.0}}
         loss = make("uncertainty", terms=terms).double()
         assert isinstance(loss, Uncertainty)

@@ -61,7 +61,7 @@ class TestBoundary:
     def test_by_hand(self) -> None:
         loss = Boundary(num_classes=2)
         # phi of class 1 is 1.5, 0.5, -0.5, -1.5 and p - y is 0.2, 0.4, -0.4, -0.2: products 0.3,
-        # 0.2, 0.2, 0.3. Class 0 has both signs turned.
+        # 0.2, 0.2, 0.3. Class 0 has both signs reversed.
         value = loss(of_one(0.2, 0.4, 0.6, 0.8), row(0, 0, 1, 1))
         assert value.item() == pytest.approx(1 / 4)
         # With an ignored pixel between: phi is 1.5, -1.5, -2.5 over three pixels.
@@ -182,12 +182,12 @@ class TestDistanceWeighted:
         assert value.item() == pytest.approx(sum(values) / 3)
 
     @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]])
-    def test_far_reaching_it_is_a_factor(
+    def test_at_a_large_scale_it_is_a_factor(
         self, batch: tuple[Tensor, Tensor], weights: list[float] | None
     ) -> None:
         common: dict[str, Any] = {"num_classes": 3, "class_weights": weights}
         plain = CrossEntropy(**common)(*batch)
-        # The denominator does not know it.
+        # The denominator does not change.
         everywhere = DistanceWeightedCrossEntropy(strength=2.0, scale=1e9, **common)
         torch.testing.assert_close(everywhere(*batch), 3 * plain)
 
@@ -213,7 +213,7 @@ class TestDistanceWeighted:
                 DistanceWeightedCrossEntropy(num_classes=2)(logits, target), expected
             )
 
-    def test_the_edge_of_ignored_pixels_weighs_nothing(self) -> None:
+    def test_the_edge_of_ignored_pixels_has_no_weight(self) -> None:
         logits, target = of_one(0.3, 0.6, 0.8, 0.4), row(1, 255, 1, 1)
         value = DistanceWeightedCrossEntropy(num_classes=2)(logits, target)
         torch.testing.assert_close(value, CrossEntropy(num_classes=2)(logits, target))
@@ -236,7 +236,7 @@ class TestWithoutBoundary:
         alone = loss(logits, target)
         beside = torch.cat([target, torch.zeros_like(target)])
         certain = torch.tensor([9.0, -9.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
-        # Twice the pixels, one image that adds to their sum.
+        # Twice the pixels, of which only one image adds to the sum.
         value = loss(torch.cat([logits, certain.double()]), beside)
         assert value.item() == pytest.approx(alone.item() / 2)
 
@@ -322,7 +322,7 @@ def test_wrong_parameters(name: str, params: dict[str, Any], message: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_preset_says_the_defaults(name: str, pytestconfig: pytest.Config) -> None:
+def test_the_preset_has_the_defaults(name: str, pytestconfig: pytest.Config) -> None:
     preset = yaml.safe_load((pytestconfig.rootpath / "configs/loss" / f"{name}.yaml").read_text())
     schema = LOSSES.schema(name)
     assert preset.pop("name") == name

@@ -14,7 +14,7 @@ from segtrain.losses.class_map.centerline import soft_skeleton
 
 
 def logits_of(shape: Tensor) -> Tensor:
-    """Logits of one channel that are as good as certain."""
+    """Logits of one channel with probabilities of almost 0 and 1."""
     return (200.0 * shape - 100)[:, None]
 
 
@@ -85,12 +85,12 @@ def test_both_shares_by_hand() -> None:
     assert value.item() == pytest.approx(0.5)
 
 
-def test_width_is_left_open() -> None:
+def test_the_width_is_not_determined() -> None:
     wide = box(slice(6, 9), slice(3, 15))
     loss = CenterlineDice(num_classes=1)
     assert loss(logits_of(wide), LINE).item() == pytest.approx(0, abs=1e-6)
     assert loss(logits_of(LINE), wide).item() == pytest.approx(0, abs=1e-6)
-    # A gap costs something however wide the line is.
+    # A gap has a loss for a line of any width.
     cut = wide.index_fill(2, torch.tensor([8]), 0)
     assert loss(logits_of(cut), wide).item() > 0.03
 

@@ -95,7 +95,7 @@ def test_value_and_gradient_of_the_sorted_form(
     torch.testing.assert_close(one.grad, two.grad, rtol=1e-10, atol=1e-14)
 
 
-def test_the_order_is_the_worst_of_all() -> None:
+def test_no_other_order_gives_a_larger_value() -> None:
     # J of sets is submodular, so its extension is the largest value that any order gives.
     torch.manual_seed(0)
     errors = torch.rand(6, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_the_order_is_the_worst_of_all() -> None:
 
 
 @BOTH
-def test_an_absent_class_costs_its_largest_error(name: str) -> None:
+def test_the_loss_of_an_absent_class_is_its_largest_error(name: str) -> None:
     logits = torch.tensor([math.log(3.0), 0.0, -math.log(3.0)]).reshape(1, 1, 1, 3)
     leaf = logits.requires_grad_()
     value = build(name, 1)(leaf, torch.zeros(1, 1, 3, dtype=torch.long))
@@ -139,7 +139,7 @@ def test_a_multi_hot_target_of_one_class_each_is_the_same(
 
 
 @BOTH
-def test_ignored_pixels_might_as_well_not_be_there(name: str, batch: tuple[Tensor, Tensor]) -> None:
+def test_ignored_pixels_do_not_matter(name: str, batch: tuple[Tensor, Tensor]) -> None:
     logits, target = batch[0].requires_grad_(), batch[1].clone()
     target[1, :2] = 255
     loss = build(name)
@@ -154,7 +154,7 @@ def test_a_hinge_beyond_its_margin_has_no_gradient() -> None:
     leaf = torch.tensor([2.0, -2.0, 0.5]).reshape(1, 1, 1, 3).requires_grad_()
     LovaszHinge(num_classes=1)(leaf, torch.tensor([[[1, 0, 0]]])).backward()
     assert leaf.grad is not None
-    # The last is all that is wrong: J is 1/2 with it.
+    # Only the last pixel is wrong: J is 1/2 with it.
     assert leaf.grad.flatten().tolist() == [0.0, 0.0, 0.5]
 
 
@@ -169,7 +169,7 @@ def test_all_errors_equal_has_a_subgradient() -> None:
     assert errors.grad.min() >= 0
 
 
-def test_a_million_pixels_lose_nothing() -> None:
+def test_a_million_pixels_stay_precise() -> None:
     generator = torch.Generator().manual_seed(0)
     errors = torch.rand(1 << 20, generator=generator).square()
     positive = torch.rand(1 << 20, generator=generator) < 0.01

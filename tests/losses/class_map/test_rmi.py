@@ -74,7 +74,7 @@ def test_by_hand() -> None:
     target = torch.tensor([[[0, 1, 0, 1]]])  # of variance 1/4
     # The target, shrunk: all of the variance is explained, but for the noise of the prediction.
     assert pixels()(log_odds(0.25, 0.75, 0.25, 0.75), target).item() < 1e-3
-    # They do not vary together: 1/4 is left, as much as epsilon.
+    # They are uncorrelated: 1/4 is left, the same as epsilon.
     value = pixels(epsilon=0.25)(log_odds(0.25, 0.75, 0.75, 0.25), target)
     assert value.item() == pytest.approx(math.log(2) / 2)
     # Of variance 1/32 and covariance 1/16: (1/16)^2 / (1/32) = 1/8 is explained, 1/8 is left.
@@ -113,14 +113,14 @@ def test_information_has_no_sign(batch: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(loss(-logits, target), loss(logits, target))
 
 
-def test_nothing_explained_is_the_most(batch: tuple[Tensor, Tensor]) -> None:
+def test_the_largest_loss_explains_nothing(batch: tuple[Tensor, Tensor]) -> None:
     logits, target = batch[0], batch[1].remainder(2)
     loss = build()
     leaf = torch.zeros_like(logits).requires_grad_()
     most = loss(leaf, target)
     most.backward()
     assert leaf.grad is not None
-    assert leaf.grad.abs().max() < 1e-12  # as either sign would help
+    assert leaf.grad.abs().max() < 1e-12  # because both signs would help
     perfect = loss(100.0 * (2 * target[:, None] - 1), target)
     assert 0 <= perfect < 5e-5 < loss(logits, target) < most
 
@@ -154,7 +154,7 @@ def test_gradient(batch: tuple[Tensor, Tensor]) -> None:
         assert torch.autograd.gradcheck(lambda z, loss=loss: loss(z, target), logits)
 
 
-def test_one_pooled_pixel_costs_nothing() -> None:
+def test_the_loss_of_one_pooled_pixel_is_0() -> None:
     leaf = torch.randn(1, 1, 2, 3, requires_grad=True)
     value = build()(leaf, torch.tensor([[[1, 0, 1], [0, 0, 1]]]))
     value.backward()

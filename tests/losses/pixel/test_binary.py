@@ -53,7 +53,7 @@ def both(loss: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestForms:
-    """Class ids, multi-hot targets and one channel are the same question."""
+    """Class ids, multi-hot targets and one channel give the same loss."""
 
     def test_ids_are_one_hot(self, name: str, batch: tuple[Tensor, Tensor]) -> None:
         logits, target = batch[0].double(), batch[1].clone()
@@ -77,8 +77,8 @@ class TestForms:
         loss = LOSSES.build(name, num_classes=1, ignore_label=255)
         dense = target[:, None].double()
         torch.testing.assert_close(both(loss, logits, target), both(loss, logits, dense))
-        # no other channel, so it is the share of the first of two in a loss of two classes, which
-        # for the second has an answer that costs nothing
+        # One channel is the first of two classes, of which the second has a loss of 0; the mean
+        # over both is half of it.
         two = torch.cat([logits, torch.full_like(logits, -60.0)], 1)
         multi_hot = torch.cat([dense, torch.zeros_like(dense)], 1)
         whole = LOSSES.build(name, num_classes=2, ignore_label=255)
@@ -170,8 +170,8 @@ class TestBinaryCrossEntropy:
         loss = BinaryCrossEntropy(num_classes=1, pos_weight=pos_weight)
         torch.testing.assert_close(loss(logits, target), expected)
 
-    def test_a_large_logit_does_not_drown_the_others(self) -> None:
-        # 1e4 for the target is right and costs nothing; what is left are two times ln 2
+    def test_a_large_logit_does_not_hide_the_others(self) -> None:
+        # 1e4 for the target is right and has a loss of 0; the other two have ln 2 each
         loss = BinaryCrossEntropy(num_classes=3)
         value = loss(pixel(1e4, 0.0, 0.0), ids(0))
         assert value.item() == pytest.approx(2 * math.log(2) / 3, rel=1e-6)
@@ -204,7 +204,7 @@ class TestBinaryCrossEntropy:
 
 
 class TestHardness:
-    """What a mining sees: the worst answer."""
+    """Hard-example mining sees the probability of the worst label."""
 
     def test_by_hand(self) -> None:
         loss = BinaryCrossEntropy(num_classes=3)
@@ -233,8 +233,8 @@ class TestHardness:
             first, second = loss.target_probability(logits, target).flatten().tolist()
             assert first > second > 0
 
-    def test_a_wrong_no_is_hard_too(self) -> None:
-        # The target's class is seen at both pixels; at the second another one is seen as well.
+    def test_a_false_positive_is_hard_too(self) -> None:
+        # The target's class is predicted at both pixels; at the second, another class as well.
         logits = torch.tensor([[5.0, 5.0], [-5.0, 4.0]]).reshape(1, 2, 1, 2)
         mining = {"name": "ohem", "threshold": 0.5, "min_kept": 1}
         loss = BinaryCrossEntropy(num_classes=2, mining=mining)
@@ -310,11 +310,11 @@ class TestQualityFocal:
             if beta == 2.0:
                 assert gradient.abs().max() < 1e-12
 
-    def test_a_pixel_weighs_what_its_answers_weigh_on_average(self) -> None:
-        # Three pixels of logits 0: of the answers (1/2, 1/4) weights 1 and 4 make 2, of (0, 1) 4,
-        # and of none 2.5, what both classes weigh.
-        answers = torch.tensor([[0.5, 0.0, 0.0], [0.25, 1.0, 0.0]]).reshape(1, 2, 1, 3)
-        target, weights = answers, torch.tensor([2.0, 4.0, 2.5])
+    def test_the_weight_of_a_pixel_is_the_average_over_its_labels(self) -> None:
+        # Three pixels of logits 0, with class weights 1 and 4: the labels (1/2, 1/4) have the
+        # average weight 2, (0, 1) has 4, and (0, 0) has 2.5, the mean of both.
+        labels = torch.tensor([[0.5, 0.0, 0.0], [0.25, 1.0, 0.0]]).reshape(1, 2, 1, 3)
+        target, weights = labels, torch.tensor([2.0, 4.0, 2.5])
         logits = torch.zeros(1, 2, 1, 3)
         each = ((target - 0.5).square() * math.log(2.0)).mean(1).flatten()
         found = QualityFocal(num_classes=2, class_weights=[1.0, 4.0])(logits, target)
@@ -355,7 +355,7 @@ class TestAsymmetric:
         loss = Asymmetric(num_classes=4, **params)
         torch.testing.assert_close(both(loss, logits, batch[1]), both(formula, logits, dense))
 
-    def test_an_easy_negative_costs_nothing(self) -> None:
+    def test_an_easy_negative_has_no_loss(self) -> None:
         loss = Asymmetric(num_classes=1, clip=0.05)
         value, gradient = both(loss, torch.tensor(0.04).logit().reshape(1, 1, 1, 1), ids(0))
         assert value == 0
@@ -386,7 +386,7 @@ class TestAsymmetric:
             Asymmetric(num_classes=2, **params)
 
 
-def test_softmax_is_another_question() -> None:
+def test_softmax_is_another_loss() -> None:
     # With two classes whose logits are opposite, a softmax sees twice the margin.
     logits = pixel(1.0, -1.0)
     sigmoid, softmax = BinaryCrossEntropy(num_classes=2), CrossEntropy(num_classes=2)

@@ -145,7 +145,7 @@ def test_huge_logits_are_finite(loss: Divergence, kind: str) -> None:
 
 
 @pytest.mark.parametrize("loss", BOTH)
-def test_gradcheck_with_a_sure_and_an_unsure_target(loss: Divergence, logits: Tensor) -> None:
+def test_gradcheck_with_class_ids_and_a_dense_target(loss: Divergence, logits: Tensor) -> None:
     target = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
     target = target.T.reshape(1, 4, 1, 2)
     leaf = logits[:1, :, :1, :2].clone().requires_grad_()

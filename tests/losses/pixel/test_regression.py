@@ -82,7 +82,7 @@ def test_one_channel_tells_two_classes_apart(ids: Tensor) -> None:
 
 def test_ignored_pixels_of_a_regression() -> None:
     outputs, target = random(2, 3, 5, 6).requires_grad_(), random(2, 3, 5, 6, seed=1)
-    target[:, 0, :, 2] = 255.0  # a number like any other
+    target[:, 0, :, 2] = 255.0  # an ordinary number
     target[0, 1, :2] = torch.nan  # in one channel
     loss = SmoothL1(num_classes=3)
     kept = [F.smooth_l1_loss(outputs[0, :, 2:], target[0, :, 2:], reduction="sum")]
@@ -105,7 +105,7 @@ def test_class_weights_weigh_the_channels_of_a_regression() -> None:
     expected = (per_channel * torch.tensor(WEIGHTS)).sum() / sum(WEIGHTS)
     torch.testing.assert_close(loss(outputs, target), expected)
     torch.testing.assert_close(loss.share(target), torch.tensor([60.0]))
-    # one channel has nothing to weigh it against
+    # without effect on one channel
     one, plain = SmoothL1(num_classes=1, class_weights=[1.0, 9.0]), SmoothL1(num_classes=1)
     torch.testing.assert_close(
         one(outputs[:, :1], target[:, :1]), plain(outputs[:, :1], target[:, :1])
@@ -127,7 +127,7 @@ def test_hardness_of_a_regression_by_hand() -> None:
     # d = (3, 0) and (0, 0) with beta = 4: 3/5 of one channel
     probability = SmoothL1(num_classes=2, beta=4.0).target_probability(outputs, target)
     torch.testing.assert_close(probability, torch.tensor([[[0.7, 1.0]]]))
-    # no slope is smooth without a beta: an error or none
+    # without beta there is an error or none
     probability = SmoothL1(num_classes=2, beta=0.0).target_probability(outputs, target)
     torch.testing.assert_close(probability, torch.tensor([[[0.5, 1.0]]]))
 

@@ -111,7 +111,7 @@ def test_it_is_never_above_cross_entropy_nor_a_smaller_radius() -> None:
     assert values[0] > values[-1]
 
 
-def test_where_all_classes_meet_nothing_is_asked() -> None:
+def test_where_all_classes_meet_the_loss_is_0() -> None:
     target = torch.tensor([[[0, 1], [2, 0]]])
     leaf = (random(1, 3, 2, 2).float() * 100).requires_grad_()
     value = LabelRelaxation(num_classes=3)(leaf, target)
@@ -130,7 +130,7 @@ def test_huge_logits_are_finite() -> None:
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_a_pixel_loss_of_its_own_finds_the_context() -> None:
+def test_pixel_loss_computes_the_context() -> None:
     logits, target = random(2, 5, 11, 9), torch.where(blocks() == 255, 0, blocks())
     loss = LabelRelaxation(num_classes=5)
     torch.testing.assert_close(loss.pixel_loss(logits, target).mean(), loss(logits, target))

@@ -81,7 +81,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def dense() -> Tensor:
-    """Probabilities for every class on their own, with a few pixels missing."""
+    """Independent probabilities of every class, with a few ignored pixels."""
     target = torch.rand(2, 4, 6, 5, dtype=torch.float64, generator=torch.manual_seed(1))
     target[1, 2, 3:, 2] = torch.nan
     return target
@@ -145,7 +145,7 @@ def test_sums_over_pixels(case: str, per_image: bool, batch: tuple[Tensor, Tenso
 
 
 @every_formula
-def test_a_yes_or_no_per_class(case: str, batch: tuple[Tensor, Tensor], dense: Tensor) -> None:
+def test_one_binary_label_per_class(case: str, batch: tuple[Tensor, Tensor], dense: Tensor) -> None:
     logits, valid = batch[0], ~dense.isnan().any(1)
     loss, formula = build_case(case, activation="sigmoid")
     multi_hot = torch.where(dense.isnan(), dense, (dense > 0.4).double())
@@ -201,7 +201,7 @@ def test_strips_change_nothing(name: str, activation: str, soft: bool, per_image
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-10)
 
 
-def test_tversky_of_misses_and_of_inventions() -> None:
+def test_tversky_of_false_negatives_and_false_positives() -> None:
     # One positive pixel missed, or one negative pixel taken: beta and alpha in turn.
     target = torch.tensor([[[1, 1, 0, 0]]])
     missed = torch.tensor([[[[99.0, -99.0, -99.0, -99.0]]]])
@@ -232,7 +232,7 @@ def test_log_cosh_of_a_small_loss_is_half_its_square() -> None:
     assert value == pytest.approx(miss**2 / 2, rel=1e-3)
 
 
-def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
+def test_a_rare_class_has_the_weight_of_a_frequent_one() -> None:
     # 98 pixels of class 0 and 2 of class 1, of which one is missed.
     target = torch.zeros(1, 10, 10, dtype=torch.long)
     target[0, 0, :2] = 1
@@ -246,7 +246,7 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one() -> None:
         assert loss(logits, target).item() == pytest.approx(expected)
 
 
-def test_an_absent_class_weighs_as_the_rarest_present_one() -> None:
+def test_an_absent_class_has_the_weight_of_the_rarest_present_one() -> None:
     target = torch.tensor([[[0, 0, 1]]])  # A = 2, 1 and none; p is 1/3 everywhere
     logits = torch.zeros(1, 3, 1, 3)
     present = 1 - 2 * (2 / 3 / 4 + 1 / 3) / (3 / 4 + 2)
@@ -254,7 +254,7 @@ def test_an_absent_class_weighs_as_the_rarest_present_one() -> None:
     assert GeneralizedDice(num_classes=3)(logits, target).item() == pytest.approx(present)
     loss = GeneralizedDice(num_classes=3, classes="all")
     assert loss(logits, target).item() == pytest.approx(every)
-    # The rarest of those that count, and one pixel where none of them is present.
+    # The rarest of the classes in the mean, and one pixel if none of them is present.
     loss = GeneralizedDice(num_classes=3, classes=[0, 2])
     expected = 1 - 2 * (2 / 3 / 4) / (3 / 4 + 1 / 4)
     assert loss(logits, target).item() == pytest.approx(expected)
@@ -361,7 +361,7 @@ def test_one_channel(name: str, smooth: float) -> None:
 
 @every_name
 def test_a_perfect_empty_image_is_counted(name: str) -> None:
-    # The sigmoid underflows to 0 in the second image, which has valid pixels all the same.
+    # The sigmoid underflows to 0 in the second image, which still has valid pixels.
     logits = torch.stack([torch.zeros(1, 1, 2), torch.full((1, 1, 2), -200.0)])
     target = torch.tensor([[[1, 0]], [[0, 0]]])
     loss = build(name, num_classes=1, per_image=True)
@@ -371,7 +371,7 @@ def test_a_perfect_empty_image_is_counted(name: str) -> None:
 
 
 @every_name
-def test_an_ignored_image_leaves_the_mean(name: str, batch: tuple[Tensor, Tensor]) -> None:
+def test_an_ignored_image_is_left_out_of_the_mean(name: str, batch: tuple[Tensor, Tensor]) -> None:
     logits, target = batch[0], batch[1].clone()
     target[1] = 255
     for per_image in (True, False):

@@ -32,8 +32,8 @@ def direct(name: str, p: Tensor, y: Tensor) -> Tensor:
     if name == "sensitivity_specificity":
         missed, invented = y * (1 - p) ** 2, (1 - y) * p**2
         return 0.05 * missed.sum() / y.sum() + 0.95 * invented.sum() / (1 - y).sum()
-    # One right pixel of the class and one of the others seen besides, and the correlation written
-    # as covariance over deviations, with the soft prediction's variance as if it were hard.
+    # With one more right pixel of the class and of the others, and the correlation as covariance
+    # over deviations, with the variance of the soft prediction as if it were hard.
     p, y = torch.cat([p, p.new_tensor([1, 0])]), torch.cat([y, y.new_tensor([1, 0])])
     covariance = (p * y).mean() - p.mean() * y.mean()
     variances = p.mean() * (1 - p.mean()) * y.mean() * (1 - y.mean())
@@ -54,7 +54,7 @@ def log_odds(*probabilities: float) -> Tensor:
 
 def test_sensitivity_and_specificity_by_hand() -> None:
     logits, target = log_odds(0.75, 0.5, 0.1), torch.tensor([[[0, 1, 255]]])
-    # class 0: missed 1/16 of one pixel, invented 1/4 of one; class 1: the other way round
+    # class 0: 1/16 of one positive, 1/4 of one negative; class 1: the other way round
     for ratio, expected in ((0.05, 5 / 32), (1.0, 5 / 32), (0.0, 5 / 32)):
         loss = SensitivitySpecificity(num_classes=2, sensitivity_ratio=ratio)
         assert loss(logits, target).item() == pytest.approx(expected)
@@ -122,7 +122,7 @@ def test_sums_over_pixels(name: str, per_image: bool, batch: tuple[Tensor, Tenso
 
 
 @every_name
-def test_a_yes_or_no_per_class(name: str, batch: tuple[Tensor, Tensor]) -> None:
+def test_one_binary_label_per_class(name: str, batch: tuple[Tensor, Tensor]) -> None:
     logits, p = batch[0], batch[0].sigmoid()
     soft = torch.rand(logits.shape, dtype=torch.float64, generator=torch.manual_seed(1))
     soft[1, 2, 3:, 2] = torch.nan
@@ -151,7 +151,7 @@ def test_which_classes_count(name: str, batch: tuple[Tensor, Tensor]) -> None:
 
 
 @every_name
-def test_an_absent_class_is_told_to_leave(name: str) -> None:
+def test_an_absent_class_is_pushed_down(name: str) -> None:
     values = []
     for logit in (0.0, -2.0, -30.0):
         leaf = torch.full((1, 1, 3, 3), logit, requires_grad=True)
