@@ -418,7 +418,7 @@ def test_binary_masks_whose_object_would_be_ignored(
 
 def test_a_map_for_other_masks_is_taken_back(root: Path, run: Run) -> None:
     words = ("dataset.label_map={0:0,255:1}",)
-    refuses(run, "class ids already", "set dataset.label_map=null", words=words)
+    refuses(run, "already hold class ids", "set dataset.label_map=null", words=words)
     assert run(*words, "dataset.label_map=null")[0] == 0
 
 
