@@ -15,7 +15,7 @@ def message_of(contract, values):
     return str(caught.value)
 
 
-def test_ids_and_ignore_pass_as_they_are():
+def test_ids_and_the_ignore_label_are_kept():
     ids = LabelContract(3).to_ids(np.array([[0, 2, 255]], np.uint8), "m.png")
     assert ids.dtype == np.uint8
     assert ids.tolist() == [[0, 2, 255]]
@@ -163,7 +163,7 @@ def test_one_logit_has_two_ids():
         LabelContract(1, ignore_label=1)
 
 
-def test_several_classes_from_channels_and_from_files():
+def test_multi_label_masks_from_channels_and_from_files():
     labels = LabelContract(2, multi_label=True, label_map={0: 0, 255: 1, 7: "ignore"})
     raw = np.array([[[0, 255], [255, 7], [255, 255]]], dtype=np.uint8)
     expected = [[[0, 1], [255, 255], [1, 1]]]  # ignored in one channel is ignored in all
@@ -179,14 +179,14 @@ def test_several_classes_from_channels_and_from_files():
         assert sentence in str(caught.value)
 
 
-def test_several_classes_are_counted_by_their_yes():
+def test_multi_label_masks_are_counted_by_their_ones():
     labels = LabelContract(2, multi_label=True)
     raw = np.array([[[0, 1], [1, 255], [1, 1]]], dtype=np.uint8)
     pixels, _ = labels.class_pixels(labels.count(raw))
     assert pixels.tolist() == [2, 2]
 
 
-def test_classes_that_change_places():
+def test_flip_pairs():
     labels = LabelContract(3, class_names=["left", "right", "hat"], flip_pairs=[["left", "right"]])
     assert labels.flip_pairs == ((0, 1),)
     for pairs in ([["left", "up"]], [[0, 0]], [[0, 1, 2]], [[0, 1], [1, 2]]):
@@ -196,7 +196,7 @@ def test_classes_that_change_places():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
 @pytest.mark.parametrize("ignore_label", [255, -1, 300])
-def test_the_lookup_is_that_of_the_mapping(dtype, ignore_label):
+def test_ids_follow_the_mapping(dtype, ignore_label):
     rng = np.random.default_rng(0)
     labels = LabelContract(9, ignore_label, {"0-99": "ignore", "100-107": "1-8", "108-255": 0})
     raw = rng.integers(0, 256, (20, 30)).astype(dtype)
@@ -206,7 +206,7 @@ def test_the_lookup_is_that_of_the_mapping(dtype, ignore_label):
     assert ids.dtype == labels.dtype == (np.uint8 if ignore_label == 255 else np.int64)
 
 
-def test_more_classes_at_once_than_opencv_has_channels():
+def test_more_classes_than_opencv_has_channels():
     labels = LabelContract(200, multi_label=True)
     raw = np.zeros((2, 3, 200), dtype=np.uint8)
     raw[0, 1, 199] = 1

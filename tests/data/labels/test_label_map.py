@@ -18,12 +18,12 @@ NAMES = ["road", "car", "0-1"]
         ({"-1": "ignore", -2: 255}, {-1: 255, -2: 255}),
         ({"-3--1": 0}, {-3: 0, -2: 0, -1: 0}),
         ({"0x4000ff": 2}, {0x4000FF: 2}),
-        ({"5": "0-1"}, {5: 2}),  # a class that is called so
+        ({"5": "0-1"}, {5: 2}),  # the name of a class
         (["ignore", 0, "car"], {0: 255, 1: 0, 2: 1}),
         ({}, {}),
     ],
 )
-def test_what_a_map_may_hold(given, expected):
+def test_every_notation(given, expected):
     assert parse_label_map(given, 255, NAMES).values == expected
 
 

@@ -9,7 +9,7 @@ from segtrain.data.loading import free_memory as memory_module
 from segtrain.data.loading.free_memory import free_memory
 
 
-def test_here() -> None:
+def test_this_machine() -> None:
     found = free_memory()
     assert found is None or found > 1e6
 

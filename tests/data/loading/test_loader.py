@@ -44,7 +44,7 @@ def batches(num_workers, start_step=0):
     return list(islice(iterate(loader), 5 - start_step))
 
 
-def test_workers_change_nothing():
+def test_batches_do_not_depend_on_workers():
     plain = batches(0)
     for other in (batches(2), [*plain[:2], *batches(0, start_step=2)]):
         for one, two in zip(plain, other, strict=True):
@@ -52,7 +52,7 @@ def test_workers_change_nothing():
     assert plain[0]["images"].shape == (4, 3, 32, 32)
 
 
-def test_loaders_leave_the_global_generators_alone():
+def test_loaders_do_not_use_the_global_generators():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     batches(0)
     batches(2)
@@ -62,7 +62,7 @@ def test_loaders_leave_the_global_generators_alone():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_error_arrives_as_its_sentence(make_files, num_workers):
+def test_an_error_arrives_with_its_message(make_files, num_workers):
     files = make_files([[0, 1]], [[0, 9]])
     dataset = FileDataset(LabelContract(2), files)
     transform = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, dataset.labels)
@@ -77,7 +77,7 @@ def test_an_error_arrives_as_its_sentence(make_files, num_workers):
         assert str(caught.value) == str(direct.value)
 
 
-def test_images_of_two_sizes_cannot_be_one_batch(make_files):
+def test_images_of_two_sizes_are_refused(make_files):
     dataset = FileDataset(LabelContract(2), make_files(np.eye(4), np.eye(6)))
     loader = build_train_loader(dataset, PLAIN, StepSampler(2, 2))
     with pytest.raises(DataError, match=r"4 x 4.*6 x 6.*crop_size"):
@@ -108,7 +108,7 @@ def test_evaluation_sees_every_sample_once(world_size):
 def test_a_score_is_the_same_to_the_last_pixel_for_any_number_of_processes(
     make_files, world_size, batch_size
 ):
-    """F39: seven samples divide by neither two nor three, and none is counted twice."""
+    """Seven samples are divisible by neither two nor three, and none is counted twice."""
     rng = np.random.default_rng(0)
     masks = [rng.integers(0, 3, (4, 5)) for _ in range(7)]
     dataset = FileDataset(LabelContract(3), make_files(*masks))

@@ -1,4 +1,4 @@
-"""A cached dataset is the dataset, without its files."""
+"""A cached dataset has the samples of its dataset and does not read its files again."""
 
 from __future__ import annotations
 
@@ -79,19 +79,19 @@ def stored(tmp_path: Path, kind: CacheKind, **given: Any) -> tuple[list[Sample],
 
 @every_kind
 @pytest.mark.parametrize("given", [{}, {"channels": 1}, {"channels": 3, "value_range": [0, 100]}])
-def test_samples_are_those_of_the_files(
+def test_samples_equal_those_of_the_files(
     tmp_path: Path, kind: CacheKind, given: dict[str, Any]
 ) -> None:
     expected, cached = stored(tmp_path, kind, **given)
     assert len(cached) == 4
-    for _ in range(2):  # and they stay so
+    for _ in range(2):  # at every access
         assert all(same(cached[index], sample) for index, sample in enumerate(expected))
     assert cached.labels.num_classes == 3
     assert cached.channels == expected[0].image.shape[2]
 
 
 @every_kind
-def test_a_sample_is_the_callers_to_change(tmp_path: Path, kind: CacheKind) -> None:
+def test_changing_a_sample_does_not_change_the_cache(tmp_path: Path, kind: CacheKind) -> None:
     expected, cached = stored(tmp_path, kind)
     sample = cached[1]
     sample.image[...] = 0
@@ -100,7 +100,7 @@ def test_a_sample_is_the_callers_to_change(tmp_path: Path, kind: CacheKind) -> N
 
 
 @every_kind
-def test_before_it_is_filled_it_reads(tmp_path: Path, kind: CacheKind) -> None:
+def test_the_dataset_is_read_until_the_cache_is_filled(tmp_path: Path, kind: CacheKind) -> None:
     write(tmp_path, [(4, 4)])
     dataset = folder(tmp_path)
     cached = CachedDataset(dataset, kind)
@@ -109,7 +109,7 @@ def test_before_it_is_filled_it_reads(tmp_path: Path, kind: CacheKind) -> None:
 
 
 @every_kind
-def test_what_is_expected_is_what_it_takes(tmp_path: Path, kind: CacheKind) -> None:
+def test_the_expected_size_is_the_actual_size(tmp_path: Path, kind: CacheKind) -> None:
     write(tmp_path, [(30, 40), (50, 60), (10, 200)])
     cached = CachedDataset(folder(tmp_path), kind)
     expected = cached.expected_bytes
@@ -121,7 +121,7 @@ def test_what_is_expected_is_what_it_takes(tmp_path: Path, kind: CacheKind) -> N
     held = held if kind == "compressed" else (1200 + 3000 + 2000) * 4
     assert held <= cached.num_bytes <= held + 6 * 64
     cached.fill(lambda: seen.append(1))
-    assert len(seen) == cached.num_items  # the second time nothing happens
+    assert len(seen) == cached.num_items  # filling again does nothing
 
 
 def test_an_estimate_from_some_of_the_headers(
@@ -153,9 +153,11 @@ def test_a_mask_for_each_class(tmp_path: Path, kind: CacheKind) -> None:
     cached = CachedDataset(dataset, kind)
     cached.fill()
     assert all(same(cached[index], dataset[index]) for index in range(2))
-    if kind == "compressed":  # each file is there once
+    if kind == "compressed":  # each file is held once
         assert cached.num_items == 2
-    assert not isinstance(dataset.reader, cache_module._MemoryReader)  # the first one is as it was
+    assert not isinstance(
+        dataset.reader, cache_module._MemoryReader
+    )  # the original dataset is unchanged
 
 
 @every_kind
@@ -184,7 +186,7 @@ def test_a_dataset_without_files() -> None:
         CachedDataset(shapes, "compressed")
 
 
-def test_a_dataset_that_reads_files_in_its_own_way(tmp_path: Path) -> None:
+def test_a_dataset_with_a_custom_reader(tmp_path: Path) -> None:
     class Own(FolderDataset):
         def read_image(self, index: int) -> Any:
             return super().read_image(index)[::2, ::2]
@@ -206,7 +208,7 @@ def test_a_dataset_that_reads_files_in_its_own_way(tmp_path: Path) -> None:
     assert all(same(cached[index], own[index]) for index in range(2))
 
 
-def test_nothing_to_hold() -> None:
+def test_an_empty_dataset() -> None:
     cached = CachedDataset(ShapesDataset(num_train=0), "decoded")
     assert cached.expected_bytes == 0
     cached.fill()
@@ -233,7 +235,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: CacheKind) -> None:
 
 
 class Once(SegmentationDataset):
-    """Gives each sample once, and forgets it."""
+    """A dataset whose samples can be read only once."""
 
     def __init__(self, samples: list[Sample]) -> None:
         super().__init__(LabelContract(6))
@@ -282,7 +284,7 @@ def test_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestRun:
-    """What a run does with it."""
+    """The caches of a run."""
 
     @pytest.fixture
     def messages(self) -> Iterator[Callable[[], list[str]]]:

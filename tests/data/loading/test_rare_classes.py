@@ -1,4 +1,4 @@
-"""Rare-class sampling: what is drawn, and that the order depends on seed and epoch alone."""
+"""Rare-class sampling: the draws, and that the order depends only on seed and epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from segtrain.data.loading.seeds import SampleKey
 from segtrain.errors import DataError
 from segtrain.schema.sections import AugmentationConfig
 
-# 40 images of 1000 pixels; class 1 in a quarter of them, class 2 in two, class 3 nowhere.
+# 40 images of 1000 pixels; class 1 is in a quarter of them, class 2 in two, class 3 in none.
 PIXELS = np.zeros((40, 4), dtype=np.int64)
 PIXELS[:, 0] = 900
 PIXELS[::4, 1] = 100
@@ -39,11 +39,11 @@ class TestOrder:
         assert order.probabilities[:3] == pytest.approx(expected / expected.sum())
         assert order.probabilities[3] == 0
 
-    def test_classes_are_drawn_so_often(self) -> None:
+    def test_classes_are_drawn_with_their_probabilities(self) -> None:
         order = rare_class_order(PIXELS, temperature=0.5, seed=3)
         draws = np.concatenate([order(epoch) for epoch in range(500)])
         share = np.mean(np.isin(draws, [5, 6]))
-        # An image of class 2 comes for its class, or for class 0 by chance.
+        # An image of class 2 is drawn for class 2, or by chance for class 0.
         by_chance = order.probabilities[0] * 2 / 40
         assert share == pytest.approx(order.probabilities[2] + by_chance, abs=0.01)
 
@@ -65,7 +65,7 @@ class TestOrder:
         order = rare_class_order(PIXELS, temperature=1e9)
         assert order.probabilities == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
 
-    def test_it_depends_on_seed_and_epoch_alone(self) -> None:
+    def test_it_depends_only_on_seed_and_epoch(self) -> None:
         one, same, other = (rare_class_order(PIXELS, seed=seed) for seed in (1, 1, 2))
         np.random.seed(0)  # noqa: NPY002
         later = [same(epoch).tolist() for epoch in (3, 0, 3)]
@@ -74,10 +74,10 @@ class TestOrder:
         assert one(0).tolist() != other(0).tolist()
         assert one(0).tolist() != epoch_order(1, 0, 40).tolist()
 
-    def test_a_speck_does_not_stand_for_its_class(self) -> None:
+    def test_an_image_with_few_pixels_is_not_drawn_for_a_class(self) -> None:
         pixels = np.array([[999, 1], [990, 10], [1000, 0]])
         assert [found.tolist() for found in rare_class_order(pixels).images] == [[0, 1, 2], [1]]
-        specks = np.array([[999, 1], [1000, 0]])  # nobody has more
+        specks = np.array([[999, 1], [1000, 0]])  # no image has more
         assert rare_class_order(specks).images[1].tolist() == [0]
 
     def test_multi_label_takes_the_area(self) -> None:
@@ -85,13 +85,13 @@ class TestOrder:
         order = rare_class_order(yes, np.array([100, 100]), temperature=1.0)
         assert np.log(order.probabilities[1] / order.probabilities[0]) == pytest.approx(0.5 - 0.005)
 
-    def test_nothing_to_draw(self) -> None:
+    def test_no_class_to_draw(self) -> None:
         with pytest.raises(DataError, match=r"loader.sampling=rare_class .* loader.sampling=unif"):
             rare_class_order(np.zeros((3, 2), dtype=np.int64))
 
 
 def steps(batch_size: int, accumulate: int, world_size: int, **given: Any) -> list[list[SampleKey]]:
-    """The samples of each of the first steps, over all processes."""
+    """The samples of each of the first 25 steps, over all processes."""
     order = rare_class_order(PIXELS, temperature=0.1, seed=5)
     ranks = [
         list(
@@ -114,19 +114,19 @@ def steps(batch_size: int, accumulate: int, world_size: int, **given: Any) -> li
 
 
 class TestSampler:
-    def test_a_step_is_the_same_set_however_it_is_split(self) -> None:
+    def test_a_step_is_the_same_set_for_every_split(self) -> None:
         whole = steps(4, 1, 1)
         assert whole == steps(2, 2, 1) == steps(2, 1, 2) == steps(1, 2, 2)
 
-    def test_a_restart_is_the_tail(self) -> None:
+    def test_a_resumed_stream_continues_the_first(self) -> None:
         whole = steps(4, 1, 1)
         for start in (1, 9, 10, 13):
             assert steps(4, 1, 1, start_step=start)[: 25 - start] == whole[start:]
 
-    def test_no_key_comes_twice(self) -> None:
+    def test_no_key_occurs_twice(self) -> None:
         keys = [key for step in steps(4, 1, 1) for key in step]
         assert len(set(keys)) == len(keys)
-        assert len({key[:2] for key in keys}) < len(keys)  # though samples do
+        assert len({key[:2] for key in keys}) < len(keys)  # though some samples do
 
 
 def test_a_repeated_sample_is_augmented_differently() -> None:
@@ -143,7 +143,7 @@ def test_a_repeated_sample_is_augmented_differently() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_rare_classes_are_seen_more(num_workers: int) -> None:
+def test_rare_classes_are_seen_more_often(num_workers: int) -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=48)
     report = count_dataset(shapes)
     transform = TrainTransform(shapes.labels, AugmentationConfig(crop_size=(40, 40), scale=(1, 1)))

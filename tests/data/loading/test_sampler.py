@@ -23,7 +23,7 @@ def test_an_epoch_covers_every_sample_once(batch_size, accumulate, world_size):
     assert sorted(keys) == [(0, index) for index in range(12)]
 
 
-def test_a_step_is_the_same_set_however_it_is_split():
+def test_a_step_is_the_same_set_for_every_split():
     def steps(batch_size, accumulate, world_size):
         ranks = [take(6 * accumulate, 17, batch_size, accumulate, world_size, r, seed=5)
                  for r in range(world_size)]  # fmt: skip
@@ -36,7 +36,7 @@ def test_a_step_is_the_same_set_however_it_is_split():
     assert steps(4, 1, 1) == steps(2, 2, 1) == steps(2, 1, 2) == steps(1, 2, 2)
 
 
-def test_a_restart_is_the_tail():
+def test_a_resumed_stream_continues_the_first():
     whole = take(20, 10, 3, 2, seed=1)
     for step in (0, 1, 5, 9):
         assert take(20 - 2 * step, 10, 3, 2, seed=1, start_step=step) == whole[2 * step :]
@@ -73,7 +73,7 @@ def test_repeats_are_counted_in_the_order_of_the_epoch():
     assert keys == [(0, 7), (0, 2), (0, 7, 1), (0, 7, 2), (0, 2, 1), (0, 0)]
 
 
-def test_the_order_is_asked_for_once_an_epoch():
+def test_the_order_is_requested_once_per_epoch():
     asked = []
 
     def order(epoch):

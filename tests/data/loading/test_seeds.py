@@ -1,4 +1,4 @@
-"""The seeds that decide what a run trains on: pinned, because a checkpoint must resume alike."""
+"""Random numbers are pinned, because a resumed run must see the same samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas against counts by hand, and the range that each promises."""
+"""The formulas compared with counts by hand, and the range of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segtrain.data.scan.class_weights import (
 from segtrain.errors import ConfigError
 from segtrain.schema.sections import WEIGHT_METHODS
 
-# Three images of 100 pixels that have a class, all but the last.
+# Pixels of four classes in three images: 100 valid pixels each, 50 in the last.
 PIXELS = np.array([[80, 20, 0, 0], [90, 0, 10, 0], [30, 15, 5, 0]])
 TARGETS = [  # the same counts, pixel by pixel
     [0] * 80 + [1] * 20,
@@ -34,7 +34,7 @@ AREAS = np.array([len(target) for target in TARGETS])
 
 
 def by_hand(method: str) -> list[float]:
-    """From the pixels themselves, in plain Python, for the classes 0 to 2."""
+    """The weights of classes 0 to 2 from the pixels themselves, in plain Python."""
     whole = [value for target in TARGETS for value in target]
     found = []
     for class_id in range(3):
@@ -51,7 +51,7 @@ def by_hand(method: str) -> list[float]:
     return found
 
 
-def test_the_words_of_the_config_are_the_methods() -> None:
+def test_the_config_allows_exactly_the_methods() -> None:
     assert tuple(METHODS) == WEIGHT_METHODS
     assert AUTO_METHOD in METHODS
 
@@ -61,7 +61,7 @@ def test_against_a_count_by_hand(method: str) -> None:
     expected = np.array(by_hand(method))
     found = class_weights(method, PIXELS)
     assert found[:3] == pytest.approx(expected / expected.mean(), rel=1e-12)
-    assert found[3] == 1.0  # it occurs nowhere
+    assert found[3] == 1.0  # the class does not occur
     assert found.dtype == np.float64
 
 
@@ -87,12 +87,12 @@ def test_effective_number_between_its_limits() -> None:
 
 
 @pytest.mark.parametrize("method", WEIGHT_METHODS)
-def test_pixels_of_one_share_weigh_the_same(method: str) -> None:
+def test_equal_shares_have_equal_weights(method: str) -> None:
     assert class_weights(method, np.full((4, 5), 7)) == pytest.approx(np.ones(5))
 
 
 @pytest.mark.parametrize("method", [*WEIGHT_METHODS, "auto"])
-def test_what_every_method_promises(method: str) -> None:
+def test_promises_of_every_method(method: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         pixels = (rng.random((8, 6)) ** 12 * 1e6).astype(np.int64) * (rng.random((8, 6)) < 0.5)
@@ -115,7 +115,7 @@ def test_the_range_of_auto() -> None:
     assert rare / common == pytest.approx(1e12)
 
 
-def test_auto_is_the_method_that_it_says() -> None:
+def test_auto_is_auto_method() -> None:
     assert (class_weights("auto", PIXELS) == class_weights(AUTO_METHOD, PIXELS)).all()
 
 
@@ -129,7 +129,7 @@ def test_multi_label_counts_whole_images() -> None:
     assert found[1] / found[0] == pytest.approx(math.log(1.27) / math.log(1.12))
 
 
-def test_nothing_to_count() -> None:
+def test_no_pixels() -> None:
     empty: NDArray[Any] = np.zeros((2, 3), dtype=np.int64)
     for pixels in (empty, empty[:0]):
         assert (class_weights("auto", pixels) == 1).all()
@@ -143,7 +143,7 @@ def test_an_unknown_method() -> None:
         class_weights("inverse_freq", PIXELS)
 
 
-def test_what_is_given_is_not_changed() -> None:
+def test_inputs_are_not_changed() -> None:
     before = PIXELS.copy()
     for method in WEIGHT_METHODS:
         class_weights(method, PIXELS)

@@ -9,7 +9,7 @@ def split(files):
     return FileDataset(LabelContract(2), files)
 
 
-def test_different_images_of_one_size_are_no_duplicates(make_files):
+def test_different_images_of_equal_size_are_not_duplicates(make_files):
     files = make_files(*[np.zeros((6, 6))] * 4)
     assert find_duplicates(split(files[:2]), split(files[2:])) == []
 

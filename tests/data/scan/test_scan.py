@@ -31,7 +31,7 @@ def test_counts_and_cache(make_files, counted):
     assert again.class_pixels.tolist() == [3, 2, 0]
 
 
-def test_the_cache_knows_files_and_not_contracts(make_files, counted):
+def test_the_cache_holds_for_every_contract(make_files, counted):
     files = make_files([[0, 4]])
     scan_dataset(FileDataset(LabelContract(5), files))
     mapped = scan_dataset(FileDataset(LabelContract(2, label_map={0: 255, 4: 1}), files))
@@ -59,12 +59,12 @@ def test_a_damaged_cache_is_ignored(make_files, cache, counted, content):
     scan_dataset(dataset)
     (file,) = cache.glob("scan-*.json")
     file.write_text(content)
-    for expected in (2, 2):  # read again once, and then known
+    for expected in (2, 2):  # counted again by the first scan only
         scan_dataset(dataset)
         assert len(counted) == expected
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(make_files, tmp_path, monkeypatch, counted):
+def test_a_cache_that_cannot_be_written_is_not_an_error(make_files, tmp_path, monkeypatch, counted):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEGTRAIN_CACHE", str(tmp_path / "file"))
     dataset = FileDataset(LabelContract(2), make_files([[0, 1]]))

@@ -60,7 +60,7 @@ def test_transforms_by_name_are_checked(spec, sentence):
     assert "augmentation.transforms[0]" in str(caught.value)
 
 
-def test_transforms_by_name_that_give_the_size_back_pass():
+def test_transforms_that_restore_the_size_are_allowed():
     spec = {"name": "RandomSizedCrop", "min_max_height": [20, 30], "size": [32, 48]}
     images, _ = transform_of(crop_size=(32, 48), transforms=[spec])(IMAGE, TARGET, 0)
     assert images.shape == (3, 32, 48)
@@ -79,13 +79,13 @@ def test_labels_under_a_hole(keep):
     assert bool((found == 255).any()) != keep
 
 
-def test_mirrors_by_name_know_no_pairs():
+def test_mirrors_are_refused_with_flip_pairs():
     labels = LabelContract(4, flip_pairs=[[1, 2]])
     with pytest.raises(ConfigError, match=r"transforms\[0\] \(D4\) mirrors .*augmentation\.flip"):
         TrainTransform(labels, AugmentationConfig(crop_size=(32, 32), transforms=[{"name": "D4"}]))
 
 
-def test_a_probability_is_what_was_given():
+def test_the_given_probability_is_kept():
     spec = {"name": "InvertImg", "p": 0.5}
     transform = transform_of(scale=(1, 1), flip=0, mean=(0,) * 3, std=(1,) * 3, transforms=[spec])
     image = np.zeros((8, 8, 3), np.uint8)

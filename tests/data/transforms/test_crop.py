@@ -1,4 +1,4 @@
-"""The crop that is cut in the source beside the plain order: resize all, pad, cut."""
+"""Crops that are cut in the source, compared with the usual order: resize all, pad, crop."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SEEDS = 4000
 
 
 def plain_span(rng, source, wanted, scale):
-    """Start and end of the crop in source coordinates, by the plain order, and where it lands."""
+    """Start and end of a crop in source coordinates in the usual order, and its place and size."""
     scaled = int(source * scale)
     if scaled >= wanted:
         start = rng.integers(scaled - wanted + 1)
@@ -20,7 +20,7 @@ def plain_span(rng, source, wanted, scale):
 
 
 @pytest.mark.parametrize(("source", "wanted"), [(HEIGHT, 64), (WIDTH, 64), (HEIGHT, 150), (64, 64)])
-def test_the_distribution_of_scales_and_positions_is_that_of_the_plain_order(source, wanted):
+def test_scales_and_positions_are_distributed_as_in_the_usual_order(source, wanted):
     ours, plain = np.zeros((SEEDS, 4)), np.zeros((SEEDS, 4))
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ def test_the_distribution_of_scales_and_positions_is_that_of_the_plain_order(sou
             share = np.abs(
                 (one[:, column, None] <= grid).mean(0) - (two[:, column, None] <= grid).mean(0)
             )
-            # Kolmogorov and Smirnov's bound for two samples of so many, at a level of 0.001.
+            # The bound of the two-sample Kolmogorov-Smirnov test at a level of 0.001.
             assert share.max() < 1.95 * np.sqrt(2 / SEEDS)
     scales = [(two[:, 3] / (two[:, 1] - two[:, 0])) for two in (ours, plain)]
     assert (
@@ -57,11 +57,11 @@ def test_the_pixels_are_those_of_the_resized_image(scale):
     expected = resized[top : top + 36, left : left + 36]
     if scale == 1.0:
         np.testing.assert_array_equal(found, expected)
-    # The edge of the window is repeated, where the whole image would go on.
+    # Interpolation repeats the pixels at the edge of the window, which the whole image continues.
     assert np.abs(found[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).max() <= 4
 
 
-def test_what_has_no_source_is_filled():
+def test_pixels_without_a_source_are_filled():
     image = np.full((10, 20, 3), 7, np.uint8)
     crop = Crop(Span(0, 10, 3, 5), Span(0, 20, 2, 10), (12, 16))
     found = cut(image, crop, np.array([1, 2, 3]))
@@ -93,7 +93,7 @@ def test_a_quarter_turn_is_exact():
         np.testing.assert_array_equal(found, np.rot90(image, turns))
 
 
-def test_sides_beyond_what_opencv_turns():
+def test_sides_longer_than_opencv_can_rotate():
     image = np.zeros((8, 33_000), np.uint8)
     image[:, 32_000:] = 9
     columns = Span(31_990, 20, 0, 20)
@@ -112,8 +112,8 @@ def test_both_flips():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_turn_keeps_the_scale():
-    """A disc in the middle of a stretched crop stays the disc that it is without a turn."""
+def test_a_rotation_keeps_the_scale():
+    """A disc in the middle of a stretched crop is the same disc with and without a rotation."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     mask = ((rows - 44.5) ** 2 + (columns - 59.5) ** 2 < 400).astype(np.uint8)
     spans = Span(30, 30, 0, 60), Span(45, 30, 0, 60)

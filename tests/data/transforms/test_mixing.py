@@ -26,11 +26,11 @@ def test_image_and_target_are_mixed_alike(mix):
     for index in range(len(images)):
         other = (index + 1) % len(images)
         assert set(source[index].unique().tolist()) <= {index, other}
-    # What a pixel shows is its label, whichever image it is from.
+    # The image shows the label at every pixel, from either sample.
     valid = labels[:, 1:] != 255
     shown = (mixed[:, 0] - 10 * (mixed[:, 0] // 10))[:, 1:]
     assert torch.equal(shown[valid].byte(), labels[:, 1:][valid])
-    assert images.equal(batch()[0])  # the given batch stays
+    assert images.equal(batch()[0])  # the inputs are not changed
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "classmix"])
@@ -77,7 +77,7 @@ def test_probability_and_batches_of_one():
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "classmix"])
-def test_several_classes_per_pixel(mix):
+def test_multi_label_data(mix):
     target = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
     target[1, 0, :10] = target[1, 1, 5:15] = 1
     target[:, :, 20:] = 255

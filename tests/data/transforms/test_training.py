@@ -59,7 +59,7 @@ def test_shapes_and_types():
 
 
 @pytest.mark.parametrize("ignore_label", [255, -1, 7])
-def test_padding_is_ignored_and_of_the_mean_colour(ignore_label):
+def test_padding_is_ignored_and_has_the_mean_colour(ignore_label):
     transform = transform_of(ignore_label, crop_size=(80, 80), scale=(1.0, 1.0))
     images, target = transform(IMAGE, TARGET, 0)
     padded = target == ignore_label
@@ -80,7 +80,7 @@ def test_no_label_is_invented(seed, num_classes, ignore_label):
 
 @pytest.mark.parametrize("crop", [(48, 64), (120, 160)])
 def test_crops_are_distributed_as_those_of_albumentations(crop, monkeypatch):
-    """Beside resizing all of the image, padding it and cutting the crop out of it."""
+    """Compared with resizing the whole image, padding it and cropping it."""
     monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
     library = pytest.importorskip("albumentations")
     plain = library.Compose(
@@ -106,13 +106,13 @@ def test_crops_are_distributed_as_those_of_albumentations(crop, monkeypatch):
     for one, two in zip(theirs.reshape(500, -1).T, own.reshape(500, -1).T, strict=True):
         for left, right in ((one, two), (two, one)):
             grid = np.unique(left)
-            # Kolmogorov and Smirnov's bound at a level of 0.001; a pixel more or less is rounding.
+            # The bound of the Kolmogorov-Smirnov test at a level of 0.001, give or take one pixel.
             share = (left[:, None] <= grid).mean(0) - (right[:, None] <= grid + 1).mean(0)
             assert share.max() < 1.95 * np.sqrt(2 / 500)
 
 
 def _extent(mask):
-    """First and last place that have a label, the labels there, and whether it is mirrored."""
+    """First and last position with a label, the labels there, and whether they are mirrored."""
     valid = mask != 255
     down, across = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
     part = mask[valid].astype(int)
@@ -152,7 +152,7 @@ def test_rotation_is_ignored_outside_the_image():
     assert images[:, outside].abs().mean() < images[:, ~outside].abs().mean() / 10
 
 
-def test_paired_classes_change_places_in_the_mirror():
+def test_flip_pairs_are_swapped_in_mirrored_images():
     pairs = [[1, 2]]
     target = np.array([[1, 1, 2, 0, 255, 3]], np.uint8)
     image = np.zeros((1, 6, 3), np.uint8)
@@ -181,7 +181,7 @@ def test_paired_classes_change_places_in_the_mirror():
     assert found.tolist() == [[-1, 0, 299]]
 
 
-def test_crops_in_which_one_class_fills_nearly_all_are_drawn_again():
+def test_crops_filled_by_one_class_are_drawn_again():
     target = np.zeros((100, 100), np.uint8)
     target[:, 80:] = 1
     target[:50] = 255
@@ -197,7 +197,7 @@ def test_crops_in_which_one_class_fills_nearly_all_are_drawn_again():
     assert (biased <= 0.75).mean() > 3 * (plain <= 0.75).mean()
 
 
-def test_the_share_of_a_class_where_there_are_several():
+def test_the_largest_share_in_multi_label_data():
     labels = LabelContract(2, multi_label=True)
     mask = np.zeros((4, 4, 2), np.uint8)
     mask[:2] = 255
@@ -207,7 +207,7 @@ def test_the_share_of_a_class_where_there_are_several():
     assert transform._largest_share(np.full((4, 4, 2), 255, np.uint8)) == 0
 
 
-def test_several_classes_and_any_number_of_channels():
+def test_multi_label_data_and_any_number_of_channels():
     labels = LabelContract(7, multi_label=True)
     target = (RNG.random((40, 60, 7)) < 0.4).astype(np.uint8)
     options = {
