@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtrain.errors import ConfigError, describe_error
+from segtrain.errors import ConfigError, describe_error, one_line
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 
@@ -68,7 +68,7 @@ def model_specs(*folders: Path) -> dict[str, Any]:
             try:
                 specs[file.stem] = yaml.safe_load(file.read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+                raise ConfigError(f"{file} is not valid YAML: {one_line(error)}") from None
     return dict(sorted(specs.items()))
 
 

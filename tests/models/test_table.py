@@ -92,7 +92,7 @@ def test_every_choice_has_a_row(tmp_path: Path) -> None:
         MODELS.check(spec, provided=("num_classes",))
         assert name in MODELS.names() or spec["name"] in MODELS.names()
     (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match=r"broken.yaml is no YAML"):
+    with pytest.raises(ConfigError, match=r"broken.yaml is not valid YAML"):
         model_specs(tmp_path)
 
 

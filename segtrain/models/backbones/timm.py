@@ -14,10 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segtrain.errors import CheckpointError, ConfigError, ResourceError, SegtrainError
+from segtrain.errors import (
+    CheckpointError,
+    ConfigError,
+    ResourceError,
+    SegtrainError,
+    describe_error,
+)
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
-from segtrain.models.backbones.timm_plan import Options, Plan, create, import_timm, plan_for
+from segtrain.models.backbones.timm_plan import (
+    FeaturePlan,
+    Options,
+    create,
+    import_timm,
+    plan_features,
+)
 from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "timm"
@@ -89,7 +101,7 @@ class TimmBackbone(Backbone):
             drop_path_rate,
             img_size,
         )
-        self.plan: Plan = plan_for(architecture, options)
+        self.plan: FeaturePlan = plan_features(architecture, options)
         self.channels, self.strides = self.plan.channels, self.plan.strides
         self.norm_stride = self.plan.norm_stride
         self.net = create(architecture, self.plan.arguments, in_chans=self.in_channels)
@@ -224,12 +236,13 @@ def _missing_keys() -> Iterator[list[str]]:
 
 
 def _why_no_weights(timm: ModuleType, architecture: str, error: Exception) -> SegtrainError:
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     source = timm.get_pretrained_cfg(architecture)
-    if "No pretrained weights exist" in said:
+    if "No pretrained weights exist" in str(error):
         return ConfigError(f"timm has no pretrained weights for {architecture}; give a file")
     if not isinstance(error, OSError):
-        return CheckpointError(f"weights of timm/{architecture} do not fit it: {said[:300]}")
+        return CheckpointError(
+            f"weights of timm/{architecture} do not fit it: {describe_error(error)}"
+        )
     place = f"https://huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
     return ResourceError(
         f"the ImageNet weights of timm/{architecture} are not at hand and cannot be downloaded"

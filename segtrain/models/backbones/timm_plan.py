@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, one_line
 from segtrain.models.unused import unused_parameters
 
 _FINEST_STRIDE = 4  # finer features cost more than heads make of them
@@ -42,7 +42,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FeaturePlan:
     """What is known of a feature extractor before it is built.
 
     Attributes:
@@ -99,11 +99,11 @@ def create(architecture: str, arguments: Arguments, *, in_chans: int = 3) -> Any
 
 
 def _why_not(architecture: str, arguments: dict[str, Any], error: Exception) -> str:
-    said = " ".join(str(error).split())
+    message = one_line(error)
     for name in Options.__annotations__:
-        if name in arguments and name in said:
-            return f"{name}: timm/{architecture} has none"
-    reason = f": {said}" if said else ""
+        if name in arguments and name in message:
+            return f"{name}: timm/{architecture} has no such option"
+    reason = f": {message}" if message else ""
     if "output_stride" in arguments:
         stride = arguments["output_stride"]
         return f"output_stride of timm/{architecture} cannot be {stride}{reason}"
@@ -111,7 +111,7 @@ def _why_not(architecture: str, arguments: dict[str, Any], error: Exception) -> 
 
 
 @cache
-def plan_for(architecture: str, options: Options) -> Plan:
+def plan_features(architecture: str, options: Options) -> FeaturePlan:
     """How `architecture` is built with `options`, and what it gives then.
 
     Raises:
@@ -239,7 +239,7 @@ class _Trial:
             for handle in handles:
                 handle.remove()
 
-    def plan(self, arguments: Arguments, divisor: int | None, step: int) -> Plan:
+    def plan(self, arguments: Arguments, divisor: int | None, step: int) -> FeaturePlan:
         """What was found.
 
         Args:
@@ -252,7 +252,7 @@ class _Trial:
         strides, features = self.strides(size), self._features[size]
         assert strides is not None
         assert features is not None
-        return Plan(
+        return FeaturePlan(
             arguments=arguments,
             channels=tuple(feature.shape[3 if self.is_nhwc else 1] for feature in features),
             strides=strides,

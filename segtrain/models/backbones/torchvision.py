@@ -11,7 +11,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from segtrain.errors import CheckpointError, ConfigError, ResourceError
+from segtrain.errors import CheckpointError, ConfigError, ResourceError, one_line
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
 from segtrain.models.layers.recompute import recomputed
@@ -170,7 +170,7 @@ def imagenet_weights(architecture: str) -> dict[str, Tensor]:
     except (URLError, OSError) as error:
         raise ResourceError(
             f"the ImageNet weights of torchvision's {architecture} are not at hand and cannot be"
-            f" downloaded ({' '.join(str(error).split())}): put {weights.url} at {file}, or give it"
+            f" downloaded ({one_line(error)}): put {weights.url} at {file}, or give it"
             " as model.weights=<path>"
         ) from error
     except (RuntimeError, EOFError, UnpicklingError, ValueError) as error:

@@ -14,7 +14,7 @@ from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.names import ModelNames
-from segtrain.models.weights.plan import ABN, COUNT, Plan, make_plan, with_absolute_norms
+from segtrain.models.weights.plan import ABN, COUNT, LoadPlan, plan_loading, with_absolute_norms
 from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
 
@@ -82,7 +82,7 @@ class Weights:
         names = ModelNames(model)
         key = key_of(self._where, "reinit")
         kept = names.reinitialised(self._reinit, f"{key}=[{','.join(self._reinit)}]")
-        plan = make_plan(file, names, kept)
+        plan = plan_loading(file, names, kept)
         if plan.refused or not plan.values:
             report = plan.report(file)
             raise WeightsError(refusal(file, names, plan, self._where), report)
@@ -96,7 +96,7 @@ class Weights:
         model.load_report = report
         return report
 
-    def _check_given(self, file: WeightFile, plan: Plan) -> None:
+    def _check_given(self, file: WeightFile, plan: LoadPlan) -> None:
         if self.file is None:  # the model knows its ImageNet weights
             return
         if not plan.is_backbone and file.align_corners is None and not self._is_asked:

@@ -20,7 +20,7 @@ _AUXILIARY = ("aux_classifier.",)
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """What is to become of every weight; names are those of the model unless it says otherwise.
 
     Attributes:
@@ -77,7 +77,7 @@ class Plan:
         )
 
 
-def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
+def plan_loading(file: WeightFile, names: ModelNames, kept: set[str]) -> LoadPlan:
     """What is to become of every weight of `file` and of the model.
 
     Args:
@@ -97,7 +97,7 @@ def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
     left_out, unexpected = _leftovers(file, names, found, is_backbone or bool(kept & names.head))
     if counts and values:
         converted[f"{COUNT} = 0"] = tuple(counts)
-    return Plan(
+    return LoadPlan(
         values=values,
         counts=counts if values else {},
         is_backbone=is_backbone,
@@ -176,7 +176,7 @@ def _leftovers(
     return left_out, tuple(key for key in rest if key not in allowed)
 
 
-def with_absolute_norms(plan: Plan) -> Plan:
+def with_absolute_norms(plan: LoadPlan) -> LoadPlan:
     """The weight of each batch norm as InPlaceABN used it: ``|weight| + epsilon``."""
     norms = [key.removesuffix("running_var") for key in plan.values if key.endswith("running_var")]
     scales = tuple(f"{norm}weight" for norm in norms if f"{norm}weight" in plan.values)

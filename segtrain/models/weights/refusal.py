@@ -8,12 +8,12 @@ from torch import Tensor
 
 from segtrain.models.weights.formats import WeightFile, is_ocr, variant_of
 from segtrain.models.weights.names import AFTER_HRNET, HEAD, ModelNames
-from segtrain.models.weights.plan import Plan
+from segtrain.models.weights.plan import LoadPlan
 
 _SHOWN = 3
 
 
-def refusal(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
+def refusal(file: WeightFile, names: ModelNames, plan: LoadPlan, where: str) -> str:
     """Why nothing of `file` was loaded: counts, the first few names, and the next step."""
     start = f"{file.source} ({file.kind})"
     if not plan.values:
@@ -25,7 +25,7 @@ def refusal(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
     return f"{start} does not fit {names.label}: {'; '.join(problems)}; {step}"
 
 
-def _nothing(file: WeightFile, names: ModelNames, plan: Plan) -> str:
+def _nothing(file: WeightFile, names: ModelNames, plan: LoadPlan) -> str:
     if plan.reinitialised and not plan.missing and not plan.misshapen:
         return "all of the model is to be reinitialised"
     if plan.misshapen:
@@ -54,7 +54,7 @@ def _shapes(misshapen: Mapping[str, tuple[int, ...]], names: ModelNames) -> str:
     return f"{len(misshapen)} {verb} another shape or type ({'; '.join(shown)}{more})"
 
 
-def _step(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
+def _step(file: WeightFile, names: ModelNames, plan: LoadPlan, where: str) -> str:
     """What the user can do next."""
     reinit = f"{where}.reinit" if where else "reinit"
     theirs, ours = variant_of(_trunk(file)), names.variant
@@ -99,7 +99,7 @@ def _other_head(file: WeightFile, names: ModelNames, reinit: str) -> str:
     return f"{fits}, or for its trunk alone add {reinit}=[{HEAD}]"
 
 
-def _classes(names: ModelNames, plan: Plan) -> int | None:
+def _classes(names: ModelNames, plan: LoadPlan) -> int | None:
     """How many classes the file has, when that is all that does not fit."""
     found = {shape[0] if shape else 0 for shape in plan.misshapen.values()}
     only_classes = all(
@@ -112,7 +112,7 @@ def _classes(names: ModelNames, plan: Plan) -> int | None:
     return found.pop() if len(found) == 1 and is_all else None
 
 
-def _new_head(names: ModelNames, plan: Plan) -> str:
+def _new_head(names: ModelNames, plan: LoadPlan) -> str:
     """What to reinitialise for other classes: all heads, or what is missing where some are."""
     asked = {*plan.reinitialised} & names.head
     return ",".join(_modules({*plan.misshapen} | asked, names)) if asked else HEAD

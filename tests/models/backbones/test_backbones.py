@@ -18,7 +18,7 @@ from segtrain.models.backbones import BACKBONES, Backbone
 from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant, imagenet_trunk
 from segtrain.models.backbones.registry import BackboneRegistry, Family, check_architecture
 from segtrain.models.backbones.timm import TimmBackbone, _cut, _join
-from segtrain.models.backbones.timm_plan import Options, plan_for
+from segtrain.models.backbones.timm_plan import Options, plan_features
 from segtrain.models.backbones.torchvision import imagenet_weights, new_stem
 from segtrain.models.unused import unread_features, unused_parameters
 
@@ -429,7 +429,7 @@ class TestTimm:
         [
             ("timm/convnext_tinny", {}, "timm has no .*; did you mean timm/convnext_tiny"),
             ("timm/resnet18.a1_in2k", {}, "did you mean timm/resnet18.a1_in1k"),
-            ("timm/test_resnet", {"img_size": 64}, r"backbone\.img_size: .* has none"),
+            ("timm/test_resnet", {"img_size": 64}, r"backbone\.img_size: .* has no such option"),
             (
                 "timm/test_resnet",
                 {"out_indices": [5]},
@@ -437,9 +437,17 @@ class TestTimm:
             ),
             ("timm/test_resnet", {"out_indices": []}, r"backbone\.out_indices must be one .*\[\]"),
             ("timm/test_resnet", {"output_stride": 4}, r"backbone\.output_stride must be 8 or 16"),
-            ("timm/test_vit", {"output_stride": 8}, r"backbone\.output_stride: .* has none"),
+            (
+                "timm/test_vit",
+                {"output_stride": 8},
+                r"backbone\.output_stride: .* has no such option",
+            ),
             ("timm/hrnet_w18_small", {"output_stride": 8}, r"\.output_stride of .* cannot be 8"),
-            ("timm/hrnet_w18_small", {"drop_path_rate": 0.1}, r"\.drop_path_rate: .* has none"),
+            (
+                "timm/hrnet_w18_small",
+                {"drop_path_rate": 0.1},
+                r"\.drop_path_rate: .* has no such option",
+            ),
             pytest.param("timm/inception_v4", {}, "do not line up", marks=pytest.mark.slow),
             (
                 "timm/test_efficientnet",
@@ -461,7 +469,7 @@ class TestTimm:
     def test_without_timm_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "timm", None)
         with pytest.raises(ConfigError, match=r"pip install 'segtrain\[timm\]'"):
-            plan_for("resnet18", Options(img_size=1))
+            plan_features("resnet18", Options(img_size=1))
         with pytest.raises(ConfigError, match=r"pip install 'segtrain\[timm\]'"):
             imagenet_trunk(VARIANTS["w18"])
 

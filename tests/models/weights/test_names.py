@@ -16,14 +16,14 @@ from segtrain.models import MODELS
 from segtrain.models.build import build_model
 from segtrain.models.weights import recognise
 from segtrain.models.weights.names import ModelNames
-from segtrain.models.weights.plan import Plan, make_plan
+from segtrain.models.weights.plan import LoadPlan, plan_loading
 
 
-def plan_of(state: Mapping[str, Tensor], name: str, **params: Any) -> Plan:
+def plan_of(state: Mapping[str, Tensor], name: str, **params: Any) -> LoadPlan:
     """What would become of `state` in a model of 5 classes."""
     with torch.device("meta"):
         model = MODELS.build({"name": name, **params}, num_classes=5)
-    return make_plan(recognise(state, "weights.pth"), ModelNames(model), set())
+    return plan_loading(recognise(state, "weights.pth"), ModelNames(model), set())
 
 
 def modules(names: Iterable[str]) -> set[str]:
@@ -119,7 +119,7 @@ def test_a_file_of_smp_fits_its_model() -> None:
         state = smp.Unet("resnet18", encoder_weights=None, classes=5).state_dict()
         spec = {"name": "smp", "arch": "unet", "encoder": "resnet18"}
         model = MODELS.build(spec, num_classes=5)
-    plan = make_plan(recognise(state, "unet.pth"), ModelNames(model), set())
+    plan = plan_loading(recognise(state, "unet.pth"), ModelNames(model), set())
     assert not plan.refused
     assert not plan.is_backbone
     assert plan.values.keys() == model.state_dict().keys()
