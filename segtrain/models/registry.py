@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -54,7 +55,8 @@ class ModelRegistry(Registry[Segmentor]):
         store = super().register(name)
 
         def decorate(factory: F) -> F:
-            is_segmentor = inspect.isclass(factory) and issubclass(factory, Segmentor)
+            made = factory.func if isinstance(factory, partial) else factory
+            is_segmentor = inspect.isclass(made) and issubclass(made, Segmentor)
             _check_signature(name, parameters(factory))
             store(factory if is_segmentor else _Adapted(factory))
             return factory

@@ -28,12 +28,7 @@ DYNAMIC = {
 }
 
 
-class Tiny(HRNetSegmentor):
-    variant = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
-
-
-class TinyOCR(HRNetOCRSegmentor):
-    variant = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
+TINY = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -94,21 +89,22 @@ def assert_equal_export(model: nn.Module, sizes: list[tuple[int, int, int]], **g
 # Dynamo takes seconds for a trunk, so one case runs every time: the OCR model, which has the layers
 # of both heads, to train.
 @pytest.mark.parametrize(
-    ("kind", "mode"), [(TinyOCR, "train"), pytest.param(Tiny, "eval", marks=pytest.mark.slow)]
+    ("kind", "mode"),
+    [(HRNetOCRSegmentor, "train"), pytest.param(HRNetSegmentor, "eval", marks=pytest.mark.slow)],
 )
 def test_the_whole_model_is_one_graph(
     kind: type[HRNetSegmentor | HRNetOCRSegmentor], mode: str
 ) -> None:
-    model = kind(num_classes=3).double()
+    model = kind(variant=TINY, num_classes=3).double()
     assert_equal_steps(model, "aot_eager", images(2, 3, 64, 48).double(), 1e-9, modes=mode)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Tiny, TinyOCR])
+@pytest.mark.parametrize("kind", [HRNetSegmentor, HRNetOCRSegmentor])
 def test_activation_checkpointing_goes_into_the_graph(
     kind: type[HRNetSegmentor | HRNetOCRSegmentor],
 ) -> None:
-    model = kind(num_classes=3, activation_checkpointing=True).double()
+    model = kind(variant=TINY, num_classes=3, activation_checkpointing=True).double()
     assert_equal_steps(model, "aot_eager", images(2, 3, 64, 48).double(), 1e-9, modes="train")
 
 

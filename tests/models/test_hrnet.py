@@ -13,7 +13,7 @@ from segtrain.models import MODELS
 from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant
 from segtrain.models.backbones.hrnet_layers import ExchangeModule
 from segtrain.models.heads import HRNetHead, concatenate
-from segtrain.models.hrnet import HRNetSegmentor
+from segtrain.models.hrnet import HRNetModel, HRNetOCRSegmentor, HRNetSegmentor
 
 
 def build(name: str = "hrnet_w18_small_v1", **arguments: Any) -> HRNetSegmentor:
@@ -79,9 +79,25 @@ def test_a_variant_of_your_own() -> None:
         assert [branch.shape[1] for branch in trunk(torch.randn(1, 3, 32, 32))] == [8, 16, 32, 64]
 
 
+@pytest.mark.parametrize("kind", [HRNetSegmentor, HRNetOCRSegmentor])
+def test_a_model_of_a_custom_variant(kind: type[HRNetModel]) -> None:
+    model = kind(variant=HRNetVariant(8, (1, 1, 1), 1, 1, 16), num_classes=3).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 32, 40))["out"].shape == (1, 3, 8, 10)
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small_v1", "hrnet_w18_small_v1_ocr"])
+def test_the_variant_belongs_to_the_name_and_is_not_a_key(name: str) -> None:
+    assert "variant" not in MODELS.schema(name)
+    with pytest.raises(ConfigError, match="has no parameter 'variant'"):
+        MODELS.check({"name": name, "variant": "w18"})
+
+
 def test_an_unknown_variant_is_refused_with_the_closest_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'w18'"):
         HRNet("w17")
+    with pytest.raises(ConfigError, match="did you mean 'w18'"):
+        HRNetSegmentor(variant="w17", num_classes=3)
 
 
 def test_align_corners_belongs_to_the_instance() -> None:

@@ -84,6 +84,19 @@ VARIANTS: dict[str, HRNetVariant] = {
 }
 
 
+def find_variant(variant: str | HRNetVariant) -> HRNetVariant:
+    """Return the published variant of this name, or `variant` itself if it is not a name.
+
+    Raises:
+        ConfigError: If `VARIANTS` has no such name.
+    """
+    if isinstance(variant, HRNetVariant):
+        return variant
+    if variant not in VARIANTS:
+        raise ConfigError(f"unknown HRNet variant {variant!r}{did_you_mean(variant, VARIANTS)}")
+    return VARIANTS[variant]
+
+
 class HRNetTrunk(nn.Module):
     """The layers of an HRNet as attributes of the module that inherits it.
 
@@ -192,15 +205,9 @@ class HRNet(Backbone, HRNetTrunk):
     ) -> None:
         super().__init__(in_channels=in_channels)
         self.align_corners = bool(align_corners)
-        if isinstance(variant, str):
-            if variant not in VARIANTS:
-                raise ConfigError(
-                    f"unknown HRNet variant {variant!r}{did_you_mean(variant, VARIANTS)}"
-                )
-            variant = VARIANTS[variant]
-        self.variant = variant
-        self.channels = variant.branch_channels
-        self.add_trunk(variant, activation_checkpointing=activation_checkpointing)
+        self.variant = find_variant(variant)
+        self.channels = self.variant.branch_channels
+        self.add_trunk(self.variant, activation_checkpointing=activation_checkpointing)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The four branches; see the class for shapes."""

@@ -11,7 +11,6 @@ from typing import Any
 from segtrain.errors import ConfigError
 from segtrain.models.backbones.base import Backbone
 from segtrain.schema.registry import Registry
-from segtrain.schema.values import Parameter, parameters
 
 _FEW = 30  # names that a sentence can list
 
@@ -53,13 +52,6 @@ class BackboneRegistry(Registry[Backbone]):
         if not slash or family not in self._families:
             return super().get(name, where=where)
         return partial(self._families[family].build, architecture=architecture)
-
-    def schema(self, name: str, *, where: str | None = None) -> dict[str, Parameter]:
-        factory = self.get(name, where=where)
-        if not isinstance(factory, partial):
-            return super().schema(name, where=where)
-        known = parameters(factory.func)
-        return {key: value for key, value in known.items() if key not in factory.keywords}
 
 
 def check_architecture(family: str, architecture: str, names: list[str]) -> None:

@@ -26,7 +26,8 @@ class Head(nn.Module):
     Attributes:
         norm_stride: As in :class:`~segtrain.models.backbones.Backbone`; infinity where batch norm
             comes after a mean over the whole image.
-        output_names: What `forward` gives, by name.
+        output_names: Names of the outputs of `forward`.
+        feature_channels: Number of channels of all feature maps concatenated.
 
     Shape:
         - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first.
@@ -51,6 +52,7 @@ class Head(nn.Module):
         super().__init__()
         check_dropout(dropout)
         self.in_channels = tuple(in_channels)
+        self.feature_channels = sum(self.in_channels)
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.align_corners = align_corners

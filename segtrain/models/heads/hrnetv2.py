@@ -81,7 +81,7 @@ class HRNetV2Head(Head):
         super().__init__(**common)
         self.norm_stride = self.strides[0]
         self.layers = HRNetHead(
-            in_channels=sum(self.in_channels), num_classes=self.num_classes, dropout=self.dropout
+            in_channels=self.feature_channels, num_classes=self.num_classes, dropout=self.dropout
         )
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def key_of(where: str, name: str) -> str:
 def _imagenet(model: Segmentor) -> WeightFile:
     return WeightFile(
         source=IMAGENET,
-        kind=f"ImageNet weights for {type(model).__name__}",
+        kind=f"ImageNet weights for {model.label}",
         state=model.pretrained_backbone(),
         has_heads=False,
     )

@@ -11,7 +11,7 @@ import segtrain
 from segtrain.errors import ConfigError
 from segtrain.models import HEADS, MODELS, Head
 from segtrain.models.backbones.hrnet import VARIANTS
-from segtrain.models.heads.ocr_layers import _ObjectAttention, gather
+from segtrain.models.heads.ocr_layers import ObjectAttention, gather
 from segtrain.models.hrnet import HRNetOCRSegmentor
 
 NAMES = [f"hrnet_{name}_ocr" for name in ("w18_small_v1", "w18_small_v2", "w18", "w32", "w48")]
@@ -116,7 +116,7 @@ def test_gather_is_the_mean_over_a_soft_region() -> None:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_attention_is_the_formula_in_value_and_gradient(scale: int) -> None:
     torch.manual_seed(0)
-    block = _ObjectAttention(6, 4, scale, align_corners=True).double()
+    block = ObjectAttention(6, 4, scale, align_corners=True).double()
     pixels = torch.randn(2, 6, 8, 6).double().requires_grad_()
     regions = torch.randn(2, 6, 5, 1).double().requires_grad_()
     context = block(pixels, regions)
