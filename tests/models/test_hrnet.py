@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS
 from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant
-from segtrain.models.backbones.hrnet_layers import ExchangeModule
 from segtrain.models.heads import HRNetHead, concatenate
 from segtrain.models.hrnet import HRNetModel, HRNetOCRSegmentor, HRNetSegmentor
 
@@ -62,21 +61,6 @@ def test_aux_head_adds_keys_of_the_same_layout() -> None:
     assert {key.removeprefix("aux_head.") for key in added} == {
         key.removeprefix("last_layer.") for key in plain if key.startswith("last_layer.")
     }
-
-
-@pytest.mark.parametrize("size", [(32, 32), (33, 31), (1, 1), (75, 117)])
-def test_trunk_accepts_any_size(size: tuple[int, int]) -> None:
-    trunk = HRNet("w18_small_v1").eval()
-    with torch.no_grad():
-        branches = trunk(torch.randn(1, 3, *size))
-    for stride, branch in zip((4, 8, 16, 32), branches, strict=True):
-        assert tuple(branch.shape[-2:]) == tuple(-(-side // stride) for side in size)
-
-
-def test_a_variant_of_your_own() -> None:
-    trunk = HRNet(HRNetVariant(8, (1, 1, 1), 1, 1, 16)).eval()
-    with torch.no_grad():
-        assert [branch.shape[1] for branch in trunk(torch.randn(1, 3, 32, 32))] == [8, 16, 32, 64]
 
 
 @pytest.mark.parametrize("kind", [HRNetSegmentor, HRNetOCRSegmentor])
@@ -184,35 +168,3 @@ def test_nothing_falls_back_from_channels_last() -> None:
         assert parameter.grad.is_contiguous(memory_format=torch.channels_last) or (
             parameter.ndim == 1
         ), name
-
-
-@pytest.mark.parametrize("target", range(4))
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_an_exchange_is_the_sum_of_what_the_branches_send(target: int, align_corners: bool) -> None:
-    torch.manual_seed(0)
-    module = ExchangeModule((2, 4, 6, 8), blocks=1, align_corners=align_corners).double().eval()
-    branches = [
-        torch.randn(2, 2 + 2 * i, -(-19 // 2**i), -(-30 // 2**i)).double() for i in range(4)
-    ]
-    kept = [branch.clone() for branch in branches]
-    outputs = module(*branches)
-    assert all(torch.equal(*pair) for pair in zip(branches, kept, strict=True))
-
-    sent = [blocks(branch) for blocks, branch in zip(module.branches, branches, strict=True)]
-    total = torch.zeros_like(branches[target])
-    for source, features in enumerate(sent):
-        term = module.fuse_layers[target][source](features)
-        if source > target:
-            size = branches[target].shape[-2:]
-            term = F.interpolate(term, size=size, mode="bilinear", align_corners=align_corners)
-        total = total + term
-    torch.testing.assert_close(outputs[target], total.relu())
-
-
-def test_the_gradient_of_an_exchange_is_the_numerical_one() -> None:
-    torch.manual_seed(0)
-    module = ExchangeModule((1, 2), blocks=1, align_corners=False).double().eval()
-    branches = (torch.randn(1, 1, 5, 4).double(), torch.randn(1, 2, 3, 2).double())
-    for branch in branches:
-        branch.requires_grad_()
-    assert torch.autograd.gradcheck(lambda *inputs: tuple(module(*inputs)), branches)

@@ -139,7 +139,9 @@ def test_list_names_the_parts_of_a_model(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_list_takes_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("list", ["modles"]) == 2
-    assert "list takes the word models, plugins=[...] and nothing else" in capsys.readouterr().err
+    assert (
+        "list takes only the word models and plugins=[...], got 'modles'" in capsys.readouterr().err
+    )
 
 
 def test_a_users_model_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class TimmBackbone(Backbone):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_architecture(FAMILY, architecture, _names())
+        check_architecture(FAMILY, architecture, architectures())
         self.architecture = architecture
         options = Options(
             output_stride,
@@ -127,13 +127,13 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features, the finest first; see the class for shapes."""
         padded = _pad(images, self.plan.divisor)
-        tiles = _cut(padded, self.plan.divisor) if self.plan.is_tiled else padded
+        tiles = cut_squares(padded, self.plan.divisor) if self.plan.is_tiled else padded
         features = self._features(tiles)
         if self.plan.is_nhwc:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         if self.plan.is_tiled:
             rows, columns = (side // self.plan.divisor for side in padded.shape[-2:])
-            features = [_join(feature, rows, columns) for feature in features]
+            features = [join_squares(feature, rows, columns) for feature in features]
         if self.plan.divisor == 1:
             return features
         height, width = images.shape[-2:]
@@ -259,14 +259,14 @@ def _pad(images: Tensor, divisor: int) -> Tensor:
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))
 
 
-def _cut(images: Tensor, side: int) -> Tensor:
+def cut_squares(images: Tensor, side: int) -> Tensor:
     """Squares of `side`, ``(N, C, R * side, S * side)`` -> ``(N * R * S, C, side, side)``."""
     num_images, channels, height, width = images.shape
     grid = images.reshape(num_images, channels, height // side, side, width // side, side)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
 
 
-def _join(squares: Tensor, rows: int, columns: int) -> Tensor:
+def join_squares(squares: Tensor, rows: int, columns: int) -> Tensor:
     """``(N * R * S, C, h, w)`` -> ``(N, C, R * h, S * w)``."""
     channels, height, width = squares.shape[1:]
     grid = squares.reshape(-1, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
@@ -274,9 +274,10 @@ def _join(squares: Tensor, rows: int, columns: int) -> Tensor:
 
 
 @cache
-def _names() -> list[str]:
+def architectures() -> list[str]:
+    """Every architecture of timm, with and without the tag of its weights."""
     timm = import_timm()
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
-BACKBONES.register_family(FAMILY, Family(build=TimmBackbone, names=_names))
+BACKBONES.register_family(FAMILY, Family(build=TimmBackbone, names=architectures))

@@ -245,7 +245,7 @@ def _build(
     activation_checkpointing: bool = False,
     in_channels: int = 3,
 ) -> Backbone:
-    check_architecture(FAMILY, architecture, _names())
+    check_architecture(FAMILY, architecture, architectures())
     common: dict[str, Any] = {
         "architecture": architecture,
         "activation_checkpointing": activation_checkpointing,
@@ -262,10 +262,11 @@ def _build(
 
 
 @cache
-def _names() -> list[str]:
+def architectures() -> list[str]:
+    """The ResNets and MobileNets of torchvision."""
     from torchvision import models  # noqa: PLC0415
 
     return [name for name in models.list_models(module=models) if name.startswith(_KINDS)]
 
 
-BACKBONES.register_family(FAMILY, Family(build=_build, names=_names))
+BACKBONES.register_family(FAMILY, Family(build=_build, names=architectures))

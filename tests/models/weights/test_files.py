@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from segtrain.engine.checkpoint import load_checkpoint, save_checkpoint
 from segtrain.errors import CheckpointError
 from segtrain.models.weights.files import find_state, read_weights
 
@@ -188,3 +189,28 @@ def test_nested_weights_are_found(content: Any, path: tuple[str, ...]) -> None:
 def test_a_file_without_weights_says_what_it_holds(content: Any, sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         find_state(content, "a.pth")
+
+
+def flip_a_byte_inside(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_bit_is_no_weight(tmp_path: Path) -> None:
+    file = tmp_path / "best.pth"
+    torch.save({"weight": torch.rand(4000)}, file)
+    assert read_weights(file)["weight"].shape == (4000,)
+    flip_a_byte_inside(file)
+    with pytest.raises(CheckpointError, match=r"best\.pth is damaged"):
+        read_weights(file)
+
+
+def test_nor_one_of_our_own_checkpoints(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    whole = {"model": {"weight": torch.rand(4000)}, "config": {"a": 1}, "metadata": {"b": 2}}
+    save_checkpoint(file, {**whole, "step": 3})
+    assert load_checkpoint(file)["step"] == 3
+    flip_a_byte_inside(file)
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        load_checkpoint(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,23 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, resnet18
 from torchvision.models.segmentation import fcn_resnet50, lraspp_mobilenet_v3_large
 
+from segtrain.errors import ConfigError
 from segtrain.models import MODELS
 from segtrain.models.build import build_model
-from segtrain.models.weights import recognise
+from segtrain.models.weights import WeightsError, recognise
 from segtrain.models.weights.names import ModelNames
 from segtrain.models.weights.plan import LoadPlan, plan_loading
+from tests.models.weights.helpers import (
+    OCR,
+    SMALL,
+    State,
+    assert_equal,
+    build,
+    imagenet,
+    official,
+    report_of,
+    save,
+)
 
 
 def plan_of(state: Mapping[str, Tensor], name: str, **params: Any) -> LoadPlan:
@@ -123,3 +135,54 @@ def test_a_file_of_smp_fits_its_model() -> None:
     assert not plan.refused
     assert not plan.is_backbone
     assert plan.values.keys() == model.state_dict().keys()
+
+
+def test_backbone_files_reach_a_backbone_inside_of_a_model(
+    states: Callable[[str], State], tmp_path: Path
+) -> None:
+    spec = {"backbone": SMALL, "head": "fcn"}
+    file = save(imagenet(states(SMALL)), tmp_path / "hrnet.pth")
+    model = build(file, "encoder_decoder", backbone=SMALL, head="hrnetv2")
+    trunk = [key for key in states(SMALL) if not key.startswith("last_layer.")]
+    own = model.state_dict()
+    for key in trunk:
+        assert torch.equal(own[f"backbone.{key}"], states(SMALL)[key]), key
+    assert len(report_of(model).loaded) == len(trunk)
+    segmentation = save(official(states(SMALL)), tmp_path / "best.pth")
+    with pytest.raises(WeightsError, match=r"add model\.reinit=\[head\] to train that part anew"):
+        build(segmentation, "encoder_decoder", align_corners=False, **spec)
+    model = build(segmentation, "encoder_decoder", align_corners=False, reinit=["head"], **spec)
+    assert len(report_of(model).loaded) == len(trunk)
+    assert all(key.startswith("last_layer.") for key in report_of(model).left_out)
+
+
+@pytest.mark.parametrize(("flat", "head"), [(SMALL, "hrnetv2"), (OCR, "ocr")])
+def test_official_files_fit_the_same_head_on_the_same_backbone(
+    flat: str, head: str, states: Callable[[str], State], tmp_path: Path
+) -> None:
+    file = save(official(states(flat)), tmp_path / "best.pth")
+    model = build(file, "encoder_decoder", backbone=SMALL, head=head, align_corners=True).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = build(file, flat, align_corners=True).eval()(images)["out"]
+        assert torch.equal(model(images)["out"], expected)
+    # And back again.
+    back = save({"state_dict": model.state_dict()}, tmp_path / "composed.pth")
+    assert_equal(build(back, flat, align_corners=True), states(flat))
+
+
+@pytest.mark.parametrize(
+    ("reinit", "sentence"),
+    [
+        (["last_lyer"], r"no module 'last_lyer'; did you mean 'last_layer'\? Known: bn1, .*, head"),
+        (["stage4.0.brnches"], r"did you mean 'stage4\.0\.branches'"),
+        (["aux_head"], r"no module 'aux_head'"),
+        (["stage"], r"no module 'stage'"),  # a prefix is a whole name
+    ],
+)
+def test_a_module_that_is_none_gets_the_closest_one(
+    reinit: list[str], sentence: str, states: Callable[[str], State], tmp_path: Path
+) -> None:
+    file = save(states(SMALL), tmp_path / "best.pth")
+    with pytest.raises(ConfigError, match=rf"model\.reinit=\[.*\].*{sentence}"):
+        build(file, align_corners=False, reinit=reinit)
