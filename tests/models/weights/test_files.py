@@ -83,7 +83,7 @@ def test_what_needs_more_than_tensors_is_refused_and_its_conversion_works(
 ) -> None:
     file = tmp_path / "best model.pth"
     write(file)
-    with pytest.raises(CheckpointError, match="where you trust it, convert it once with") as caught:
+    with pytest.raises(CheckpointError, match="if you trust it, convert it once with") as caught:
         read_weights(file)
     message = str(caught.value)
     code = message.split('python -c "')[1].split('"')[0]
@@ -120,13 +120,13 @@ def _torn(content: bytes) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"  \n<!DOCTYPE html><html><body>sign in</body></html>", "is a web page"),
         (b"<HTML><body>", "is a web page"),
-        (b"an error occurred" * 100, "is damaged or no file of PyTorch"),
-        (b"\x80\x02nonsense" * 20, "is damaged or no file of PyTorch"),
-        (b"PK\x03\x04" + bytes(600), "is damaged or no file of PyTorch"),
-        (bytes(4000), "is damaged or no file of PyTorch"),
-        (b"\xff" * 8 + b'{"a"', "is damaged or no file of PyTorch"),  # a header of 2^64 bytes
-        (pickle.dumps([1, 2], protocol=2), "is damaged or no file of PyTorch"),
-        (b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".", "is damaged or no file of PyTorch"),
+        (b"an error occurred" * 100, "is damaged or not a file of PyTorch"),
+        (b"\x80\x02nonsense" * 20, "is damaged or not a file of PyTorch"),
+        (b"PK\x03\x04" + bytes(600), "is damaged or not a file of PyTorch"),
+        (bytes(4000), "is damaged or not a file of PyTorch"),
+        (b"\xff" * 8 + b'{"a"', "is damaged or not a file of PyTorch"),  # a header of 2^64 bytes
+        (pickle.dumps([1, 2], protocol=2), "is damaged or not a file of PyTorch"),
+        (b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".", "is damaged or not a file of PyTorch"),
     ],
 )
 def test_what_is_no_file_of_weights_is_said_in_one_sentence(
@@ -178,7 +178,7 @@ def test_nested_weights_are_found(content: Any, path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([1, 2], "holds no weights: it is a list and no dict of tensors"),
+        ([1, 2], "does not contain weights: it is a list, not a dict of tensors"),
         (torch.zeros(3), "it is a Tensor"),
         ({}, "its dict is empty"),
         ({"epoch": 3, "lr": 0.1}, "its entries are 'epoch', 'lr'"),

@@ -149,7 +149,7 @@ def test_a_checkpoint_of_ours_tells_what_it_was_trained_with(
     other = build(run, align_corners=False)
     assert other.align_corners is False
     assert report_of(other).notes == ("trained with align_corners=true, used with false",)
-    with pytest.raises(ConfigError, match="holds plain batch norms"):
+    with pytest.raises(ConfigError, match="has plain batch norms"):
         build(run, abn=True)
     with pytest.raises(WeightsError, match=rf"use model={SMALL}"):
         build(run, "hrnet_w18")

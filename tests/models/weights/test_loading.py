@@ -62,9 +62,9 @@ def test_align_corners_is_asked_for_of_any_head_that_the_file_has(tmp_path: Path
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (torch.full((8,), float("nan")), "norm.bias holds NaN or infinity; nothing was loaded"),
-        (torch.full((8,), float("inf")), "norm.bias holds NaN"),
-        (torch.zeros(8).to_sparse(), "norm.bias is no plain tensor of numbers"),
+        (torch.full((8,), float("nan")), "norm.bias contains NaN or infinity; nothing was loaded"),
+        (torch.full((8,), float("inf")), "norm.bias contains NaN"),
+        (torch.zeros(8).to_sparse(), "norm.bias is not a dense tensor of real numbers"),
         (torch.zeros(8, dtype=torch.int64), "1 has another shape or type"),
         (torch.zeros(8, dtype=torch.complex64), "1 has another shape or type"),
         (torch.zeros(1).expand(2**40), "1 has another shape or type"),
@@ -94,7 +94,7 @@ def test_imagenet_takes_what_the_model_knows(in_channels: int) -> None:
     assert set(report.loaded) == PlainModel.known.keys()
     assert set(report.new) == {"classifier.weight", "classifier.bias"}
     assert report.source == "imagenet"
-    with pytest.raises(ConfigError, match="abn: ImageNet weights hold plain batch norms"):
+    with pytest.raises(ConfigError, match="abn: ImageNet weights have plain batch norms"):
         segtrain.load_weights(model, "imagenet", abn=True)
 
 
@@ -132,5 +132,7 @@ def test_a_plain_module_loads_its_own_files(tmp_path: Path) -> None:
 
 def test_keys_that_say_nothing_are_refused() -> None:
     for key, value in (("reinit", ["head"]), ("abn", True), ("abn", False)):
-        with pytest.raises(ConfigError, match=rf"model\.{key} says how .* model\.weights is null"):
+        with pytest.raises(
+            ConfigError, match=rf"model\.{key} applies to loading .* model\.weights is null"
+        ):
             MODELS.build({"name": SMALL, key: value}, num_classes=2)

@@ -149,7 +149,9 @@ def test_backbone_files_reach_a_backbone_inside_of_a_model(
         assert torch.equal(own[f"backbone.{key}"], states(SMALL)[key]), key
     assert len(report_of(model).loaded) == len(trunk)
     segmentation = save(official(states(SMALL)), tmp_path / "best.pth")
-    with pytest.raises(WeightsError, match=r"add model\.reinit=\[head\] to train that part anew"):
+    with pytest.raises(
+        WeightsError, match=r"add model\.reinit=\[head\] to reinitialise and train that part"
+    ):
         build(segmentation, "encoder_decoder", align_corners=False, **spec)
     model = build(segmentation, "encoder_decoder", align_corners=False, reinit=["head"], **spec)
     assert len(report_of(model).loaded) == len(trunk)

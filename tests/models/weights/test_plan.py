@@ -72,7 +72,7 @@ def test_in_place_abn_files_give_the_logits_of_their_own_formula(name: str, tmp_
     old = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     file = save(official(old), tmp_path / "best.pth")
     loaded = MODELS.build(name, num_classes=5).double().eval()
-    with pytest.raises(ConfigError, match=r"without num_batches_tracked.*set abn=true where"):
+    with pytest.raises(ConfigError, match=r"without num_batches_tracked.*set abn=true if"):
         segtrain.load_weights(loaded, file, align_corners=False)
     report = segtrain.load_weights(loaded, file, abn=True, align_corners=False)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_imagenet_files_are_plain_batch_norm(
     model = build(file)  # and neither abn nor align_corners is asked for
     assert torch.equal(model.state_dict()["bn1.weight"], old["bn1.weight"])
     assert (old["bn1.weight"] < 0).any()
-    with pytest.raises(ConfigError, match=r"model\.abn=true, but .* holds plain batch norms"):
+    with pytest.raises(ConfigError, match=r"model\.abn=true, but .* has plain batch norms"):
         build(file, abn=True)
 
 

@@ -123,9 +123,14 @@ def test_a_file_without_ocr_is_refused_by_ocr_and_the_other_way_round(
 ) -> None:
     plain = save(official(states(SMALL)), tmp_path / "plain.pth")
     ocr = save(official(states(OCR)), tmp_path / "ocr.pth")
-    with pytest.raises(WeightsError, match=rf"use model={SMALL}, or to train OCR from it"):
+    with pytest.raises(
+        WeightsError,
+        match=rf"use model={SMALL}, or add model\.reinit=\[conv3x3_ocr,.* to start OCR",
+    ):
         build(plain, OCR, align_corners=True)
-    with pytest.raises(WeightsError, match=rf"use model={OCR}, or for its trunk alone add model\."):
+    with pytest.raises(
+        WeightsError, match=rf"use model={OCR}, or add model\.reinit=\[head\] to load only"
+    ):
         build(ocr, SMALL, align_corners=True)
     trunk = report_of(build(ocr, SMALL, align_corners=True, reinit=["head"]))
     assert not any(key.startswith("last_layer.") for key in trunk.loaded)
@@ -164,7 +169,7 @@ def test_loading_nothing_is_an_error(
         spec |= {"backbone": SMALL, "head": "hrnetv2"}
     other = save({"a.weight": torch.zeros(2), "b": torch.zeros(1)}, tmp_path / "other.pth")
     error = untouched(lambda: MODELS.build(spec, num_classes=5), other)
-    assert "none of its 2 weights has a name that" in str(error)
+    assert "none of its 2 weights has the name of a weight of" in str(error)
     file = save(states(SMALL), tmp_path / "best.pth")
     error = untouched(lambda: MODELS.build(spec, num_classes=5), file, reinit=["head", "backbone"])
-    assert "all of the model is to be reinitialised; nothing was loaded" in str(error)
+    assert "reinit selects the whole model; nothing was loaded" in str(error)

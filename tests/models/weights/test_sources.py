@@ -66,7 +66,7 @@ def test_an_address_of_another_form_is_refused(given: str) -> None:
 
 def test_addresses_of_the_web_and_nothing_at_all_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"model\.weights=https://a/b\.pth: nothing is downloaded"
+        ConfigError, match=r"model\.weights=https://a/b\.pth: downloads from URLs are not"
     ):
         check_source("https://a/b.pth", KEY)
     with pytest.raises(ConfigError, match=r"model\.weights is empty"):
@@ -109,7 +109,7 @@ def test_a_repository_with_none_or_several_files(hub: Path) -> None:
         ConfigError, match=r"has 2 files of weights; name one, as in hf://owner/name/x"
     ):
         find_file("hf://a/several", KEY)
-    with pytest.raises(CheckpointError, match=r"has no file of weights, but README\.md"):
+    with pytest.raises(CheckpointError, match=r"has no file of weights, only README\.md"):
         find_file("hf://a/none", KEY)
     assert find_file("hf://a/several/y.pth", KEY).name == "y.pth"
 
