@@ -266,7 +266,9 @@ class TestLibrary:
             )
             assert isinstance(model.backbone, Backbone)
             assert model(images_of(9, 9))["out"].shape == (2, NUM_CLASSES, 5, 5)
-            with pytest.raises(ConfigError, match=r"backbone 'halves_of_a_test' has none"):
+            with pytest.raises(
+                ConfigError, match=r"backbone 'halves_of_a_test' does not support it"
+            ):
                 build(
                     backbone="halves_of_a_test",
                     head="linear_of_a_test",
@@ -330,7 +332,7 @@ class TestMistakes:
             ({"aux_heads": {"out": "fcn"}}, "^model.aux_heads.out: the head gives .*'out' already"),
             (
                 {"head": {"name": "ocr", "ocr_channels": 8}, "aux_heads": {"aux": "fcn"}},
-                "^model.aux_heads.aux: the head gives the output 'aux' already",
+                "^model.aux_heads.aux: the head already has an output 'aux'",
             ),
             ({"aux_heads": {"keys": "fcn"}}, "^model.aux_heads.keys: an output needs a name"),
             ({"aux_heads": {"a.b": "fcn"}}, "^model.aux_heads.a.b: an output needs a name"),
@@ -338,11 +340,11 @@ class TestMistakes:
             ({"aux_heads": {"aux": {"stage": 1}}}, "^model.aux_heads.aux.name is missing"),
             (
                 {"aux_heads": {"aux": {"name": "fcn", "stage": 4}}},
-                "^model.aux_heads.aux.stage must be one of 0 to 3, .*, got 4",
+                "^model.aux_heads.aux.stage must be a stage of the backbone, 0 to 3, .*, got 4",
             ),
             (
                 {"aux_heads": {"aux": {"name": "fcn", "stage": True}}},
-                "^model.aux_heads.aux.stage must be one of 0 to 3, .*, got True",
+                "^model.aux_heads.aux.stage must be a stage of the backbone, 0 to 3, .*, got True",
             ),
             (
                 {"aux_heads": {"aux": {"name": "fcn", "stag": 1}}},
@@ -377,5 +379,5 @@ class TestMistakes:
         model = build(aux_heads={"aux": "fcn"}).eval()
         both = {"out": torch.zeros(1), "aux": torch.zeros(1)}
         model.head.forward = lambda features: both  # type: ignore[method-assign, assignment]
-        with pytest.raises(ValueError, match="two heads give the output 'aux'"):
+        with pytest.raises(ValueError, match="two heads return an output 'aux'"):
             model(images_of(32, 32))

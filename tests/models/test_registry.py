@@ -119,7 +119,7 @@ def test_a_function_may_return_a_segmentor(models: ModelRegistry) -> None:
 
     assert isinstance(models.build("own", num_classes=3), Own)
     assert isinstance(models.build({"name": "own", "align_corners": False}, num_classes=3), Own)
-    with pytest.raises(ConfigError, match=r"model.align_corners is False in this model"):
+    with pytest.raises(ConfigError, match=r"model.align_corners is always False in this model"):
         models.build({"name": "own", "align_corners": True}, num_classes=3)
 
 
@@ -130,13 +130,17 @@ def test_what_cannot_become_a_model_is_refused(models: ModelRegistry) -> None:
     def with_weights(num_classes: int, weights: str = "DEFAULT") -> nn.Module:
         return nn.Conv2d(3, num_classes, 1)
 
-    with pytest.raises(ConfigError, match="model 'a' must take num_classes, and takes nothing"):
+    with pytest.raises(
+        ConfigError, match="model 'a' must accept num_classes, but it accepts nothing"
+    ):
         models.register("a")(nothing)
-    with pytest.raises(ConfigError, match=r"model 'b' takes 'weights', which model.weights would"):
+    with pytest.raises(
+        ConfigError, match=r"model 'b' has a parameter 'weights', but model.weights is"
+    ):
         models.register("b")(with_weights)
     assert models.names() == []
     models.register("c")(lambda num_classes: num_classes)
-    with pytest.raises(ConfigError, match="it must return a module, got int"):
+    with pytest.raises(ConfigError, match="the factory must return a module, got int"):
         models.build("c", num_classes=3)
     models.register("d")(lambda num_classes: nn.LSTM(3, num_classes))
     tuples = models.build("d", num_classes=3)

@@ -106,18 +106,21 @@ def test_further_arguments_reach_smp() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"arch": "unett"}, r"model.arch: SMP has no 'unett'; did you mean 'unet'\?"),
-        ({"encoder": "resnet43"}, r"model.encoder: SMP has no 'resnet43'; did you mean 'resnet34'"),
+        ({"arch": "unett"}, r"model.arch: SMP has no architecture 'unett'; did you mean 'unet'\?"),
+        (
+            {"encoder": "resnet43"},
+            r"model.encoder: SMP has no encoder 'resnet43'; did you mean 'resnet34'",
+        ),
         ({"encoder": "tu-convnext_tinny"}, r"did you mean 'tu-convnext_tiny'\?"),
         ({"params": {"decoder_chanels": 3}}, r"model.params.decoder_chanels: SMP's architecture"),
-        ({"params": {"upsampling": 2}}, "model.params.upsampling is not set here: the criterion"),
-        ({"params": {"classes": 2}}, "model.params.classes is set with dataset.num_classes"),
+        ({"params": {"upsampling": 2}}, "model.params.upsampling cannot be set: the criterion"),
+        ({"params": {"classes": 2}}, "model.params.classes cannot be set: use dataset.num_classes"),
         ({"params": {"decoder_dropout": "much"}}, "model.params.decoder_dropout must be a number"),
         (
             {"params": {"encoder_depth": 9}},
             r"model.arch=fpn cannot be built with model.encoder=mob",
         ),
-        ({"encoder_params": {"drop_path_rate": 0.1}}, "are for the encoders of timm, called tu-"),
+        ({"encoder_params": {"drop_path_rate": 0.1}}, "apply to encoders of timm .tu-"),
         ({"arch": "dpt"}, "model.arch=dpt cannot be built with model.encoder=mobilenet_v2"),
         ({"encoder": "tu-swin_tiny_patch4_window7_224"}, r"fails on an image of .*img_size"),
     ],
@@ -174,12 +177,14 @@ def test_what_is_not_in_the_cache_is_asked_for(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    sentence = r"hf download smp-hub/mobilenet_v2.imagenet --revision .* into .*, or give a file"
+    sentence = (
+        r"hf download smp-hub/mobilenet_v2.imagenet --revision .* into .*, or give a file with"
+    )
     with pytest.raises(ResourceError, match=sentence):
         build().pretrained_backbone()
     with pytest.raises(ConfigError, match="no weights 'ssl' for the encoder mobilenet_v2"):
         build(encoder_weights="ssl").pretrained_backbone()
-    with pytest.raises(ResourceError, match="put timm's file into"):
+    with pytest.raises(ResourceError, match="put the file of timm into"):
         build(encoder="tu-mobilenetv3_small_100").pretrained_backbone()
-    with pytest.raises(ResourceError, match="put timm's file into"):
+    with pytest.raises(ResourceError, match="put the file of timm into"):
         build("dpt", VIT).pretrained_backbone()

@@ -110,7 +110,7 @@ def test_a_constructor_may_look_at_its_numbers(monkeypatch: pytest.MonkeyPatch) 
         def forward(self, images: Tensor) -> dict[str, Tensor]:
             return {"out": images * float(images.max())}
 
-    with pytest.raises(ConfigError, match="'needs_numbers' cannot be counted without data"):
+    with pytest.raises(ConfigError, match="'needs_numbers' cannot run on the meta device"):
         model_row("needs_numbers", "needs_numbers")
 
 
@@ -126,7 +126,7 @@ def test_list_models_prints_a_table(
     by_name = {line.split()[0]: line for line in lines[1:]}
     for name in FAST:
         assert re.split(r"  +", by_name[name].strip()) == list(model_row(name, name).cells())
-    assert "SMP has no 'unett'; did you mean 'unet'?" in by_name["nowhere"]
+    assert "SMP has no architecture 'unett'; did you mean 'unet'?" in by_name["nowhere"]
 
 
 def test_list_names_the_parts_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:

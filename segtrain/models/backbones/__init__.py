@@ -1,6 +1,7 @@
-"""Backbones: what turns images into features at several strides.
+"""Backbones: modules that map images to features at several strides.
 
-Importing the package registers the families of timm and torchvision, neither of which is imported.
+Importing the package registers the families of timm and torchvision without importing either
+library.
 """
 
 from segtrain.models.backbones import timm as _timm  # noqa: F401  (registers its family)

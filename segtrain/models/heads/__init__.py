@@ -1,6 +1,6 @@
-"""Heads: what turns the features of a backbone into logits.
+"""Heads: modules that map the features of a backbone to logits.
 
-Importing the package registers every head of our own.
+Importing the package registers every built-in head.
 """
 
 from segtrain.models.heads import aspp as _aspp  # noqa: F401  (registers its name)

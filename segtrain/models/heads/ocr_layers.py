@@ -101,20 +101,20 @@ class OCRLayers(nn.Module):
         return stride * (2 * self.scale - 1)
 
     def ocr_outputs(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits of both classifiers at the resolution of `features`.
+        """Return the logits of both classifiers at the resolution of `features`.
 
         Shape:
-            - features: ``(N, in_channels, h, w)``.
+            - features: ``(N, feature_channels, h, w)``.
             - output: ``(N, num_classes, h, w)`` under ``"out"`` and ``"aux"``.
 
         Raises:
-            NormError: When batch norm would get a single value per channel to train on: the one
-                representation of one class in one image.
+            NormError: If batch norm would train on a single value per channel: the representation
+                of the only class in the only image.
         """
         if self.training and self.cls_head.out_channels == 1 and features.shape[0] == 1:
             raise NormError(
-                "batch norm cannot train on one value per channel, which is what OCR's one class"
-                " gives in one image: use at least 2 images in a batch or 2 classes"
+                "batch norm cannot train on one value per channel, which OCR has with one class and"
+                " one image: use at least 2 images in a batch or 2 classes"
             )
         aux = self.aux_head(features)
         pixels = self.conv3x3_ocr(features)
@@ -123,13 +123,13 @@ class OCRLayers(nn.Module):
 
 
 def gather(pixels: Tensor, logits: Tensor) -> Tensor:
-    r"""The mean of the pixels over the soft region of each class.
+    r"""Compute the mean of the pixel features over the soft region of each class.
 
     .. math:: f_k = \sum_i \frac{e^{z_{ki}}}{\sum_j e^{z_{kj}}} x_i
 
     Args:
-        pixels: The features x.
-        logits: The scores z by which a pixel belongs to a class's region.
+        pixels: The pixel features x.
+        logits: The scores z; their softmax over the pixels is the region of each class.
 
     Shape:
         - pixels: ``(N, C, h, w)``.
@@ -141,7 +141,7 @@ def gather(pixels: Tensor, logits: Tensor) -> Tensor:
         >>> gather(pixels, torch.zeros(1, 5, 2, 2)).flatten().tolist()
         [3.0, 3.0, 3.0, 3.0, 3.0]
     """
-    # Autocast would take the softmax of many thousand pixels in 16 bits.
+    # Autocast would compute a softmax over many thousands of pixels in 16 bits.
     exact = torch.promote_types(logits.dtype, torch.float32)
     shares = logits.flatten(2).softmax(-1, dtype=exact).to(pixels.dtype)
     regions = torch.matmul(shares, pixels.flatten(2).transpose(1, 2))
@@ -149,7 +149,7 @@ def gather(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class ObjectContext(nn.Module):
-    """Pixels and the context that attention gives them, mixed."""
+    """Mix the pixel features with the context that attention gives them."""
 
     def __init__(
         self, channels: int, key_channels: int, dropout: float, scale: int, *, align_corners: bool
@@ -169,9 +169,9 @@ class ObjectContext(nn.Module):
         context = self.object_context_block(pixels, regions)
         conv, norm_relu, dropout = self.conv_bn_dropout
         assert isinstance(conv, nn.Conv2d)
-        # A 1x1 convolution of both side by side, without a copy of them side by side.
-        of_context, of_pixels = conv.weight.chunk(2, dim=1)
-        mixed = F.conv2d(context, of_context).add_(F.conv2d(pixels, of_pixels))
+        # The 1x1 convolution of the concatenation, computed without concatenating.
+        context_weight, pixel_weight = conv.weight.chunk(2, dim=1)
+        mixed = F.conv2d(context, context_weight).add_(F.conv2d(pixels, pixel_weight))
         fused: Tensor = dropout(norm_relu(mixed))
         return fused
 
@@ -179,8 +179,8 @@ class ObjectContext(nn.Module):
 class ObjectAttention(nn.Module):
     """Attention from the pixels to the regions.
 
-    With a `scale` above 1 only the maxima of windows of ``scale x scale`` pixels ask, and their
-    context is resized back.
+    With a `scale` above 1 only the maxima over windows of ``scale x scale`` pixels are queries, and
+    their context is resized back.
     """
 
     def __init__(
@@ -196,9 +196,9 @@ class ObjectAttention(nn.Module):
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """``(N, C, h, w)`` and ``(N, C, K, 1)`` -> ``(N, C, h, w)``."""
-        asking = pixels if self.scale == 1 else self._pool(pixels)
-        query = self.f_pixel(asking)
-        # One head as wide as the keys: softmax of query x key / sqrt(key_channels), times value.
+        queries = pixels if self.scale == 1 else self._pool(pixels)
+        query = self.f_pixel(queries)
+        # One attention head: softmax of query x key / sqrt(key_channels), times value.
         tokens = F.scaled_dot_product_attention(
             _as_tokens(query), _as_tokens(self.f_object(regions)), _as_tokens(self.f_down(regions))
         )
@@ -208,12 +208,12 @@ class ObjectAttention(nn.Module):
         return resize_as(context, pixels, align_corners=self.align_corners)
 
     def _pool(self, pixels: Tensor) -> Tensor:
-        # A window never reaches over the image, which may have fewer pixels than a window.
+        # A window is at most as large as the feature map, which may be smaller than `scale`.
         return F.max_pool2d(pixels, tuple(min(self.scale, side) for side in pixels.shape[-2:]))
 
 
 def _as_tokens(features: Tensor) -> Tensor:
-    """``(N, C, h, w)`` -> ``(N, 1, h * w, C)``; channels_last is that already."""
+    """``(N, C, h, w)`` -> ``(N, 1, h * w, C)``; no copy for channels_last."""
     return features.flatten(2).transpose(1, 2).unsqueeze(1)
 
 

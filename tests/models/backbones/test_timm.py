@@ -164,11 +164,13 @@ def test_drop_path_acts_in_training() -> None:
             {"drop_path_rate": 0.1},
             r"\.drop_path_rate: .* has no such option",
         ),
-        pytest.param("timm/inception_v4", {}, "do not line up", marks=pytest.mark.slow),
+        pytest.param(
+            "timm/inception_v4", {}, "are not aligned with the image", marks=pytest.mark.slow
+        ),
         (
             "timm/test_efficientnet",
             {"activation_checkpointing": True},
-            "has no activation_checkpointing that leaves the statistics",
+            "does not support activation_checkpointing without changing the statistics",
         ),
         ("timm/test_resnet", {"stride": 8}, "no parameter 'stride'"),
         ("tim/resnet18", {}, "did you mean 'timm/resnet18'"),

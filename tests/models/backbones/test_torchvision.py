@@ -174,5 +174,5 @@ def test_a_damaged_file_is_named(hub: Path) -> None:
     name = models.get_model_weights("resnet18").DEFAULT.url.rsplit("/", 1)[-1]
     hub.mkdir(parents=True)
     (hub / name).write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match=rf"{name} holds no weights .* delete it"):
+    with pytest.raises(CheckpointError, match=rf"{name} does not contain the weights .* delete it"):
         imagenet_weights("resnet18")

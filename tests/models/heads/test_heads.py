@@ -309,7 +309,7 @@ class TestMistakes:
             ),
             (
                 {"name": "aspp", "low_level_stage": 4},
-                "head.low_level_stage must be one of 0 to 3, or negative .*, got 4",
+                "head.low_level_stage must be 0 to 3, or negative .*, got 4",
             ),
             ({"name": "upernet", "pool_scales": [0]}, "head.pool_scales must be one or more"),
             ({"name": "upernet", "channels": -1}, "head.channels must be at least 1, got -1"),
