@@ -16,8 +16,9 @@ from segtrain.models.backbones.hrnet import (
     find_variant,
     imagenet_trunk,
 )
-from segtrain.models.heads import HRNetHead, concatenate
+from segtrain.models.heads import HRNetHead
 from segtrain.models.heads.ocr_layers import OCRLayers
+from segtrain.models.layers.resize import concatenate
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 

@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS
 from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant
-from segtrain.models.heads import HRNetHead, concatenate
 from segtrain.models.hrnet import HRNetModel, HRNetOCRSegmentor, HRNetSegmentor
 
 
@@ -92,23 +90,6 @@ def test_align_corners_belongs_to_the_instance() -> None:
         first, second, again = (models[index](images)["out"] for index in (0, 1, 0))
     assert not torch.allclose(first, second)
     assert torch.equal(first, again)
-
-
-def test_concatenation_resizes_to_the_first_branch() -> None:
-    branches = [torch.randn(2, 3, 8, 6), torch.randn(2, 5, 4, 3)]
-    features = concatenate(branches, align_corners=True)
-    assert torch.equal(features[:, :3], branches[0])
-    expected = F.interpolate(branches[1], size=(8, 6), mode="bilinear", align_corners=True)
-    assert torch.equal(features[:, 3:], expected)
-
-
-def test_dropout_acts_in_training_only_and_adds_no_key() -> None:
-    head = HRNetHead(in_channels=64, num_classes=3, dropout=0.5)
-    plain = HRNetHead(in_channels=64, num_classes=3)
-    plain.load_state_dict(head.state_dict())
-    features = torch.randn(2, 64, 4, 4)
-    assert torch.equal(head.eval()(features), plain.eval()(features))
-    assert not torch.allclose(head.train()(features), plain.train()(features))
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.models.backbones import BACKBONES, Backbone
+from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.hrnet_layers import (
     EXPANSION,
     Bottleneck,
@@ -41,6 +41,7 @@ from segtrain.models.backbones.hrnet_layers import (
     conv3x3,
     conv3x3_bn,
 )
+from segtrain.models.backbones.registry import BACKBONES
 from segtrain.models.backbones.timm import timm_weights
 from segtrain.models.layers.init import init_layers
 from segtrain.models.layers.recompute import recomputed

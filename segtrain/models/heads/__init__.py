@@ -12,6 +12,5 @@ from segtrain.models.heads import upernet as _upernet  # noqa: F401
 from segtrain.models.heads.base import Head
 from segtrain.models.heads.hrnetv2 import HRNetHead
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.layers.resize import concatenate
 
-__all__ = ["HEADS", "HRNetHead", "Head", "concatenate"]
+__all__ = ["HEADS", "HRNetHead", "Head"]

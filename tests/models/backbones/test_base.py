@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segtrain.models.backbones import Backbone
+from segtrain.models.backbones import BACKBONES, Backbone
 from tests.models.backbones.helpers import (
     build,
     check_gradients,
@@ -21,6 +21,12 @@ from tests.models.backbones.helpers import (
 TINY = ["test_convnext", "test_efficientnet", "test_resnet", "test_vit", "test_vit_relpos"]
 SMALL = [f"torchvision/{name}" for name in ("resnet18", "mobilenet_v2", "mobilenet_v3_small")]
 SMALL += [f"timm/{name}" for name in TINY]
+LARGE = ["hrnet_w18", "hrnet_w18_small_v2", "hrnet_w32", "hrnet_w48"]  # like hrnet_w18_small_v1
+SMALL += sorted(set(BACKBONES.names()) - set(LARGE))
+
+
+def test_the_large_backbones_are_registered() -> None:
+    assert set(LARGE) < set(BACKBONES.names())
 
 
 @pytest.mark.parametrize("name", SMALL)
