@@ -1,4 +1,4 @@
-"""Every HRNet goes through torch.compile as one graph, and through torch.export at any size."""
+"""torch.compile makes one graph of every HRNet, and torch.export accepts any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = [
     for variant in ("w18_small_v1", "w18_small_v2", "w18", "w32", "w48")
     for head in ("", "_ocr")
 ]
-# A stride-32 branch of one row or column broadcasts in another way, so it is another graph.
+# A stride-32 branch of one row or column broadcasts differently and needs another graph.
 DYNAMIC = {
     0: Dim("batch", min=1, max=64),
     2: Dim("height", min=33, max=8192),
@@ -48,7 +48,7 @@ def images(*size: int) -> Tensor:
 
 
 def step(model: Any, batch: Tensor) -> dict[str, Tensor]:
-    """Outputs, with gradients left in the parameters of a model that trains."""
+    """Return the outputs; compute the gradients of the parameters."""
     torch.manual_seed(1)  # dropout
     outputs: dict[str, Tensor] = model(batch)
     torch.stack([logits.square().mean() for logits in outputs.values()]).sum().backward()
@@ -58,7 +58,7 @@ def step(model: Any, batch: Tensor) -> dict[str, Tensor]:
 def assert_equal_steps(
     model: nn.Module, backend: str, batch: Tensor, tolerance: float, *, modes: str = "train eval"
 ) -> None:
-    """What the model does in `modes`, compiled as one graph each, is what it does without."""
+    """Check that the model, compiled as one graph per mode, computes the same in `modes`."""
     plain = copy.deepcopy(model)
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     for mode in modes.split():
@@ -86,8 +86,8 @@ def assert_equal_export(model: nn.Module, sizes: list[tuple[int, int, int]], **g
             torch.testing.assert_close(outputs[name], logits, rtol=1e-5, atol=1e-5)
 
 
-# Dynamo takes seconds for a trunk, so one case runs every time: the OCR model, which has the layers
-# of both heads, to train.
+# Dynamo takes seconds for a trunk, so the fast suite runs one case only: the training of the OCR
+# model, which has the layers of both heads.
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [(HRNetOCRSegmentor, "train"), pytest.param(HRNetSegmentor, "eval", marks=pytest.mark.slow)],

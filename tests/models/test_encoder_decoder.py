@@ -1,4 +1,4 @@
-"""Any backbone with any head: how they are put together, and what is refused."""
+"""Any backbone with any head: composition and error messages."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestComposition:
                 assert torch.equal(outputs[name], head(features[: stage + 1])["out"])
                 assert outputs[name].shape[-2:] == features[stage].shape[-2:]
 
-    def test_what_an_output_learns_may_have_channels_of_its_own(self) -> None:
+    def test_an_auxiliary_head_may_have_another_number_of_classes(self) -> None:
         aux_heads = {
             "aux": {"name": "fcn", "stage": 2},
             "boundary": {"name": "fcn", "stage": 0, "num_classes": 1},
@@ -134,7 +134,7 @@ class TestComposition:
             assert {part.align_corners for part in parts} == {flag}
         assert build(**spec).align_corners is False
 
-    def test_two_conventions_in_one_process(self) -> None:
+    def test_two_values_of_align_corners_in_one_process(self) -> None:
         head = {"name": "segformer", "channels": 8}
         first, second = (build(head=head, align_corners=flag).eval() for flag in (False, True))
         second.load_state_dict(first.state_dict())
@@ -208,15 +208,15 @@ class TestComposition:
 
 
 class TestUnused:
-    def test_what_no_output_depends_on_is_frozen(self) -> None:
-        """The head reads the coarsest branch; the last module's finer ones lead nowhere."""
+    def test_unused_parameters_are_frozen(self) -> None:
+        """The head reads the coarsest branch; the finer ones of the last module are unused."""
         model = build(backbone="hrnet_w18_small_v1", head="fcn")
         frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
         assert frozen
         assert all(name.startswith("backbone.stage4.0.fuse_layers.") for name in frozen)
         assert not any(".fuse_layers.3." in name for name in frozen)
 
-    def test_nothing_is_frozen_where_all_is_read(self) -> None:
+    def test_nothing_is_frozen_if_all_features_are_used(self) -> None:
         model = build(backbone="hrnet_w18_small_v1", head="hrnetv2")
         assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -242,7 +242,7 @@ class TestLibrary:
         assert "hrnet_w48" in segtrain.list_backbones()
         assert "encoder_decoder" in segtrain.list_models()
 
-    def test_parts_of_your_own(self) -> None:
+    def test_custom_parts(self) -> None:
         class Halves(segtrain.Backbone):
             channels, strides = (4,), (2,)
 
@@ -334,13 +334,13 @@ class TestMistakes:
                 "^model.backbone.in_channels is not set here",
             ),
             ({"backbone": 3}, "^model.backbone must be a text or a mapping by name, got 3"),
-            ({"aux_heads": {"out": "fcn"}}, "^model.aux_heads.out: the head gives .*'out' already"),
+            ({"aux_heads": {"out": "fcn"}}, "^model.aux_heads.out: the head already has .*'out'"),
             (
                 {"head": {"name": "ocr", "ocr_channels": 8}, "aux_heads": {"aux": "fcn"}},
                 "^model.aux_heads.aux: the head already has an output 'aux'",
             ),
-            ({"aux_heads": {"keys": "fcn"}}, "^model.aux_heads.keys: an output needs a name"),
-            ({"aux_heads": {"a.b": "fcn"}}, "^model.aux_heads.a.b: an output needs a name"),
+            ({"aux_heads": {"keys": "fcn"}}, "^model.aux_heads.keys: the name of an output"),
+            ({"aux_heads": {"a.b": "fcn"}}, "^model.aux_heads.a.b: the name of an output"),
             ({"aux_heads": {"aux": "fnc"}}, "^model.aux_heads.aux: unknown head 'fnc'"),
             ({"aux_heads": {"aux": {"stage": 1}}}, "^model.aux_heads.aux.name is missing"),
             (
@@ -380,7 +380,7 @@ class TestMistakes:
             build(**params)
         assert "\n" not in str(raised.value)
 
-    def test_a_head_that_gives_more_than_it_says(self) -> None:
+    def test_a_head_with_an_undeclared_output(self) -> None:
         model = build(aux_heads={"aux": "fcn"}).eval()
         both = {"out": torch.zeros(1), "aux": torch.zeros(1)}
         model.head.forward = lambda features: both  # type: ignore[method-assign, assignment]

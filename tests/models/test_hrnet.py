@@ -125,7 +125,7 @@ def test_nothing_falls_back_from_channels_last() -> None:
     def expect(name: str, tensor: Tensor) -> None:
         seen.append(name)
         assert tensor.is_contiguous(memory_format=torch.channels_last), name
-        assert not tensor.is_contiguous(), name  # no shape that is both
+        assert not tensor.is_contiguous(), name  # not both formats at once
 
     def check(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

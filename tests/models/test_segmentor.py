@@ -1,4 +1,4 @@
-"""The contract of every model, on modules of a user."""
+"""The contract of models, for custom modules."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def pooled() -> Segmentor:
     return models.build("pooled", num_classes=2)
 
 
-def test_batch_norm_of_a_users_module_is_one_sentence(pooled: Segmentor) -> None:
+def test_batch_norm_of_a_custom_module_gives_one_message(pooled: Segmentor) -> None:
     with pytest.raises(ConfigError, match=r"batch norm in pooled .*trainer\.batch_size"):
         pooled.train()(torch.rand(1, 3, 8, 8))
     assert pooled.train()(torch.rand(2, 3, 8, 8))["out"].shape == (2, 2, 1, 1)
     assert pooled.eval()(torch.rand(1, 3, 8, 8))["out"].shape == (1, 2, 1, 1)
 
 
-def test_other_errors_of_a_users_module_stay_what_they_are() -> None:
+def test_other_errors_of_a_custom_module_are_not_changed() -> None:
     models = ModelRegistry()
 
     class Fails(nn.Module):
@@ -49,6 +49,6 @@ def test_other_errors_of_a_users_module_stay_what_they_are() -> None:
         models.build("fails", num_classes=2)(torch.rand(1, 3, 8, 8))
 
 
-def test_a_users_model_is_called_by_its_name(pooled: Segmentor) -> None:
+def test_a_custom_model_has_its_registered_name_in_messages(pooled: Segmentor) -> None:
     with pytest.raises(ConfigError, match="no ImageNet weights for pooled"):
         pooled.pretrained_backbone()

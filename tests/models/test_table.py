@@ -1,4 +1,4 @@
-"""What a model costs, against counts that are made in another way."""
+"""The cost of a model, against independent counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAST = ("hrnet_w18_small_v1", "lraspp_mobilenet_v3_large")
 
 
 def macs_by_hooks(model: nn.Module, images: Tensor) -> int:
-    """Multiply-adds of the convolutions alone: what each weight is multiplied with, one by one."""
+    """Multiply-adds of the convolutions, counted per weight."""
     counted: list[int] = []
 
     def count(layer: nn.Conv2d, _inputs: object, output: Tensor) -> None:
@@ -68,7 +68,7 @@ def test_a_tiny_model_by_hand() -> None:
 
 
 def test_published_numbers_of_the_hrnet_paper() -> None:
-    """31.1 and 1.5 million, in units of 2**30 and at 1024 x 2048."""
+    """1.5 million parameters and 31.1 GMACs, in units of 2**30 and at 1024 x 2048."""
     row = model_row("it", "hrnet_w18_small_v1")
     assert row.size == (1024, 2048)
     assert (f"{row.macs / 2**30:.1f}", f"{row.parameters / 1e6:.1f}") == ("31.1", "1.5")
@@ -96,7 +96,7 @@ def test_every_choice_has_a_row(tmp_path: Path) -> None:
         model_specs(tmp_path)
 
 
-def test_a_constructor_may_look_at_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constructor_may_read_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODELS, "_factories", dict(MODELS._factories))
 
     @MODELS.register("looks")

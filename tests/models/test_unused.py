@@ -25,7 +25,7 @@ def idle() -> nn.Module:
     return Idle()
 
 
-def test_named_and_nothing_is_touched(idle: nn.Module) -> None:
+def test_unused_parameters_are_found_and_the_model_is_not_changed(idle: nn.Module) -> None:
     before = copy.deepcopy(idle.state_dict())
     assert unused_parameters(idle, 3) == ("idle.weight", "idle.bias")
     for key, value in idle.state_dict().items():
@@ -33,7 +33,7 @@ def test_named_and_nothing_is_touched(idle: nn.Module) -> None:
     assert all(parameter.grad is None for parameter in idle.parameters())
 
 
-def test_a_model_that_needs_numbers_names_none() -> None:
+def test_a_model_that_reads_values_has_no_known_unused_parameters() -> None:
     class NeedsNumbers(nn.Conv2d):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) * float(images.mean())

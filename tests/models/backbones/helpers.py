@@ -1,4 +1,4 @@
-"""What the tests of several backbones share."""
+"""Helpers for the tests of backbones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segtrain.models.backbones import BACKBONES, Backbone
 
 
 def slow(*values: Any) -> list[Any]:
-    """Parameters of tests that are left out of the short suite."""
+    """Test parameters that run only with the marker slow."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
@@ -49,7 +49,7 @@ def check_gradients(backbone: Backbone, *size: int) -> None:
 
 
 def put_weights(cache: Path, architecture: str, *, without: str | None = None) -> dict[str, Tensor]:
-    """Random weights of timm's classifier, laid into the cache as the hub's client does."""
+    """Random weights of a classifier of timm, written to the cache as by the client of the hub."""
     import timm
     from safetensors.torch import save_file
 

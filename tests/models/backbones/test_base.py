@@ -17,7 +17,7 @@ from tests.models.backbones.helpers import (
     slow,
 )
 
-# timm's miniatures: every kind of input that an architecture may want, in seconds.
+# Miniature models of timm that cover every kind of restriction on the image size.
 TINY = ["test_convnext", "test_efficientnet", "test_resnet", "test_vit", "test_vit_relpos"]
 SMALL = [f"torchvision/{name}" for name in ("resnet18", "mobilenet_v2", "mobilenet_v3_small")]
 SMALL += [f"timm/{name}" for name in TINY]
@@ -101,7 +101,7 @@ def test_activation_checkpointing_changes_no_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/test_convnext"])
-def test_activation_checkpointing_keeps_less(name: str) -> None:
+def test_activation_checkpointing_stores_less(name: str) -> None:
     def kept(backbone: Backbone) -> int:
         sizes: dict[int, int] = {}
 
@@ -135,6 +135,6 @@ def test_compiles_without_breaks(name: str) -> None:
             assert torch.equal(one, other)
 
 
-def test_a_backbone_without_forward_says_so() -> None:
+def test_a_backbone_without_forward_raises() -> None:
     with pytest.raises(NotImplementedError, match="forward"):
         Backbone()(torch.zeros(1, 3, 8, 8))

@@ -23,7 +23,7 @@ def test_trunk_accepts_any_size(size: tuple[int, int]) -> None:
         assert tuple(branch.shape[-2:]) == tuple(-(-side // stride) for side in size)
 
 
-def test_a_variant_of_your_own() -> None:
+def test_a_custom_variant() -> None:
     trunk = HRNet(HRNetVariant(8, (1, 1, 1), 1, 1, 16)).eval()
     with torch.no_grad():
         assert [branch.shape[1] for branch in trunk(torch.randn(1, 3, 32, 32))] == [8, 16, 32, 64]
@@ -41,11 +41,11 @@ def test_an_hrnet_takes_timms(hf_cache: Path, variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["w18", "w32", "w48"])
-def test_every_published_hrnet_is_asked_for_by_its_name(hf_cache: Path, variant: str) -> None:
+def test_every_published_hrnet_has_a_name_in_timm(hf_cache: Path, variant: str) -> None:
     with pytest.raises(ResourceError, match=rf"timm/hrnet_{variant}\."):
         imagenet_trunk(VARIANTS[variant])
 
 
-def test_an_hrnet_of_your_own_has_none() -> None:
+def test_a_custom_hrnet_has_no_imagenet_weights() -> None:
     with pytest.raises(ConfigError, match="no ImageNet weights for an HRNet"):
         HRNet(HRNetVariant(8, (1, 1, 1), 1, 1, 16)).pretrained()

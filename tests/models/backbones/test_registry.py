@@ -13,7 +13,7 @@ from segtrain.models.backbones import Backbone
 from segtrain.models.backbones.registry import BackboneRegistry, Family, check_architecture
 
 
-def test_a_backbone_of_your_own() -> None:
+def test_a_custom_backbone() -> None:
     registry = BackboneRegistry()
 
     @registry.register("halves")

@@ -24,7 +24,7 @@ from tests.models.backbones.helpers import (
 )
 
 TIMM = ["pvt_v2_b0", "swin_tiny_patch4_window7_224"]
-SLOW_TIMM = [  # their kinds are among the miniatures
+SLOW_TIMM = [  # the small models of test_base.py cover their kinds
     "convnext_tiny",
     "efficientnet_b0",
     "mobilenetv3_small_100",
@@ -76,7 +76,7 @@ def test_images_are_padded_where_timm_would_drop_rows() -> None:
             assert torch.equal(one, other[..., :rows, :columns])
 
 
-def test_channels_come_second_where_timm_has_them_last() -> None:
+def test_channels_last_features_of_timm_are_permuted() -> None:
     pytest.importorskip("timm")
     backbone = build("timm/swin_tiny_patch4_window7_224").eval()
     assert isinstance(backbone, TimmBackbone)
@@ -87,7 +87,7 @@ def test_channels_come_second_where_timm_has_them_last() -> None:
             assert torch.equal(one, other.permute(0, 3, 1, 2))
 
 
-def test_one_size_only_means_squares() -> None:
+def test_an_architecture_of_one_size_gets_squares() -> None:
     pytest.importorskip("timm")
     backbone = build("timm/test_vit_relpos").eval()
     assert isinstance(backbone, TimmBackbone)
@@ -185,7 +185,7 @@ def test_mistakes(name: str, params: dict[str, Any], message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_timm_is_reported_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"pip install 'segtrain\[timm\]'"):
         plan_features("resnet18", Options(img_size=1))
@@ -194,7 +194,7 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_vit", *slow("test_resnet", *TIMM)])
-def test_come_from_the_hubs_cache(hf_cache: Path, name: str) -> None:
+def test_weights_come_from_the_cache_of_the_hub(hf_cache: Path, name: str) -> None:
     state = put_weights(hf_cache, name)
     backbone = build(f"timm/{name}", in_channels=5)
     loaded = backbone.pretrained()
@@ -207,13 +207,13 @@ def test_come_from_the_hubs_cache(hf_cache: Path, name: str) -> None:
         assert id(value) in identities
 
 
-def test_nothing_may_be_missing(hf_cache: Path) -> None:
+def test_missing_weights_are_refused(hf_cache: Path) -> None:
     put_weights(hf_cache, "test_resnet", without="layer1.0.conv1.weight")
     with pytest.raises(CheckpointError, match=r"1 of \d+ .* such as layer1\.0\.conv1\.weight"):
         build("timm/test_resnet").pretrained()
 
 
-def test_offline_it_is_said_what_to_do(hf_cache: Path) -> None:
+def test_offline_the_message_has_the_next_step(hf_cache: Path) -> None:
     with pytest.raises(ResourceError) as raised:
         build("timm/test_resnet").pretrained()
     for part in (
@@ -226,7 +226,7 @@ def test_offline_it_is_said_what_to_do(hf_cache: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_an_architecture_without_weights_says_so(hf_cache: Path) -> None:
+def test_an_architecture_without_weights(hf_cache: Path) -> None:
     backbone = build("timm/convnext_atto_rms")
     with pytest.raises(
         ConfigError, match="no pretrained weights for convnext_atto_rms; give a file"

@@ -47,7 +47,7 @@ def test_names_and_shapes_are_those_of_torchvisions_files(architecture: str) -> 
     assert backbone.strides == (4, 8, 16, 32)
 
 
-def test_every_resnet_and_mobilenet_is_there() -> None:
+def test_every_resnet_and_mobilenet_is_available() -> None:
     with pytest.raises(ConfigError, match=r"it has .*resnet18"):
         check_architecture("torchvision", "alexnet", TORCHVISION)
     assert sorted(architectures()) == sorted(TORCHVISION)
@@ -137,7 +137,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_come_from_the_hub_folder(hub: Path) -> None:
+def test_weights_come_from_the_hub_folder(hub: Path) -> None:
     from torchvision import models
 
     weights = models.get_model_weights("resnet18").DEFAULT
@@ -152,11 +152,11 @@ def test_come_from_the_hub_folder(hub: Path) -> None:
     assert set(loaded) == set(backbone.state_dict())
     for key, value in loaded.items():
         assert torch.equal(value, state[key]), key
-    assert loaded["conv1.weight"].shape[1] == 3  # widening it is the loader's business
+    assert loaded["conv1.weight"].shape[1] == 3  # converted on loading
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "mobilenet_v3_large"])
-def test_offline_it_is_said_which_file_goes_where(hub: Path, architecture: str) -> None:
+def test_offline_the_message_says_which_file_goes_where(hub: Path, architecture: str) -> None:
     from torchvision import models
 
     url = models.get_model_weights(architecture).DEFAULT.url
@@ -168,7 +168,7 @@ def test_offline_it_is_said_which_file_goes_where(hub: Path, architecture: str) 
     assert "\n" not in str(raised.value)
 
 
-def test_a_damaged_file_is_named(hub: Path) -> None:
+def test_a_damaged_file_is_reported(hub: Path) -> None:
     from torchvision import models
 
     name = models.get_model_weights("resnet18").DEFAULT.url.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""What the tests of several heads share."""
+"""Helpers for the tests of heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segtrain.models.heads import HEADS, Head
 
 NUM_CLASSES = 5
-# The stage whose size the logits have; those of another head may have the size of any stage.
+# The stage that determines the size of the logits; for other heads, any stage may.
 STAGE_OF = {"aspp": 0, "fcn": -1, "hrnetv2": 0, "ocr": 0, "segformer": 0, "upernet": 0}
 SMALL: dict[str, dict[str, Any]] = {
     "aspp": {"channels": 8, "low_level_channels": 4},
@@ -52,7 +52,7 @@ def features_for(
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """`module` in evaluation mode, with statistics of batch norm that matter."""
+    """Return `module` in eval mode with random batch norm statistics."""
     generator = torch.Generator().manual_seed(1)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -70,7 +70,7 @@ def doubles(size: tuple[int, int] = (75, 117)) -> list[Tensor]:
 
 
 def copy_layers(source: nn.Module, target: nn.Module) -> None:
-    """Copies weights by order: the same layers under other names."""
+    """Copy weights by order between modules with the same layers and other names."""
     values = list(source.state_dict().values())
     names = list(target.state_dict())
     assert len(values) == len(names)

@@ -157,11 +157,11 @@ def test_compiles_without_breaks(name: str) -> None:
         ({"name": "fcn", "chanels": 8}, "no parameter 'chanels'; did you mean 'channels'"),
     ],
 )
-def test_one_sentence(spec: Any, message: str) -> None:
+def test_mistakes_are_reported_with_their_key(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HEADS.build(spec, in_channels=PYRAMID[0], strides=PYRAMID[1], num_classes=3)
 
 
-def test_a_head_without_forward_says_so() -> None:
+def test_a_head_without_forward_raises() -> None:
     with pytest.raises(NotImplementedError, match="forward"):
         Head(in_channels=(1,), strides=(1,), num_classes=1)([])

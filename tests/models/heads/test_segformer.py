@@ -26,7 +26,7 @@ def test_smp_computes_the_same() -> None:
             layer.linear.weight.copy_(ours.weight[:, :, 0, 0])
             layer.linear.bias.copy_(ours.bias)
         copy_layers(head.mix, theirs.fuse_stage)
-        weight = theirs.fuse_stage[0].weight  # theirs is for the coarsest first
+        weight = theirs.fuse_stage[0].weight  # SMP concatenates the coarsest first
         weight.copy_(weight.unflatten(1, (4, 8)).flip(1).flatten(1, 2).clone())
         theirs.double().eval()
         features = doubles((64, 96))

@@ -23,7 +23,7 @@ def test_smp_computes_the_same() -> None:
     head = UPerNetHead(in_channels=PYRAMID[0], strides=PYRAMID[1], num_classes=3, channels=8)
     randomised(head)
     theirs = UPerNetDecoder((3, 4, *PYRAMID[0]), decoder_channels=8)
-    theirs.feature_norms = nn.ModuleList(nn.Identity() for _ in PYRAMID[0])  # theirs alone
+    theirs.feature_norms = nn.ModuleList(nn.Identity() for _ in PYRAMID[0])  # only in SMP
     ours = nn.ModuleList(
         [
             head.pools,

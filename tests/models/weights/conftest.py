@@ -16,7 +16,7 @@ from tests.models.weights.helpers import (
 
 @pytest.fixture(scope="session")
 def states() -> Callable[[str], State]:
-    """Weights by model name, every one of them random, built once."""
+    """Random weights by model name, built once per model."""
     known: dict[str, State] = {}
 
     def of(name: str) -> State:

@@ -1,4 +1,4 @@
-"""Weight files and models that the tests of loading share."""
+"""Helpers for the tests of weights: files, models and comparisons."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def save(content: Any, file: Path) -> Path:
 
 
 def official(state: State, *, class_weights: Tensor | None = None, prefix: str = "model.") -> State:
-    """The layout in which the official code saves model and loss together."""
+    """The layout of the official code, which saves the model together with the loss."""
     named = {f"{prefix}{key}": value for key, value in state.items()}
     return named if class_weights is None else {**named, "loss.criterion.weight": class_weights}
 
 
 def imagenet(state: State, heads: tuple[str, ...] = ("last_layer.",)) -> State:
-    """The layout of HRNet for classification: the trunk and what turns it into 1000 classes."""
+    """The layout of HRNet for classification: the trunk and the layers of the classifier."""
     trunk = {key: value for key, value in state.items() if not key.startswith(heads)}
     extra = {
         "incre_modules.0.0.conv1.weight": torch.rand(32, 16, 1, 1),
@@ -63,7 +63,7 @@ def assert_equal(model: nn.Module, expected: State) -> None:
 
 
 def untouched(build_it: Callable[[], Segmentor], file: Path, **arguments: Any) -> WeightsError:
-    """The refusal of `file`, after which the model is as it was before."""
+    """Return the refusal of `file`; check that the model was not changed."""
     model = build_it()
     before = deepcopy(model.state_dict())
     with pytest.raises(WeightsError) as caught:
@@ -84,7 +84,7 @@ def data_parallel(state: State) -> Any:
 
 
 class PlainModel(Segmentor):
-    """A stem and a head, with ImageNet weights of its own."""
+    """A stem and a head, with custom ImageNet weights."""
 
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier",)
     backbone_prefix = "encoder."

@@ -1,4 +1,4 @@
-"""Reading files of weights: what is taken, and one sentence for everything else."""
+"""Reading weight files: supported files, and one message for everything else."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str) -> No
 def test_a_numpy_score_beside_the_weights_is_no_obstacle(
     tmp_path: Path, zipped: bool, number: Any, read: float | None
 ) -> None:
-    """The official checkpoint.pth.tar keeps best_mIoU as a NumPy number."""
+    """The official checkpoint.pth.tar stores best_mIoU as a NumPy number."""
     file = tmp_path / "checkpoint.pth.tar"
     content = {"epoch": 3, "best_mIoU": number, "state_dict": STATE, "optimizer": {"state": {}}}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
@@ -78,7 +78,7 @@ def _newer_protocol(file: Path) -> None:
 @pytest.mark.parametrize(
     "write", [_whole_module, _with_arguments, _old_with_arguments, _newer_protocol]
 )
-def test_what_needs_more_than_tensors_is_refused_and_its_conversion_works(
+def test_files_with_other_objects_are_refused_and_their_conversion_works(
     tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "best model.pth"
@@ -88,7 +88,7 @@ def test_what_needs_more_than_tensors_is_refused_and_its_conversion_works(
     message = str(caught.value)
     code = message.split('python -c "')[1].split('"')[0]
     plain = tmp_path / "best model_plain.pth"
-    assert f"'{file}' '{plain}'" in message  # quoted for a shell, the space in the name
+    assert f"'{file}' '{plain}'" in message  # quoted for the shell because of the space
     monkeypatch.setattr(sys, "argv", ["-c", str(file), str(plain)])
     exec(code, {})  # noqa: S102  what a user would run
     state, _ = find_state(read_weights(plain), "best model_plain.pth")
@@ -129,7 +129,7 @@ def _torn(content: bytes) -> bytes:
         (b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".", "is damaged or not a file of PyTorch"),
     ],
 )
-def test_what_is_no_file_of_weights_is_said_in_one_sentence(
+def test_files_without_weights_are_refused_with_one_message(
     tmp_path: Path, content: bytes, sentence: str
 ) -> None:
     file = tmp_path / "best.pth"
@@ -141,7 +141,7 @@ def test_what_is_no_file_of_weights_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize("name", ["best.pth", "old.pth", "best.safetensors"])
-def test_a_torn_file_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_reported_as_damaged(tmp_path: Path, name: str) -> None:
     file, state = tmp_path / name, {"weight": torch.rand(5000)}
     if file.suffix == ".safetensors":
         save_file(state, file)
@@ -152,7 +152,7 @@ def test_a_torn_file_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
         read_weights(file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no file at .*best\.pth"):
         read_weights(tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
@@ -186,7 +186,7 @@ def test_nested_weights_are_found(content: Any, path: tuple[str, ...]) -> None:
         ({"state_dict": {}}, "its entries are 'state_dict'"),
     ],
 )
-def test_a_file_without_weights_says_what_it_holds(content: Any, sentence: str) -> None:
+def test_a_file_without_weights_is_described(content: Any, sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         find_state(content, "a.pth")
 
@@ -197,7 +197,7 @@ def flip_a_byte_inside(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_a_flipped_bit_is_no_weight(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_weight_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "best.pth"
     torch.save({"weight": torch.rand(4000)}, file)
     assert read_weights(file)["weight"].shape == (4000,)
@@ -206,7 +206,7 @@ def test_a_flipped_bit_is_no_weight(tmp_path: Path) -> None:
         read_weights(file)
 
 
-def test_nor_one_of_our_own_checkpoints(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     file = tmp_path / "last.pt"
     whole = {"model": {"weight": torch.rand(4000)}, "config": {"a": 1}, "metadata": {"b": 2}}
     save_checkpoint(file, {**whole, "step": 3})

@@ -1,4 +1,4 @@
-"""Files of weights are recognised: wrappers, the official layouts, checkpoints of segtrain."""
+"""Recognition of weight files: wrappers, the official layouts, checkpoints of segtrain."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _own_checkpoint(file: Path, state: State, ema: State | None, align_corners: 
     return file
 
 
-def test_a_checkpoint_of_ours_tells_what_it_was_trained_with(
+def test_a_checkpoint_of_segtrain_contains_its_conventions(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
     average = {key: value + 1 for key, value in states(SMALL).items()}

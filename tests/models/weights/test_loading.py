@@ -27,7 +27,7 @@ from tests.models.weights.helpers import (
 )
 
 
-def test_align_corners_is_asked_for_where_the_file_cannot_tell(
+def test_align_corners_is_required_if_the_file_does_not_contain_it(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
     file = save(official(states(SMALL)), tmp_path / "best.pth")
@@ -41,7 +41,7 @@ def test_align_corners_is_asked_for_where_the_file_cannot_tell(
         segtrain.load_weights(MODELS.build(SMALL, num_classes=5), file)
     assert build(file, align_corners=True).align_corners is True
     chosen = MODELS.build({"name": SMALL, "align_corners": True}, num_classes=5)
-    segtrain.load_weights(chosen, file)  # true is nobody's default
+    segtrain.load_weights(chosen, file)  # true is not a default, so it was chosen
     with pytest.raises(ConfigError, match="the model was built with align_corners=True"):
         segtrain.load_weights(chosen, file, align_corners=False)
     ocr = save(official(states(OCR)), tmp_path / "ocr.pth")
@@ -49,7 +49,7 @@ def test_align_corners_is_asked_for_where_the_file_cannot_tell(
         build(ocr, OCR)
 
 
-def test_align_corners_is_asked_for_of_any_head_that_the_file_has(tmp_path: Path) -> None:
+def test_align_corners_is_required_for_any_file_with_a_head(tmp_path: Path) -> None:
     first = PlainModel(num_classes=3)
     file = save(first.state_dict(), tmp_path / "plain.pth")
     with pytest.raises(ConfigError, match=r"^align_corners is not set, and .*plain\.pth"):
@@ -71,7 +71,7 @@ def test_align_corners_is_asked_for_of_any_head_that_the_file_has(tmp_path: Path
         (torch.zeros(0), "1 has another shape or type"),
     ],
 )
-def test_odd_tensors_are_refused_and_nothing_is_loaded(
+def test_invalid_tensors_are_refused_and_nothing_is_loaded(
     value: Tensor, sentence: str, tmp_path: Path
 ) -> None:
     state = PlainModel(num_classes=5).state_dict()
@@ -84,7 +84,7 @@ def test_odd_tensors_are_refused_and_nothing_is_loaded(
 
 
 @pytest.mark.parametrize("in_channels", [3, 4])
-def test_imagenet_takes_what_the_model_knows(in_channels: int) -> None:
+def test_imagenet_loads_the_weights_that_the_model_provides(in_channels: int) -> None:
     model = PlainModel(num_classes=3, in_channels=in_channels)
     report = segtrain.load_weights(model, "imagenet")
     own = model.state_dict()
@@ -98,13 +98,13 @@ def test_imagenet_takes_what_the_model_knows(in_channels: int) -> None:
         segtrain.load_weights(model, "imagenet", abn=True)
 
 
-def test_imagenet_weights_must_be_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_must_be_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(PlainModel.known, "encoder.norm.bias")
     with pytest.raises(WeightsError, match=r"1 is not in the file \(encoder\.norm\.bias\)"):
         segtrain.load_weights(PlainModel(num_classes=3), "imagenet")
 
 
-def test_a_model_without_imagenet_weights_says_so() -> None:
+def test_a_model_without_imagenet_weights() -> None:
     class Unknown(Segmentor):
         pass
 
@@ -113,7 +113,7 @@ def test_a_model_without_imagenet_weights_says_so() -> None:
 
 
 def test_a_plain_module_loads_its_own_files(tmp_path: Path) -> None:
-    """A user's module is wrapped; files that its own training wrote have no wrapper's name."""
+    """A custom module is wrapped; files of its own training lack the wrapper prefix."""
     from segtrain.models.registry import ModelRegistry
 
     models = ModelRegistry()
@@ -130,7 +130,7 @@ def test_a_plain_module_loads_its_own_files(tmp_path: Path) -> None:
     assert models.build(spec, num_classes=2, load=False).load_report is None
 
 
-def test_keys_that_say_nothing_are_refused() -> None:
+def test_keys_without_weights_are_refused() -> None:
     for key, value in (("reinit", ["head"]), ("abn", True), ("abn", False)):
         with pytest.raises(
             ConfigError, match=rf"model\.{key} applies to loading .* model\.weights is null"

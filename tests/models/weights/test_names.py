@@ -1,4 +1,4 @@
-"""Weight files of torchvision, timm and SMP, most of them without data: what goes where."""
+"""Names in weight files of torchvision, timm and SMP, mostly on the meta device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.models.weights.helpers import (
 
 
 def plan_of(state: Mapping[str, Tensor], name: str, **params: Any) -> LoadPlan:
-    """What would become of `state` in a model of 5 classes."""
+    """Plan the loading of `state` into a model of 5 classes."""
     with torch.device("meta"):
         model = MODELS.build({"name": name, **params}, num_classes=5)
     return plan_loading(recognise(state, "weights.pth"), ModelNames(model), set())
@@ -42,10 +42,10 @@ def modules(names: Iterable[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_a_segmentation_file_of_torchvision_tells_all_there_is(tmp_path: Path) -> None:
+def test_a_segmentation_file_of_torchvision_needs_no_align_corners(tmp_path: Path) -> None:
     theirs = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "lraspp.pth")
-    # Nothing is asked: its align_corners is known to be false.
+    # No key is required: align_corners of this file is known to be false.
     model = build_model(
         "lraspp_mobilenet_v3_large", num_classes=5, weights=str(tmp_path / "lraspp.pth")
     )
@@ -74,7 +74,7 @@ def test_a_classifier_of_torchvision_fills_its_backbone() -> None:
         state = resnet18(weights=None).state_dict()
     old = {key: value for key, value in state.items() if "num_batches" not in key}
     spec = {"backbone": "torchvision/resnet18", "head": "fcn"}
-    plan = plan_of(old, "encoder_decoder", **spec)  # the old files count no batches
+    plan = plan_of(old, "encoder_decoder", **spec)  # without num_batches_tracked
     assert {key.removeprefix("backbone.") for key in plan.values} == {
         key for key in old if not key.startswith("fc.")
     }
@@ -86,7 +86,7 @@ def test_a_classifier_of_torchvision_fills_its_backbone() -> None:
     assert "not in the file" in plan_of(state, "encoder_decoder", **spec).refused
 
 
-def test_an_auxiliary_head_that_the_model_has_not_is_left_out_and_said() -> None:
+def test_an_auxiliary_head_that_the_model_does_not_have_is_left_out() -> None:
     with torch.device("meta"):
         theirs = fcn_resnet50(weights=None, weights_backbone=None, num_classes=5, aux_loss=True)
     plan = plan_of(theirs.state_dict(), "fcn_resnet50")
@@ -98,7 +98,7 @@ def test_an_auxiliary_head_that_the_model_has_not_is_left_out_and_said() -> None
 @pytest.mark.parametrize(
     ("architecture", "left_out"),
     [
-        ("convnext_atto", {"head"}),  # stages.0 is stages_0 inside
+        ("convnext_atto", {"head"}),  # stages.0 becomes stages_0
         pytest.param("efficientnet_b0", {"conv_head", "bn2", "classifier"}, marks=pytest.mark.slow),
         pytest.param("vit_tiny_patch16_224", {"norm", "head"}, marks=pytest.mark.slow),
     ],
@@ -115,8 +115,8 @@ def test_a_classifier_of_timm_fills_its_backbone(architecture: str, left_out: se
 
 
 @pytest.mark.slow
-def test_a_block_more_than_the_backbone_has_is_refused() -> None:
-    """All of convnext_tiny is in convnext_small, in the same shapes."""
+def test_an_additional_block_of_the_backbone_is_refused() -> None:
+    """convnext_small contains all weights of convnext_tiny, in the same shapes."""
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         state = timm.create_model("convnext_small").state_dict()
@@ -168,7 +168,7 @@ def test_official_files_fit_the_same_head_on_the_same_backbone(
     with torch.no_grad():
         expected = build(file, flat, align_corners=True).eval()(images)["out"]
         assert torch.equal(model(images)["out"], expected)
-    # And back again.
+    # And back.
     back = save({"state_dict": model.state_dict()}, tmp_path / "composed.pth")
     assert_equal(build(back, flat, align_corners=True), states(flat))
 
@@ -179,10 +179,10 @@ def test_official_files_fit_the_same_head_on_the_same_backbone(
         (["last_lyer"], r"no module 'last_lyer'; did you mean 'last_layer'\? Known: bn1, .*, head"),
         (["stage4.0.brnches"], r"did you mean 'stage4\.0\.branches'"),
         (["aux_head"], r"no module 'aux_head'"),
-        (["stage"], r"no module 'stage'"),  # a prefix is a whole name
+        (["stage"], r"no module 'stage'"),  # only whole names count
     ],
 )
-def test_a_module_that_is_none_gets_the_closest_one(
+def test_an_unknown_module_is_reported_with_the_closest_one(
     reinit: list[str], sentence: str, states: Callable[[str], State], tmp_path: Path
 ) -> None:
     file = save(states(SMALL), tmp_path / "best.pth")

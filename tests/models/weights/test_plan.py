@@ -31,7 +31,7 @@ from tests.models.weights.helpers import (
 
 
 class _AbsoluteNorm(nn.Module):
-    """Batch norm of InPlaceABN, by its formula."""
+    """Batch norm of InPlaceABN, computed by its formula."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def test_in_place_abn_files_give_the_logits_of_their_own_formula(name: str, tmp_
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(-0.5, 1.2)  # some 30 % below zero
+                layer.weight.uniform_(-0.5, 1.2)  # about 30 % are negative
                 layer.bias.uniform_(-0.2, 0.2)
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
@@ -79,7 +79,7 @@ def test_in_place_abn_files_give_the_logits_of_their_own_formula(name: str, tmp_
     with torch.no_grad():
         expected = _with_absolute_norms(deepcopy(model))(images)["out"]
         torch.testing.assert_close(loaded(images)["out"], expected, rtol=0, atol=1e-10)
-        assert (model(images)["out"] - expected).abs().max() > 1e-3  # the step is not for nothing
+        assert (model(images)["out"] - expected).abs().max() > 1e-3  # the conversion matters
     scales = report.converted["InPlaceABN, |weight| + 1e-5"]
     assert len(scales) == sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     counts = [v for k, v in loaded.state_dict().items() if k.endswith("num_batches_tracked")]
@@ -87,7 +87,7 @@ def test_in_place_abn_files_give_the_logits_of_their_own_formula(name: str, tmp_
     assert not any(counts)
 
 
-def test_abn_false_takes_old_batch_norms_as_they_are(
+def test_abn_false_loads_old_batch_norms_unchanged(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
     state = states(SMALL)
@@ -103,7 +103,7 @@ def test_imagenet_files_are_plain_batch_norm(
 ) -> None:
     old = {k: v for k, v in imagenet(states(SMALL)).items() if "num_batches" not in k}
     file = save(old, tmp_path / "hrnet_imagenet.pth")
-    model = build(file)  # and neither abn nor align_corners is asked for
+    model = build(file)  # requires neither abn nor align_corners
     assert torch.equal(model.state_dict()["bn1.weight"], old["bn1.weight"])
     assert (old["bn1.weight"] < 0).any()
     with pytest.raises(ConfigError, match=r"model\.abn=true, but .* has plain batch norms"):
@@ -114,7 +114,7 @@ def test_imagenet_files_are_plain_batch_norm(
 def test_imagenet_files_of_hrnet_fill_the_trunk(
     name: str, layout: Callable[[State], Any], states: Callable[[str], State], tmp_path: Path
 ) -> None:
-    """timm's HRNet files have the same names."""
+    """The HRNet files of timm have the same names."""
     file = save(layout(imagenet(states(SMALL))), tmp_path / "hrnet.pth")
     model = build(file, name, num_classes=3)
     report = report_of(model)
@@ -155,7 +155,7 @@ def test_any_module_can_be_reinitialised(
 def test_ocr_starts_from_hrnet_as_in_the_official_code_when_asked_to(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
-    """There, last_layer becomes aux_head, and what OCR adds starts anew."""
+    """last_layer becomes aux_head, and the other layers of OCR are reinitialised."""
     file = save(official(states(SMALL)), tmp_path / "best.pth")
     model = build(file, OCR, align_corners=True, reinit=AFTER_HRNET)
     own = model.state_dict()
@@ -181,7 +181,7 @@ def test_a_stem_of_three_channels_is_widened(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_become_what_the_model_computes_in(
+def test_half_precision_files_are_converted_to_the_dtype_of_the_model(
     dtype: torch.dtype, states: Callable[[str], State], tmp_path: Path
 ) -> None:
     half = {k: v.to(dtype) if v.is_floating_point() else v for k, v in states(SMALL).items()}

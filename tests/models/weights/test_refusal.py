@@ -1,4 +1,4 @@
-"""What is said of weights that do not fit, and in which order things are asked."""
+"""Error messages for weights that do not fit, and their order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(name: str, weights: str, **params: Any) -> SegtrainError:
     return caught.value
 
 
-def test_nothing_is_asked_of_a_file_that_does_not_fit(tmp_path: Path) -> None:
+def test_no_key_is_required_for_a_file_that_does_not_fit(tmp_path: Path) -> None:
     error = refused("lraspp_mobilenet_v3_large", official_file(tmp_path))
     assert isinstance(error, CheckpointError)
     assert "align_corners" not in str(error)
@@ -49,7 +49,7 @@ def test_nothing_is_asked_of_a_file_that_does_not_fit(tmp_path: Path) -> None:
     assert isinstance(refused(SMALL, official_file(tmp_path)), ConfigError)
 
 
-def test_a_new_head_is_all_of_it_or_what_is_missing(tmp_path: Path) -> None:
+def test_the_next_step_names_the_heads_to_reinitialise(tmp_path: Path) -> None:
     weights = official_file(tmp_path, OCR, num_classes=7)
     given = {"align_corners": True}
     assert "model.reinit=[head]" in str(refused(OCR, weights, **given))
@@ -75,7 +75,7 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
     assert "same keys" not in error
 
 
-def test_another_convention_is_in_the_line_that_is_logged(tmp_path: Path) -> None:
+def test_another_align_corners_is_in_the_summary(tmp_path: Path) -> None:
     model = MODELS.build(SMALL, num_classes=5)
     metadata = {"model": {"name": SMALL}, "align_corners": False}
     file = tmp_path / "best.pt"
@@ -94,7 +94,7 @@ def test_another_convention_is_in_the_line_that_is_logged(tmp_path: Path) -> Non
 def test_a_trunk_of_another_size_is_refused_with_the_name_that_fits(
     file_of: str, model: str, tmp_path: Path
 ) -> None:
-    """All of w18_small_v2 is in w18, in the same shapes: nothing would be missing."""
+    """w18 contains all weights of w18_small_v2, in the same shapes: none would be missing."""
     state = imagenet(MODELS.build(file_of, num_classes=2).state_dict())
     error = untouched(
         lambda: MODELS.build(model, num_classes=2), save(state, tmp_path / "hrnet.pth")
@@ -137,7 +137,7 @@ def test_a_file_without_ocr_is_refused_by_ocr_and_the_other_way_round(
     assert {key.split(".")[0] for key in trunk.left_out} == {"aux_head", *AFTER_HRNET}
 
 
-def test_a_head_that_the_file_has_not(states: Callable[[str], State], tmp_path: Path) -> None:
+def test_a_head_that_is_not_in_the_file(states: Callable[[str], State], tmp_path: Path) -> None:
     file = save(official(states(SMALL)), tmp_path / "best.pth")
     with pytest.raises(
         WeightsError, match=r"9 are not in the file \(aux_head.*reinit=\[aux_head\]"
