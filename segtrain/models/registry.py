@@ -107,8 +107,8 @@ class ModelRegistry(Registry[Segmentor]):
 
 def _check_signature(name: str, known: Mapping[str, Parameter]) -> None:
     if "num_classes" not in known:
-        takes = ", ".join(known) or "nothing"
-        raise ConfigError(f"model {name!r} must accept num_classes, but it accepts {takes}")
+        accepted = ", ".join(known) or "nothing"
+        raise ConfigError(f"model {name!r} must accept num_classes, but it accepts {accepted}")
     for key in WEIGHT_KEYS:
         if key in known:
             raise ConfigError(

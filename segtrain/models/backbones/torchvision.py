@@ -256,7 +256,7 @@ def _build(
     if output_stride != _COARSEST_STRIDE:
         raise ConfigError(
             f"output_stride of {FAMILY}/{architecture} can only be {_COARSEST_STRIDE}, got"
-            f" {output_stride}; the ResNets and many timm backbones take 8 and 16 too"
+            f" {output_stride}; the ResNets and many timm backbones also accept 8 and 16"
         )
     return MobileNetBackbone(**common)
 

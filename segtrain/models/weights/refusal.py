@@ -30,11 +30,11 @@ def _nothing(file: WeightFile, names: ModelNames, plan: LoadPlan) -> str:
         return "reinit selects the whole model"
     if plan.misshapen:
         return _shapes(plan.misshapen, names)
-    theirs, ours = (", ".join(list(keys)[:_SHOWN]) for keys in (file.state, names.own))
+    in_file, in_model = (", ".join(list(keys)[:_SHOWN]) for keys in (file.state, names.own))
     fits = "" if file.fits is None else f"; it fits model={file.fits}"
     return (
         f"none of its {len(file.state)} weights has the name of a weight of {names.label}"
-        f" ({theirs}, ... in the file; {ours}, ... in the model){fits}"
+        f" ({in_file}, ... in the file; {in_model}, ... in the model){fits}"
     )
 
 
@@ -57,10 +57,10 @@ def _shapes(misshapen: Mapping[str, tuple[int, ...]], names: ModelNames) -> str:
 def _step(file: WeightFile, names: ModelNames, plan: LoadPlan, where: str) -> str:
     """The next step for the user."""
     reinit = f"{where}.reinit" if where else "reinit"
-    theirs, ours = variant_of(_trunk(file)), names.variant
-    if theirs is not None and ours is not None:
-        if theirs != ours:
-            return f"use {_name(file, names, theirs)}"
+    of_file, of_model = variant_of(_trunk(file)), names.variant
+    if of_file is not None and of_model is not None:
+        if of_file != of_model:
+            return f"use {_name(file, names, of_file)}"
         if not names.backbone_prefix and file.has_heads and names.is_ocr != is_ocr(file.state):
             return _other_head(file, names, reinit)
     classes = _classes(names, plan)
@@ -102,7 +102,7 @@ def _other_head(file: WeightFile, names: ModelNames, reinit: str) -> str:
 
 
 def _classes(names: ModelNames, plan: LoadPlan) -> int | None:
-    """Number of classes of the file, if nothing else does not fit."""
+    """Number of classes of the file, if it is the only difference; None otherwise."""
     found = {shape[0] if shape else 0 for shape in plan.misshapen.values()}
     only_classes = all(
         key in names.head
