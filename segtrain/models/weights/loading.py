@@ -87,7 +87,7 @@ class Weights:
         if plan.refused or not plan.values:
             report = plan.report(file)
             raise WeightsError(refusal(file, names, plan, self._where), report)
-        self._check_given(file, plan)
+        self._check_required_keys(file, plan)
         if self._abn:
             plan = with_absolute_norms(plan)
         _check_values(file, plan.values)
@@ -97,7 +97,7 @@ class Weights:
         model.load_report = report
         return report
 
-    def _check_given(self, file: WeightFile, plan: LoadPlan) -> None:
+    def _check_required_keys(self, file: WeightFile, plan: LoadPlan) -> None:
         if self.file is None:  # ImageNet weights, which the model provides
             return
         if not plan.is_backbone and file.align_corners is None and not self._is_chosen:
