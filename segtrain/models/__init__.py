@@ -1,6 +1,6 @@
-"""Models: what turns images into a dict of logits.
+"""Models: modules that map images to a dict of logits.
 
-Importing the package registers every model of our own, so `MODELS.names()` is complete.
+Importing the package registers every built-in model, so `MODELS.names()` is complete.
 """
 
 from segtrain.models import encoder_decoder as _encoder_decoder  # noqa: F401  (registers its name)

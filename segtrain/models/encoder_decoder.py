@@ -1,4 +1,4 @@
-"""Any backbone with any head, and auxiliary heads on any stage."""
+"""A model of any backbone and any head, with auxiliary heads on any stage."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ Spec = str | dict[str, Any]
 class EncoderDecoder(Segmentor):
     """A backbone and a head by name.
 
-    Parameters that no output depends on, such as the finer branches of the last module of an HRNet
-    under a head that reads only the coarsest, are frozen.
+    Parameters that no output depends on are frozen, such as the finer branches of the last module
+    of an HRNet if the head reads only the coarsest.
 
     Args:
-        backbone: A registered backbone, ``timm/<name>`` or ``torchvision/<name>``; a mapping with
-            ``name`` gives it parameters.
-        head: A registered head, likewise.
-        aux_heads: More outputs by name, each a mapping with the ``name`` of its head, the ``stage``
-            of the backbone that it ends at (0 is the finest, -1, the default, the last) and that
-            head's parameters; ``num_classes`` among them where it learns something else than the
-            class ids. ``criterion.output_weights`` weighs each.
-        activation_checkpointing: Compute activations of the backbone again in the backward pass
-            instead of keeping them: less memory, more time, the same numbers.
+        backbone: A registered backbone, ``timm/<name>`` or ``torchvision/<name>``; or a mapping
+            with the key ``name`` and the parameters of the backbone.
+        head: A registered head, or a mapping with the key ``name`` and the parameters of the head.
+        aux_heads: Additional outputs: a mapping from the name of the output to a mapping with the
+            ``name`` of the head, the ``stage`` of the backbone that is its last input (0 is the
+            finest, -1, the default, the last) and the parameters of the head. ``num_classes`` is
+            one of them, for outputs that predict something other than the class ids.
+            ``criterion.output_weights`` sets their weights.
+        activation_checkpointing: Recompute the activations of the backbone in the backward pass
+            instead of storing them: less memory, more time, the same results.
         **common: As in :class:`~segtrain.models.Segmentor`.
 
     Shape:
         - images: ``(N, in_channels, H, W)``, floating point, any size.
-        - output: ``(N, num_classes, h, w)`` under ``"out"`` and what else the head gives, at the
-          resolution that the head has; ``(N, num_classes, h_s, w_s)`` for each auxiliary head.
+        - output: ``(N, num_classes, h, w)`` under ``"out"`` and the other names of the head, at
+          the resolution of the head; ``(N, num_classes, h_s, w_s)`` for each auxiliary head.
 
     Raises:
-        ConfigError: On an unknown backbone, head or parameter, a stage that the backbone has not,
-            or two outputs of one name.
+        ConfigError: If the backbone, the head or a parameter is unknown, the backbone has no such
+            stage, or two outputs have the same name.
 
     Example:
         >>> import torch
@@ -97,7 +98,8 @@ class EncoderDecoder(Segmentor):
             provided["activation_checkpointing"] = checkpointing
         elif checkpointing:
             raise ConfigError(
-                f"activation_checkpointing: backbone {given['name']!r} has none; set it to false"
+                f"activation_checkpointing: backbone {given['name']!r} does not support it; set it"
+                " to false"
             )
         return BACKBONES.build(given, where=where, **provided)
 
@@ -119,18 +121,18 @@ class EncoderDecoder(Segmentor):
     def _check_output_name(self, name: str, where: str) -> None:
         if name in self.head.output_names:
             raise ConfigError(
-                f"{where}: the head gives the output {name!r} already; choose another name"
+                f"{where}: the head already has an output {name!r}; choose another name"
             )
         if not name.isidentifier() or hasattr(self.aux_heads, name):
             raise ConfigError(
-                f"{where}: an output needs a name of letters, digits and underscores, and PyTorch"
-                f" reserves some such as 'keys', got {name!r}"
+                f"{where}: the name of an output must consist of letters, digits and underscores"
+                f" and not be reserved by PyTorch, such as 'keys'; got {name!r}"
             )
 
     def _build_head(
         self, given: dict[str, Any], stage: int, where: str, *, num_classes: int | None = None
     ) -> Head:
-        """A head on the feature maps up to `stage`."""
+        """Build a head on the feature maps up to `stage`."""
         stop = stage % len(self.backbone.channels) + 1
         return HEADS.build(
             given,
@@ -146,8 +148,8 @@ class EncoderDecoder(Segmentor):
         is_number = isinstance(given, int) and not isinstance(given, bool)
         if not is_number or not -stages <= given < stages:
             raise ConfigError(
-                f"{where}.stage must be one of 0 to {stages - 1}, the stages of the backbone, or"
-                f" negative to count from the last, got {given!r}"
+                f"{where}.stage must be a stage of the backbone, 0 to {stages - 1}, or negative to"
+                f" count from the last, got {given!r}"
             )
         return int(given) % stages
 
@@ -155,29 +157,29 @@ class EncoderDecoder(Segmentor):
         return [self.head, *(head for head in self.aux_heads.values() if isinstance(head, Head))]
 
     def _freeze_unused(self) -> None:
-        """Freezes what no output depends on, so that several processes do not wait for it."""
+        """Freeze the parameters that no output depends on, as distributed training requires."""
         unread = set(range(len(self.backbone.channels)))
         for head in self._heads():
-            # What ends before the last stage is given the first ones only.
-            given = set(range(len(head.in_channels)))
-            unread -= given - unread_features(head, head.in_channels)
+            # An auxiliary head may get only the first stages.
+            stages = set(range(len(head.in_channels)))
+            unread -= stages - unread_features(head, head.in_channels)
         if unread:
             for name in unused_parameters(self, self.in_channels):
                 self.get_parameter(name).requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits by output name; see the class for shapes.
+        """Return logits by output name; see the class for shapes.
 
         Raises:
-            ValueError: When the shape of `images` is not ``(N, in_channels, H, W)``.
-            TypeError: When their dtype is not floating point.
+            ValueError: If the shape of `images` is not ``(N, in_channels, H, W)``.
+            TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
         features = self.backbone(images)
         outputs: dict[str, Tensor] = dict(self.head(features))
         for name, head in self.aux_heads.items():
             if name in outputs:
-                raise ValueError(f"two heads give the output {name!r}")
+                raise ValueError(f"two heads return an output {name!r}")
             outputs[name] = head(features[: self._stages[name] + 1])["out"]
         return outputs
 
@@ -187,7 +189,7 @@ class EncoderDecoder(Segmentor):
 
 
 def _check_aux_keys(given: Mapping[str, Any], where: str) -> None:
-    """Two of the keys are no parameters of the head, which would not know them in its answer."""
+    """Reject unknown keys with the allowed ones, ``stage`` and ``num_classes`` included."""
     from_backbone = ("in_channels", "strides", "align_corners")
     known = HEADS.schema(given["name"], where=where)
     allowed = ["stage", *(key for key in known if key not in from_backbone)]

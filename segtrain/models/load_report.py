@@ -1,4 +1,4 @@
-"""What became of the weights in a file, and of those of a model."""
+"""The report on loading weights: which were loaded, converted, left out or refused."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-_SHOWN = 6  # modules named in a row
+_SHOWN = 6  # modules listed per row
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every weight of a model, and of every weight in a file.
+    """What happened to every weight of a model and of a weight file.
 
     Attributes:
-        source: What the user calls the weights.
-        kind: What they were recognised as.
-        loaded: Names, in the model, of what comes from the file.
-        reinitialised: Names of what keeps its first values because that was asked for.
-        new: Names of what keeps its first values because the file is one of a backbone.
-        left_out: Names, in the file, of what the model has no place for: the classifier of a
-            backbone, the head that is reinitialised.
-        converted: What was changed on the way, in words, with the names in the model.
-        refused: Why weights do not fit, with their names; then nothing was loaded.
-        notes: Whatever else is worth a sentence.
-        num_classes: Classes of the file; None where it cannot tell.
-        class_names: Their names; empty where it cannot tell.
-        class_weights: Of the loss that the file was trained with; empty without any.
+        source: The path or name of the weights, as the user wrote it.
+        kind: The recognised kind of file, in words.
+        loaded: Names, in the model, of the weights loaded from the file.
+        reinitialised: Names of the weights that keep their initial values because of ``reinit``.
+        new: Names of the weights that keep their initial values because the file holds a backbone
+            only.
+        left_out: Names, in the file, of the weights that are not used, such as the classifier of an
+            ImageNet model or a head that is reinitialised.
+        converted: Descriptions of the conversions, each with the names, in the model, of the
+            converted weights.
+        refused: Reasons why weights do not fit, each with their names. If there is one, nothing was
+            loaded.
+        notes: Further remarks.
+        num_classes: Number of classes of the file; None if unknown.
+        class_names: Class names of the file; empty if unknown.
+        class_weights: Class weights of the loss that the file was trained with; empty if unknown.
 
     Example:
         >>> report = LoadReport(source="best.pth", kind="state dict", loaded=("conv.weight",))
@@ -49,10 +52,10 @@ class LoadReport:
     class_weights: tuple[float, ...] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """A table: what happened, to how many weights, to which."""
+        """Rows of the report: what happened, the number of weights, their modules."""
         groups = {
             "loaded": self.loaded,
-            "reinitialised as asked": self.reinitialised,
+            "reinitialised as requested": self.reinitialised,
             "new, not in the file": self.new,
             **{f"converted: {what}": names for what, names in self.converted.items()},
             "left out of the file": self.left_out,
@@ -68,11 +71,11 @@ class LoadReport:
 
     @property
     def title(self) -> str:
-        """Where the weights are from, and what they are."""
+        """Source and kind of the weights."""
         return f"{self.source}: {self.kind}"
 
     def summary(self) -> str:
-        """All of it in one line.
+        """The whole report on one line.
 
         Example:
             >>> LoadReport(source="a.pth", kind="state dict", loaded=("x", "y")).summary()
@@ -89,7 +92,7 @@ class LoadReport:
 
 
 def by_module(names: Sequence[str]) -> str:
-    """The modules that own `names`, with counts.
+    """The modules that contain the weights `names`, with counts.
 
     Example:
         >>> by_module(["conv1.weight", "stage2.0.weight", "stage2.0.bias"])
@@ -105,7 +108,7 @@ def by_module(names: Sequence[str]) -> str:
 
 
 def list_of(weights: Sequence[float]) -> str:
-    """A list as it is typed on a command line.
+    """A list as written on a command line.
 
     Example:
         >>> list_of([0.8373, 1.0])

@@ -1,9 +1,10 @@
-"""The closed set of models that a config chooses from by name, and the weights they start from."""
+"""The registry of models, which also loads their initial weights."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from segtrain.models.weights import open_weights
 from segtrain.schema.registry import F, Registry
 from segtrain.schema.values import Parameter, parameters
 
-# What every model's section takes beside the parameters of the model itself.
+# Keys of every model section, in addition to the parameters of the model itself.
 WEIGHT_KEYS = {
     "weights": Parameter("weights", str | None, None),
     "reinit": Parameter("reinit", list[str], []),
@@ -26,14 +27,14 @@ _ALIGN_CORNERS = Parameter("align_corners", bool | None, None)
 class ModelRegistry(Registry[Segmentor]):
     """A registry whose models may start from weights.
 
-    Registered is a :class:`Segmentor`, or a function or class that makes a module whose forward
-    gives logits or a dict of them. It takes ``num_classes``; what else it takes are the keys of its
-    section, ``in_channels`` and ``align_corners`` among them where it knows them. Without the
-    latter, ``align_corners`` is about the outputs alone.
+    An entry is a :class:`Segmentor` class, or a function or class that returns a module whose
+    forward pass returns logits or a dict of logits. It must accept ``num_classes``. Its other
+    parameters are the keys of its section; ``in_channels`` and ``align_corners`` are optional.
+    Without a parameter ``align_corners``, that key applies to the outputs only.
 
     Raises:
-        ConfigError: On registration, when the name is taken, or when such a function or class does
-            not take ``num_classes``, or takes what every section has: ``weights``, ``reinit`` or
+        ConfigError: On registration, if the name is taken, the entry does not accept
+            ``num_classes``, or it accepts a key that every section has: ``weights``, ``reinit`` or
             ``abn``.
 
     Example:
@@ -54,7 +55,8 @@ class ModelRegistry(Registry[Segmentor]):
         store = super().register(name)
 
         def decorate(factory: F) -> F:
-            is_segmentor = inspect.isclass(factory) and issubclass(factory, Segmentor)
+            made = factory.func if isinstance(factory, partial) else factory
+            is_segmentor = inspect.isclass(made) and issubclass(made, Segmentor)
             _check_signature(name, parameters(factory))
             store(factory if is_segmentor else _Adapted(factory))
             return factory
@@ -75,18 +77,18 @@ class ModelRegistry(Registry[Segmentor]):
         load: bool = True,
         **provided: Any,
     ) -> Segmentor:
-        """The model that `spec` describes, with the weights that it names.
+        """Build the model that `spec` describes and load its weights.
 
         Args:
-            spec: A name, or a mapping with a name and parameters.
-            where: The path of `spec` in the config, for messages.
-            load: False leaves ``weights`` alone: a checkpoint follows.
+            spec: A name, or a mapping with the key ``name`` and parameters.
+            where: The path of `spec` in the config, for error messages.
+            load: Whether to load ``weights``; false if a checkpoint is loaded afterwards.
             **provided: Arguments that `spec` may not set.
 
         Raises:
-            ConfigError: As :meth:`Registry.build`.
-            CheckpointError: When the weights cannot be read or do not fit.
-            ResourceError: When weights by name are neither here nor to be had.
+            ConfigError: As in :meth:`Registry.build`.
+            CheckpointError: If the weights cannot be read or do not fit the model.
+            ResourceError: If the weights have to be downloaded and cannot be.
         """
         where = where or self.kind
         name, params = self.check(spec, provided=provided, where=where)
@@ -105,18 +107,18 @@ class ModelRegistry(Registry[Segmentor]):
 
 def _check_signature(name: str, known: Mapping[str, Parameter]) -> None:
     if "num_classes" not in known:
-        takes = ", ".join(known) or "nothing"
-        raise ConfigError(f"model {name!r} must take num_classes, and takes {takes}")
+        accepted = ", ".join(known) or "nothing"
+        raise ConfigError(f"model {name!r} must accept num_classes, but it accepts {accepted}")
     for key in WEIGHT_KEYS:
         if key in known:
             raise ConfigError(
-                f"model {name!r} takes {key!r}, which model.{key} would never reach: every model"
-                " has that key for the weights it starts from; choose another name"
+                f"model {name!r} has a parameter {key!r}, but model.{key} is reserved for loading"
+                " weights; choose another name"
             )
 
 
 class _Adapted:
-    """A factory of modules as a factory of segmentors."""
+    """Wrapper that makes a factory of modules a factory of segmentors."""
 
     def __init__(self, factory: Callable[..., nn.Module]) -> None:
         self.factory = factory
@@ -124,16 +126,16 @@ class _Adapted:
     def __call__(self, **params: Any) -> Segmentor:
         known = parameters(self.factory)
         chosen = params.pop("align_corners", None)
-        # Null means that nobody has chosen, so the factory's own default holds.
+        # Null means that the user has not chosen: the default of the factory applies.
         if chosen is not None and "align_corners" in known:
             params["align_corners"] = chosen
         module = self.factory(**params)
         if isinstance(module, Segmentor):
             if chosen not in (None, module.align_corners):
-                raise ConfigError(f"align_corners is {module.align_corners} in this model")
+                raise ConfigError(f"align_corners is always {module.align_corners} in this model")
             return module
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"it must return a module, got {type(module).__name__}")
+            raise ConfigError(f"the factory must return a module, got {type(module).__name__}")
         defaults = {key: rule.default for key, rule in known.items() if not rule.required}
         given = {"align_corners": chosen, **defaults, **params}
         keys = ("num_classes", "align_corners", "in_channels")

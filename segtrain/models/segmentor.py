@@ -1,4 +1,4 @@
-"""The contract of every model: images in, a dict of logits out."""
+"""The contract of every model: it maps images to a dict of logits."""
 
 from __future__ import annotations
 
@@ -13,35 +13,34 @@ from segtrain.models.load_report import LoadReport
 
 
 class Segmentor(nn.Module):
-    """Base of every model, ours and the user's.
+    """Base class of all models, built-in and custom.
 
-    A subclass implements `forward`, takes at least `num_classes` and `align_corners` as keyword
-    arguments, and is registered with ``MODELS.register("name")``. It returns logits at whatever
-    resolution it computes them; the criterion and the predictor upsample.
+    A subclass implements `forward`, accepts at least `num_classes` and `align_corners` as keyword
+    arguments, and is registered with ``MODELS.register("name")``. It returns logits at the
+    resolution at which it computes them; the criterion and the predictor upsample them.
 
     Args:
-        num_classes: Channels of every output that learns the class ids.
-        align_corners: The convention of every bilinear resize inside the model and of its outputs;
-            None, the default of our own models, is false and tells that nobody has chosen.
-        in_channels: Channels of the images.
+        num_classes: Number of channels of every output that predicts the class ids.
+        align_corners: Whether bilinear resizing, inside the model and of its outputs, aligns the
+            corners. None means false, and that the user has not chosen.
+        in_channels: Number of channels of the images.
 
     Attributes:
-        head_prefixes: Names of the submodules that are not backbone, such as ``("decoder",
-            "classifier")``; the optimizer can give them a learning rate of their own, and
-            ``reinit=[head]`` means them. Empty: everything is backbone.
-        backbone_prefix: What the names of the backbone's weights start with, ``"backbone."`` where
-            it is a submodule of that name.
-        norm_stride: The coarsest stride at which batch norm counts values, infinity where it comes
-            after a mean over the whole image; None where nobody knows.
-        source: The paper or library that it comes from, for the table of models.
-        paper_size: Height and width at which that source counts operations.
+        head_prefixes: Names of the submodules that do not belong to the backbone, such as
+            ``("decoder", "classifier")``. The optimizer can give them a separate learning rate, and
+            ``reinit=[head]`` selects them. Empty if everything is backbone.
+        backbone_prefix: Prefix of the names of the backbone's weights, such as ``"backbone."``.
+        norm_stride: The coarsest stride of the inputs of batch norm; infinity if batch norm follows
+            a mean over the whole image, None if unknown.
+        source: The paper or library of the model, for the table of models.
+        paper_size: Height and width of the images for which the source reports operations.
 
     Shape:
         - images: ``(N, in_channels, H, W)``, floating point, normalised.
-        - output: dict of ``(N, num_classes, h, w)``, unnormalised; the main one is ``"out"``.
+        - output: dict of unnormalised ``(N, num_classes, h, w)``; the main output is ``"out"``.
 
     Raises:
-        ConfigError: When `num_classes` is below 1.
+        ConfigError: If `num_classes` or `in_channels` is below 1.
 
     Example:
         >>> import torch
@@ -67,9 +66,9 @@ class Segmentor(nn.Module):
     source: str = ""
     paper_size: ClassVar[tuple[int, int]] = (512, 512)
     registered_name: str | None = None
-    """What ``model=`` calls it; None when it was built without the registry."""
+    """The registered name; None if the model was built without the registry."""
     load_report: LoadReport | None = None
-    """What became of the weights that the model was built with; None without any."""
+    """The report on the weights that were loaded; None if none were."""
 
     def __init__(
         self, *, num_classes: int, align_corners: bool | None = None, in_channels: int = 3
@@ -83,31 +82,31 @@ class Segmentor(nn.Module):
         self.in_channels = in_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits by output name; see the class for shapes."""
+        """Return logits by output name; see the class for shapes."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement forward(images) -> dict of logits"
         )
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
-        """ImageNet weights for ``weights=imagenet``, under the names of this model's state dict.
+        """Return the ImageNet weights for ``weights=imagenet``, named as in ``state_dict()``.
 
         Raises:
-            ConfigError: When there are none, or the library that has them is not installed.
-            ResourceError: When they are neither here nor to be had, with where to put the file.
+            ConfigError: If there are none, or the library that provides them is not installed.
+            ResourceError: If they are not in the cache and cannot be downloaded.
         """
         raise ConfigError(f"there are no ImageNet weights for {self.label}; give a file")
 
     @property
     def label(self) -> str:
-        """What messages call the model."""
+        """Name of the model in messages."""
         return self.registered_name or type(self).__name__
 
     def check_images(self, images: Tensor) -> None:
-        """Refuses a batch on which a layer would fail later, with a message about that layer.
+        """Reject a batch that would make a layer of the model fail.
 
         Raises:
-            ValueError: When the shape is not ``(N, in_channels, H, W)``, or as :meth:`check_norms`.
-            TypeError: When the dtype is not floating point.
+            ValueError: If the shape is not ``(N, in_channels, H, W)``, or as :meth:`check_norms`.
+            TypeError: If the dtype is not floating point.
         """
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
@@ -121,12 +120,13 @@ class Segmentor(nn.Module):
             self.check_norms(images.shape)
 
     def check_norms(self, shape: Sequence[int]) -> None:
-        """Refuses images of `shape` of which batch norm would see one value per channel.
+        """Reject images of a `shape` that would give batch norm a single value per channel.
 
-        Batch norm that is synchronised over processes sees those of the others too.
+        Batch norm that is synchronised across processes also sees the values of the other
+        processes, so it is not checked.
 
         Raises:
-            ConfigError: When that is so; it is a :class:`ValueError` too.
+            NormError: If batch norm would get a single value per channel.
         """
         num_images, _, height, width = shape
         stride = self.norm_stride
@@ -143,11 +143,13 @@ class Segmentor(nn.Module):
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter exactly once, under ``"backbone"`` or ``"head"``; either may be empty.
+        """Return the parameters of the ``"backbone"`` and of the ``"head"``.
+
+        Every parameter is in exactly one of the two lists; either list may be empty.
 
         Raises:
-            ConfigError: When `head_prefixes` is set and matches no parameter: a misspelt prefix
-                would silently leave the head with the learning rate of the backbone.
+            ConfigError: If `head_prefixes` is set and matches no parameter. A misspelt prefix would
+                otherwise give the head the learning rate of the backbone without notice.
         """
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "head": []}
         for name, parameter in self.named_parameters():
@@ -165,14 +167,14 @@ class Segmentor(nn.Module):
 
 
 class ModuleSegmentor(Segmentor):
-    """Any module whose forward gives logits, or a dict of them, as a segmentor.
+    """Wrapper that makes any module that returns logits, or a dict of logits, a segmentor.
 
     Args:
-        net: Takes images ``(N, in_channels, H, W)``.
+        net: Module that maps images ``(N, in_channels, H, W)`` to logits.
         **common: As in :class:`Segmentor`.
 
     Raises:
-        TypeError: On a forward pass, when `net` gives neither a tensor nor a mapping.
+        TypeError: In the forward pass, if `net` returns neither a tensor nor a mapping.
 
     Example:
         >>> import torch
@@ -186,7 +188,7 @@ class ModuleSegmentor(Segmentor):
         self.net = net
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What `net` gives, a single tensor under ``"out"``."""
+        """Return the outputs of `net`; a single tensor is named ``"out"``."""
         self.check_images(images)
         outputs = self._run_net(images)
         if isinstance(outputs, Tensor):
@@ -199,7 +201,7 @@ class ModuleSegmentor(Segmentor):
         return dict(outputs)
 
     def _run_net(self, images: Tensor) -> Any:
-        """Nobody knows where `net` has batch norm, so what it says of itself is put in words."""
+        """Run `net`; if its batch norm rejects the batch, raise an error with the next step."""
         try:
             return self.net(images)
         except ValueError as error:

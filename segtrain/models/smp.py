@@ -1,4 +1,4 @@
-"""The models of segmentation-models-pytorch, any of its architectures with any of its encoders."""
+"""The models of segmentation-models-pytorch: any architecture with any encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segtrain.models.segmentor import Segmentor
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
 
 _ENCODER_STRIDE = 32
-_TRIAL_SIZE = 512  # large enough that only a mean over the whole image gives a single value
+_TRIAL_SIZE = 512  # large enough that only a mean over the whole image gives one value
 _OURS = {
     "encoder_name": "model.encoder",
     "encoder_weights": "model.weights",
@@ -27,14 +27,14 @@ _OURS = {
     "classes": "dataset.num_classes",
 }
 _ALWAYS = {
-    "activation": "logits are needed",
-    "upsampling": "the criterion and the predictor enlarge the logits",
-    "aux_params": "it adds a classifier of whole images",
+    "activation": "the model must return logits",
+    "upsampling": "the criterion and the predictor upsample the logits",
+    "aux_params": "it would add a classifier of whole images",
 }
-# Three poolings by 2 inside the decoder need 8 cells of the encoder's last feature map.
+# Three poolings by 2 in the decoder require at least 8 cells in the last feature map.
 _LEAST_CELLS = {"pan": 8}
 _TIMM = "tu-"
-# What a trial found, by architecture, encoder and their arguments: one takes a second or two.
+# Results of the trials by architecture, encoder and arguments: a trial takes a second or two.
 _TRIALS: dict[str, tuple[tuple[str, ...], float | None]] = {}
 
 
@@ -42,41 +42,43 @@ _TRIALS: dict[str, tuple[tuple[str, ...], float | None]] = {}
 class SMPSegmentor(Segmentor):
     """An architecture and an encoder of segmentation-models-pytorch (SMP).
 
-    Layers, their initial weights and the names in ``state_dict()`` are SMP's, so its weight files
-    load. Three things differ. Images of any size are taken: they are padded with zeros, the mean of
-    normalised images, at the bottom and right to the multiple that the encoder needs, and the
-    logits are cropped. Where SMP enlarges the logits at the very end, they stay at the resolution
-    at which they were computed: the criterion and the predictor enlarge them. And parameters that
-    no output depends on are frozen, so that every trainable one gets a gradient; they are found on
-    tensors without data. That concerns the stages behind the last one used (``pspnet``), the last
-    convolution of the EfficientNets and the last norm and classifier of vision transformers
-    (``dpt``).
+    The layers, their initial weights and the names in ``state_dict()`` are those of SMP, so its
+    weight files load. Three things differ:
+
+    - Images of any size are accepted. They are padded at the bottom and right with zeros, the mean
+      of normalised images, to the multiple that the encoder needs, and the logits are cropped.
+    - The logits stay at the resolution at which they are computed. SMP upsamples them at the end of
+      some architectures; here the criterion and the predictor do.
+    - Parameters that no output depends on are frozen, so that every trainable parameter gets a
+      gradient. A forward and a backward pass on the meta device find them: the stages after the
+      last one used (``pspnet``), the last convolution of the EfficientNets, and the last norm and
+      the classifier of vision transformers (``dpt``).
 
     Args:
         arch: One of ``unet``, ``unetplusplus``, ``manet``, ``linknet``, ``fpn``, ``pspnet``,
-            ``deeplabv3``, ``deeplabv3plus``, ``pan``, ``upernet``, ``segformer`` and ``dpt``, and
-            what the installed version adds.
-        encoder: As SMP calls it: ``resnet34``, ``mit_b0``; ``tu-<name>`` is timm's; ``dpt`` takes
-            only vision transformers of timm.
-        encoder_weights: Which weights of the encoder ``weights=imagenet`` takes; SMP calls most of
-            them ``imagenet``, a few ``ssl``, ``noisy-student``, ``instagram`` and so on.
+            ``deeplabv3``, ``deeplabv3plus``, ``pan``, ``upernet``, ``segformer`` and ``dpt``, or
+            another architecture of the installed version.
+        encoder: The name of an encoder in SMP, such as ``resnet34`` or ``mit_b0``, or ``tu-<name>``
+            for an encoder of timm. ``dpt`` accepts only vision transformers of timm.
+        encoder_weights: The encoder weights that ``weights=imagenet`` loads. SMP names most of them
+            ``imagenet``, others ``ssl``, ``noisy-student`` or ``instagram``.
         params: Further arguments of the architecture, such as ``{decoder_channels: [64, 32, 16, 8,
             4]}``.
-        encoder_params: Further arguments of a ``tu-`` encoder, those of ``timm.create_model``.
-        **common: As in :class:`~segtrain.models.Segmentor`. `align_corners` is the convention of
-            the outputs alone: inside its decoders SMP has conventions of its own. Weights trained
-            with SMP expect true where it enlarges the logits: ``fpn``, ``pspnet``, ``deeplabv3``,
+        encoder_params: Further arguments of a ``tu-`` encoder, as in ``timm.create_model``.
+        **common: As in :class:`~segtrain.models.Segmentor`. `align_corners` applies to the outputs
+            only; the decoders of SMP have fixed conventions. Weights trained with SMP expect true
+            for the architectures that upsample their logits: ``fpn``, ``pspnet``, ``deeplabv3``,
             ``deeplabv3plus``, ``pan``, ``upernet`` and ``segformer``.
 
     Shape:
-        - images: ``(N, in_channels, H, W)``, floating point, any size; to train, a single image
-          must give batch norm more than one value, which the first forward pass says.
+        - images: ``(N, in_channels, H, W)``, floating point, any size; to train on a single image,
+          it must give batch norm more than one value per channel.
         - output: ``(N, num_classes, ceil(H / s), ceil(W / s))`` under ``"out"``, ``s`` from 1
           (``unet``) to 8 (``pspnet``, ``deeplabv3``).
 
     Raises:
-        ConfigError: When SMP is not installed, has no such architecture, encoder or argument, or
-            the encoder takes images of one size only.
+        ConfigError: If SMP is not installed, has no such architecture, encoder or argument, or the
+            encoder accepts images of one size only.
 
     Example:
         >>> model = MODELS.build("smp", num_classes=19, arch="fpn", encoder="resnet18").eval()
@@ -110,7 +112,7 @@ class SMPSegmentor(Segmentor):
         self._params = _check_params(smp, self.arch, params or {})
         self._encoder_params = _check_encoder_params(encoder, encoder_params or {}, self.arch)
         net = self._build(smp)
-        # SMP's own names at the top level, so that its weight files fit.
+        # SMP's names at the top level, so that its weight files fit.
         self.encoder = net.encoder
         self.decoder = net.decoder
         self.segmentation_head = net.segmentation_head
@@ -131,14 +133,14 @@ class SMPSegmentor(Segmentor):
                 **self._params,
                 **self._encoder_params,
             )
-        except Exception as error:  # whatever the architecture's own code says
+        except Exception as error:  # each architecture raises its own kinds
             raise ConfigError(
                 f"model.arch={self.arch} cannot be built with model.encoder={self.encoder_name}:"
                 f" {describe_error(error)}"
             ) from error
 
     def _freeze_unused(self) -> None:
-        """Freezes what no output depends on, and says where batch norm gets the fewest values."""
+        """Freeze the parameters that no output depends on, and set `norm_stride`."""
         key = repr((self.arch, self.encoder_name, self._params, self._encoder_params))
         if key not in _TRIALS:
             _TRIALS[key] = self._try_out()
@@ -147,7 +149,11 @@ class SMPSegmentor(Segmentor):
             self.get_parameter(name).requires_grad_(False)
 
     def _try_out(self) -> tuple[tuple[str, ...], float | None]:
-        """A forward and a backward pass without data."""
+        """Run a forward and a backward pass on the meta device.
+
+        Returns:
+            The names of the parameters without a gradient, and the `norm_stride`.
+        """
         trial = copy.deepcopy(self).to("meta").train()
         sizes: list[int] = []
         for layer in trial.modules():
@@ -159,29 +165,28 @@ class SMPSegmentor(Segmentor):
         try:
             with torch.enable_grad():
                 trial(torch.zeros(shape, device="meta"))["out"].sum().backward()
-        except Exception as error:  # whatever the encoder's own code says
+        except Exception as error:  # each encoder raises its own kinds
             raise ConfigError(
                 f"model.encoder={self.encoder_name} fails on an image of {_TRIAL_SIZE} x"
-                f" {_TRIAL_SIZE}: {describe_error(error)}; if it takes one size only,"
-                " model.encoder_params may change that ({strict_img_size: false} or"
-                " {dynamic_img_size: true} in timm)"
+                f" {_TRIAL_SIZE}: {describe_error(error)}; if it accepts one size only, try"
+                " model.encoder_params={strict_img_size: false} or {dynamic_img_size: true}"
             ) from error
         unused = (name for name, weight in trial.named_parameters() if weight.grad is None)
         return tuple(unused), _norm_stride(sizes, max(self._divisor, self.encoder.output_stride))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits under ``"out"``; see the class for shapes.
+        """Return logits under ``"out"``; see the class for shapes.
 
         Raises:
-            ValueError: When the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
-                would get one value per channel to train on.
-            TypeError: When their dtype is not floating point.
+            ValueError: If the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
+                would train on a single value per channel.
+            TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
         height, width = images.shape[-2:]
         padded = self._pad(images)
         features = self.encoder(padded)
-        # The encoder of dpt gives feature maps and prefix tokens.
+        # The encoder of dpt returns feature maps and prefix tokens.
         parts = features if isinstance(features, tuple) else (features,)
         logits: Tensor = self.segmentation_head(self.decoder(*parts))
         stride = padded.shape[-1] // logits.shape[-1]
@@ -196,7 +201,7 @@ class SMPSegmentor(Segmentor):
         return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
-        """SMP's own weights of the encoder, or timm's where the encoder is timm's."""
+        """Return the encoder weights of SMP, or those of timm for an encoder of timm."""
         encoders = _import_smp().encoders
         known = encoders.encoders.get(self.encoder_name)
         if known is not None and self.encoder_weights not in known["pretrained_settings"]:
@@ -249,7 +254,9 @@ def _import_smp() -> ModuleType:
 def _check_arch(smp: ModuleType, arch: str) -> str:
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if arch.lower() not in known:
-        raise ConfigError(f"model.arch: SMP has no {arch!r}{did_you_mean(arch, known)}")
+        raise ConfigError(
+            f"model.arch: SMP has no architecture {arch!r}{did_you_mean(arch, known)}"
+        )
     return arch.lower()
 
 
@@ -262,9 +269,9 @@ def _check_encoder(smp: ModuleType, encoder: str) -> str:
         return encoder
     names = [*smp.encoders.encoders, *(f"{_TIMM}{name}" for name in timm.list_models())]
     close = difflib.get_close_matches(encoder, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ConfigError(
-        f"model.encoder: SMP has no {encoder!r}{hint} It has resnet34 and others of its own, and"
+        f"model.encoder: SMP has no encoder {encoder!r}{hint} It has encoders such as resnet34, and"
         " tu-<name> for every backbone of timm"
     )
 
@@ -272,10 +279,10 @@ def _check_encoder(smp: ModuleType, encoder: str) -> str:
 def _check_params(smp: ModuleType, arch: str, given: dict[str, Any]) -> dict[str, Any]:
     for key, elsewhere in _OURS.items():
         if key in given:
-            raise ConfigError(f"model.params.{key} is set with {elsewhere}")
+            raise ConfigError(f"model.params.{key} cannot be set: use {elsewhere}")
     for key, reason in _ALWAYS.items():
         if key in given:
-            raise ConfigError(f"model.params.{key} is not set here: {reason}")
+            raise ConfigError(f"model.params.{key} cannot be set: {reason}")
     known = parameters(smp.MODEL_ARCHITECTURES_MAPPING[arch])
     allowed: dict[str, Parameter] = {
         key: rule for key, rule in known.items() if key not in (*_OURS, *_ALWAYS)
@@ -287,24 +294,28 @@ def _check_params(smp: ModuleType, arch: str, given: dict[str, Any]) -> dict[str
 def _check_encoder_params(encoder: str, given: dict[str, Any], arch: str) -> dict[str, Any]:
     if given and not encoder.startswith(_TIMM):
         raise ConfigError(
-            f"model.encoder_params are for the encoders of timm, called {_TIMM}<name>, got"
+            f"model.encoder_params apply to encoders of timm ({_TIMM}<name>) only, got"
             f" {', '.join(given)} for {encoder}"
         )
-    # A vision transformer takes any size only if it is told to.
+    # By default a vision transformer accepts one size only.
     return {"dynamic_img_size": True, **given} if arch == "dpt" else given
 
 
 def _divisor(net: Any) -> int:
-    """What height and width must be multiples of."""
+    """The number that height and width must be multiples of."""
     stride: int = net.encoder.output_stride
     if not hasattr(net.encoder, "output_strides"):
         return stride
-    # dpt resizes the layers of a vision transformer to the strides 4, 8, ... and adds them up.
+    # dpt resizes the layers of a vision transformer to the strides 4, 8, ... and sums them.
     return math.lcm(stride, 2 ** (len(net.encoder.output_strides) + 1))
 
 
 def _norm_stride(sizes: list[int], coarsest: int) -> float | None:
-    """The coarsest stride in `sizes`, which a batch norm saw of an image of `_TRIAL_SIZE`.
+    """The coarsest stride of batch norm, from the sizes of its inputs.
+
+    Args:
+        sizes: Larger side of the input of each batch norm for an image of `_TRIAL_SIZE`.
+        coarsest: The coarsest stride of the encoder.
 
     Example:
         >>> _norm_stride([256, 16, 3], 32), _norm_stride([256, 1], 32), _norm_stride([], 32)
@@ -312,7 +323,7 @@ def _norm_stride(sizes: list[int], coarsest: int) -> float | None:
     """
     if 1 in sizes:
         return math.inf
-    # A coarser one than the encoder's is a pooling to a few cells, always more than one.
+    # A coarser stride than that of the encoder is a pooling to a fixed number of cells above one.
     strides = [_TRIAL_SIZE / size for size in sizes if _TRIAL_SIZE / size <= coarsest]
     return max(strides, default=None)
 
@@ -322,12 +333,12 @@ def _where_to_put(
 ) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415  SMP needs it
 
-    what = "timm's file"
+    what = "the file of timm"
     if known is not None:
         hub = known["pretrained_settings"][weights]
-        what = f"what `hf download {hub['repo_id']} --revision {hub['revision']}` gets"
+        what = f"the result of `hf download {hub['repo_id']} --revision {hub['revision']}`"
     return (
-        f"the weights of SMP's encoder {encoder} are not at hand and cannot be downloaded"
-        f" ({describe_error(error)}): put {what} into {HF_HUB_CACHE}, or give a file as"
+        f"the weights of SMP's encoder {encoder} are not in the cache and cannot be downloaded"
+        f" ({describe_error(error)}): put {what} into {HF_HUB_CACHE}, or give a file with"
         " model.weights=<path>"
     )

@@ -1,4 +1,4 @@
-"""What each model costs: the numbers of ``segtrain list models`` and of the table in README.md."""
+"""Cost of each model, for ``segtrain list models`` and the table in README.md."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtrain.errors import ConfigError, describe_error
+from segtrain.errors import ConfigError, describe_error, one_line
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 
-NUM_CLASSES = 19  # of Cityscapes, for which most papers give their numbers
+NUM_CLASSES = 19  # Cityscapes, for which most papers report their numbers
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model.
+    """Cost of one model.
 
     Attributes:
-        name: What ``model=`` takes.
-        parameters: How many numbers it learns, for `NUM_CLASSES` classes.
-        macs: Multiply-adds of its convolutions and matrix products on one image of `size`.
-        size: Height and width, those of its paper.
-        outputs: Their names.
+        name: The name that ``model=`` accepts.
+        parameters: Number of parameters for `NUM_CLASSES` classes.
+        macs: Multiply-adds of the convolutions and matrix products on one image of `size`.
+        size: Height and width of the images in the paper.
+        outputs: Names of the outputs.
         source: The paper or library.
     """
 
@@ -41,7 +41,7 @@ class ModelRow:
     source: str
 
     def cells(self) -> tuple[str, ...]:
-        """The row in words, in the order of `HEADINGS`."""
+        """The row as text, in the order of `HEADINGS`."""
         height, width = self.size
         return (
             self.name,
@@ -57,10 +57,10 @@ HEADINGS = ("model", "parameters (M)", "GMACs", "at", "outputs", "source")
 
 
 def model_specs(*folders: Path) -> dict[str, Any]:
-    """Every choice of ``model=`` with what it stands for: registered names and files in `folders`.
+    """All choices of ``model=`` with their specs: registered names and YAML files in `folders`.
 
     Raises:
-        ConfigError: When a file is no YAML.
+        ConfigError: If a file is not valid YAML.
     """
     specs: dict[str, Any] = {name: name for name in MODELS.names()}
     for folder in folders:
@@ -68,15 +68,15 @@ def model_specs(*folders: Path) -> dict[str, Any]:
             try:
                 specs[file.stem] = yaml.safe_load(file.read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+                raise ConfigError(f"{file} is not valid YAML: {one_line(error)}") from None
     return dict(sorted(specs.items()))
 
 
 def model_row(name: str, spec: str | Mapping[str, Any]) -> ModelRow:
-    """The row of the model that `spec` describes; it is built without data.
+    """Compute the row of the model that `spec` describes, on the meta device.
 
     Raises:
-        ConfigError: When it cannot be built, or its forward pass fails.
+        ConfigError: If the model cannot be built, or its forward pass fails.
 
     Example:
         >>> row = model_row("hrnet_w18_small_v1", "hrnet_w18_small_v1")
@@ -96,7 +96,7 @@ def model_row(name: str, spec: str | Mapping[str, Any]) -> ModelRow:
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:
-    """Multiply-adds of the convolutions and matrix products of a forward pass, in evaluation mode.
+    """Count the multiply-adds of convolutions and matrix products in a forward pass in eval mode.
 
     Example:
         >>> conv = nn.Conv2d(3, 4, kernel_size=3, padding=1)
@@ -113,24 +113,26 @@ def _without_data(spec: str | Mapping[str, Any]) -> Segmentor:
         with torch.device("meta"):
             return MODELS.build(spec, num_classes=NUM_CLASSES, load=False)
     except ConfigError:
-        # A constructor may look at its numbers; what is wrong with the spec itself comes again.
+        # A constructor may need real values. If the spec is wrong, the same error is raised again.
         return MODELS.build(spec, num_classes=NUM_CLASSES, load=False).to("meta")
 
 
 def _count(model: Segmentor, name: str) -> tuple[dict[str, Tensor], int]:
     for layer in model.modules():
-        if isinstance(layer, _BatchNorm):  # not counted, and half of the time on the meta device
-            layer.forward = _same  # type: ignore[method-assign, assignment]
+        if isinstance(layer, _BatchNorm):  # not counted, yet slow on the meta device
+            layer.forward = _identity  # type: ignore[method-assign, assignment]
     found: dict[str, Tensor] = {}
     model.register_forward_hook(lambda _model, _images, outputs: found.update(outputs))
     images = torch.zeros(1, model.in_channels, *model.paper_size, device="meta")
     try:
         macs = count_macs(model, images)
-    except Exception as error:  # a model of the user's own may need real numbers
+    except Exception as error:  # a custom model may need real values
         reason = describe_error(error)
-        raise ConfigError(f"model {name!r} cannot be counted without data: {reason}") from error
+        raise ConfigError(
+            f"model {name!r} cannot run on the meta device to count its operations: {reason}"
+        ) from error
     return found, macs
 
 
-def _same(features: Tensor) -> Tensor:
+def _identity(features: Tensor) -> Tensor:
     return features

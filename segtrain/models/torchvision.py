@@ -1,4 +1,4 @@
-"""The segmentation models of torchvision, under the names of its weight files."""
+"""The segmentation models of torchvision, with the names of its weight files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from segtrain.models.segmentor import Segmentor
 
 
 class TorchvisionSegmentor(Segmentor):
-    """A backbone and a classifier of torchvision; a subclass says which.
+    """Base class of the models of torchvision: a backbone and a classifier.
 
-    Layers, their initial weights and the names in ``state_dict()`` are torchvision's, so its COCO
-    files load. The logits stay at the resolution of the features: torchvision enlarges them to the
-    image, here the criterion and the predictor do.
+    The layers, their initial weights and the names in ``state_dict()`` are those of torchvision, so
+    its COCO weights load. The logits have the resolution of the features: torchvision upsamples
+    them to the image, segtrain leaves this to the criterion and the predictor.
 
     Args:
         **common: As in :class:`~segtrain.models.Segmentor`.
 
     Attributes:
-        imagenet_name: The classifier whose weights the backbone may start from.
-        imagenet_prefix: What the names of its backbone start with.
+        imagenet_name: The classifier of torchvision that provides the ImageNet weights.
+        imagenet_prefix: Prefix of the backbone's weights in that classifier.
     """
 
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier", "aux_classifier")
@@ -36,7 +36,7 @@ class TorchvisionSegmentor(Segmentor):
     paper_size = (520, 520)
 
     def _take(self, net: Any, stem: str) -> None:
-        """Makes the parts of `net` this model's own, with a stem for its images."""
+        """Take over the parts of `net`, with a stem for the channels of the images."""
         self.backbone: nn.Module = net.backbone
         self.classifier: nn.Module = net.classifier
         parent, _, name = stem.rpartition(".")
@@ -45,7 +45,7 @@ class TorchvisionSegmentor(Segmentor):
         setattr(self.backbone.get_submodule(parent), name, new_stem(conv, self.in_channels))
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
-        """The default ImageNet weights of torchvision, without its classifier."""
+        """Return the default ImageNet weights of torchvision, without the classifier."""
         own = self.state_dict()
         renamed = {
             f"{self.backbone_prefix}{key.removeprefix(self.imagenet_prefix)}": value
@@ -61,7 +61,7 @@ class _ResNetSegmentor(TorchvisionSegmentor):
     architecture: ClassVar[str]
 
     def __init__(self, *, aux_head: bool, dropout: float, **common: Any) -> None:
-        from torchvision.models import segmentation  # noqa: PLC0415  slow, and not always needed
+        from torchvision.models import segmentation  # noqa: PLC0415  slow to import, and not always needed
 
         super().__init__(**common)
         check_dropout(dropout)
@@ -78,12 +78,12 @@ class _ResNetSegmentor(TorchvisionSegmentor):
                 layer.p = dropout
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits by output name; see the class for shapes.
+        """Return logits by output name; see the class for shapes.
 
         Raises:
-            ValueError: When the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
-                would get one value per channel to train on.
-            TypeError: When their dtype is not floating point.
+            ValueError: If the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
+                would train on a single value per channel.
+            TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
         features = self.backbone(images)
@@ -95,22 +95,22 @@ class _ResNetSegmentor(TorchvisionSegmentor):
 
 @MODELS.register("fcn_resnet50")
 class FCNResNet50(_ResNetSegmentor):
-    """A fully convolutional network on a ResNet-50 dilated to stride 8, of torchvision.
+    """A fully convolutional network on a ResNet-50 dilated to stride 8, from torchvision.
 
     Args:
-        aux_head: Adds the output ``"aux"``: a second head on the third stage.
-        dropout: Probability of dropout before the classifier while training; 0.1 before that of
-            ``"aux"``, whatever is given here.
+        aux_head: Add the output ``"aux"``: a second head on the third stage.
+        dropout: Probability of dropout before the classifier during training; it is always 0.1
+            before the classifier of ``"aux"``.
         **common: As in :class:`~segtrain.models.Segmentor`.
 
     Shape:
-        - images: ``(N, in_channels, H, W)``, floating point, any size; to train, a single image
-          must have more than 8 pixels in a row or column.
+        - images: ``(N, in_channels, H, W)``, floating point, any size; to train on a single
+          image, its height or width must exceed 8 pixels.
         - output: ``(N, num_classes, ceil(H / 8), ceil(W / 8))`` under ``"out"``, and ``"aux"`` with
           `aux_head`.
 
     Raises:
-        ConfigError: When `dropout` is outside [0, 1).
+        ConfigError: If `dropout` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -134,22 +134,22 @@ class FCNResNet50(_ResNetSegmentor):
 
 @MODELS.register("deeplabv3_resnet50")
 class DeepLabV3ResNet50(_ResNetSegmentor):
-    """DeepLabV3 on a ResNet-50 dilated to stride 8, of torchvision.
+    """DeepLabV3 on a ResNet-50 dilated to stride 8, from torchvision.
 
     Args:
-        aux_head: Adds the output ``"aux"``: an FCN head on the third stage.
-        dropout: Probability of dropout after the pyramid while training; 0.1 before the classifier
-            of ``"aux"``, whatever is given here.
+        aux_head: Add the output ``"aux"``: an FCN head on the third stage.
+        dropout: Probability of dropout after the pyramid during training; it is always 0.1 before
+            the classifier of ``"aux"``.
         **common: As in :class:`~segtrain.models.Segmentor`.
 
     Shape:
-        - images: ``(N, in_channels, H, W)``, floating point, any size; to train, at least 2 images:
-          batch norm comes after the image pooling.
+        - images: ``(N, in_channels, H, W)``, floating point, any size; at least 2 images to train,
+          because batch norm follows the image pooling.
         - output: ``(N, num_classes, ceil(H / 8), ceil(W / 8))`` under ``"out"``, and ``"aux"`` with
           `aux_head`.
 
     Raises:
-        ConfigError: When `dropout` is outside [0, 1).
+        ConfigError: If `dropout` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -160,8 +160,9 @@ class DeepLabV3ResNet50(_ResNetSegmentor):
 
     References:
         Chen, Papandreou, Schroff and Adam, *Rethinking Atrous Convolution for Semantic Image
-        Segmentation*, 2017, https://arxiv.org/abs/1706.05587. As the paper does at stride 8, the
-        pyramid has the dilations 12, 24 and 36; torchvision adds a 3x3 convolution after it.
+        Segmentation*, 2017, https://arxiv.org/abs/1706.05587. The
+        pyramid has the dilations 12, 24 and 36, as in the paper at stride 8; torchvision adds a 3x3
+        convolution after it.
     """
 
     architecture = "deeplabv3_resnet50"
@@ -174,15 +175,15 @@ class DeepLabV3ResNet50(_ResNetSegmentor):
 
 @MODELS.register("lraspp_mobilenet_v3_large")
 class LRASPPMobileNetV3Large(TorchvisionSegmentor):
-    """Lite R-ASPP on a MobileNetV3-Large dilated to stride 16, of torchvision.
+    """Lite R-ASPP on a MobileNetV3-Large dilated to stride 16, from torchvision.
 
     Args:
-        **common: As in :class:`~segtrain.models.Segmentor`. `align_corners` is the convention of
-            the resize inside the head, which is fixed to false in torchvision.
+        **common: As in :class:`~segtrain.models.Segmentor`. `align_corners` also applies to
+            the resize inside the head, where torchvision always uses false.
 
     Shape:
-        - images: ``(N, in_channels, H, W)``, floating point, any size; to train, a single image
-          must have more than 16 pixels in a row or column.
+        - images: ``(N, in_channels, H, W)``, floating point, any size; to train on a single
+          image, its height or width must exceed 16 pixels.
         - output: ``(N, num_classes, ceil(H / 8), ceil(W / 8))`` under ``"out"``.
 
     Example:
@@ -211,12 +212,12 @@ class LRASPPMobileNetV3Large(TorchvisionSegmentor):
         self._take(net, "0.0")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits under ``"out"``; see the class for shapes.
+        """Return logits under ``"out"``; see the class for shapes.
 
         Raises:
-            ValueError: When the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
-                would get one value per channel to train on.
-            TypeError: When their dtype is not floating point.
+            ValueError: If the shape of `images` is not ``(N, in_channels, H, W)``, or batch norm
+                would train on a single value per channel.
+            TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
         features = self.backbone(images)

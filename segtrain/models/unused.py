@@ -1,4 +1,4 @@
-"""Which parameters a model does not use, found without data."""
+"""Parameters and features that a model does not use, found on the meta device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SIDE = 64
 def unused_parameters(model: nn.Module, in_channels: int, *, side: int = _SIDE) -> tuple[str, ...]:
     """Names of the parameters that no output of `model` depends on.
 
-    Several processes wait for the gradient of every parameter that is trained, so those without one
-    have to be frozen. A copy of the model on the meta device tells them; none are named where the
-    model cannot run there.
+    In distributed training every trainable parameter must receive a gradient, so the others have to
+    be frozen. A backward pass through a copy of the model on the meta device finds them. The result
+    is empty if the model cannot run there.
 
     Args:
-        model: Takes images; gives a tensor, or a list or a mapping of them.
-        in_channels: Channels of the images.
-        side: Height and width of an image that it takes.
+        model: Maps images to a tensor, or to a list or mapping of tensors.
+        in_channels: Number of channels of the images.
+        side: Height and width of an image that the model accepts.
 
     Example:
         >>> class Half(nn.Module):
@@ -34,14 +34,20 @@ def unused_parameters(model: nn.Module, in_channels: int, *, side: int = _SIDE) 
         >>> unused_parameters(Half(), 3)
         ('idle.weight',)
     """
-    trial = _without_data(model).train()  # some attention keeps its biases detached in evaluation
+    trial = _without_data(model).train()  # some attention layers detach biases in eval mode
     if not _backward(trial, torch.zeros(2, in_channels, side, side, device="meta")):
         return ()
     return tuple(name for name, weight in trial.named_parameters() if weight.grad is None)
 
 
 def unread_features(head: nn.Module, channels: Sequence[int]) -> set[int]:
-    """Which of the feature maps with so many channels `head` makes nothing of; all where it fails.
+    """Indices of the feature maps that no output of `head` depends on.
+
+    All indices are returned if `head` cannot run on the meta device.
+
+    Args:
+        head: Maps a list of feature maps to a tensor, or to a list or mapping of tensors.
+        channels: Number of channels of each feature map.
 
     Example:
         >>> from segtrain.models.heads.fcn import FCNHead
@@ -58,17 +64,17 @@ def unread_features(head: nn.Module, channels: Sequence[int]) -> set[int]:
 
 
 def _backward(trial: nn.Module, inputs: object) -> bool:
-    """A forward and a backward pass; whether both went well."""
+    """Run a forward and a backward pass; return whether both succeeded."""
     try:
         with torch.enable_grad():
             torch.autograd.backward(_total(trial(inputs)))
-    except Exception:  # noqa: BLE001  a user's model may need real numbers
+    except Exception:  # noqa: BLE001  a custom model may read the values
         return False
     return True
 
 
 def _without_data(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose tensors have shapes and no numbers."""
+    """A copy of `model` on the meta device."""
     known: dict[int, object] = {
         id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()
     }

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -59,7 +60,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword parameters of `factory`; ``**common`` stands for those of the base classes."""
+    """The keyword parameters of `factory`; ``**common`` stands for those of the base classes.
+
+    The parameters that a :func:`functools.partial` sets are left out.
+    """
+    if isinstance(factory, partial):
+        known = parameters(factory.func)
+        return {name: rule for name, rule in known.items() if name not in factory.keywords}
     found: dict[str, Parameter] = {}
     for function in _signature_chain(factory):
         signature = inspect.signature(function)

@@ -255,7 +255,7 @@ def test_weights_that_do_not_fit_are_shown_in_a_table_and_in_the_message(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.reinit=[head]"], "model.reinit says how to load weights"),
+        (["model.reinit=[head]"], "model.reinit applies to loading weights"),
         (["model.weights=hf://name"], "not of the form hf://owner/name"),
         (["model.weights=a.pth", "model.reinit=head"], "model.reinit must be a list of (a text)"),
         (["model.weights=a.pth", "model.abn=1"], "model.abn must be true or false or null"),

@@ -1,4 +1,4 @@
-"""Every HRNet goes through torch.compile as one graph, and through torch.export at any size."""
+"""torch.compile makes one graph of every HRNet, and torch.export accepts any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = [
     for variant in ("w18_small_v1", "w18_small_v2", "w18", "w32", "w48")
     for head in ("", "_ocr")
 ]
-# A stride-32 branch of one row or column broadcasts in another way, so it is another graph.
+# A stride-32 branch of one row or column broadcasts differently and needs another graph.
 DYNAMIC = {
     0: Dim("batch", min=1, max=64),
     2: Dim("height", min=33, max=8192),
@@ -28,12 +28,7 @@ DYNAMIC = {
 }
 
 
-class Tiny(HRNetSegmentor):
-    variant = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
-
-
-class TinyOCR(HRNetOCRSegmentor):
-    variant = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
+TINY = HRNetVariant(4, (1, 1, 1), 1, 1, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +48,7 @@ def images(*size: int) -> Tensor:
 
 
 def step(model: Any, batch: Tensor) -> dict[str, Tensor]:
-    """Outputs, with gradients left in the parameters of a model that trains."""
+    """Return the outputs; compute the gradients of the parameters."""
     torch.manual_seed(1)  # dropout
     outputs: dict[str, Tensor] = model(batch)
     torch.stack([logits.square().mean() for logits in outputs.values()]).sum().backward()
@@ -63,7 +58,7 @@ def step(model: Any, batch: Tensor) -> dict[str, Tensor]:
 def assert_equal_steps(
     model: nn.Module, backend: str, batch: Tensor, tolerance: float, *, modes: str = "train eval"
 ) -> None:
-    """What the model does in `modes`, compiled as one graph each, is what it does without."""
+    """Check that the model, compiled as one graph per mode, computes the same in `modes`."""
     plain = copy.deepcopy(model)
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     for mode in modes.split():
@@ -91,24 +86,25 @@ def assert_equal_export(model: nn.Module, sizes: list[tuple[int, int, int]], **g
             torch.testing.assert_close(outputs[name], logits, rtol=1e-5, atol=1e-5)
 
 
-# Dynamo takes seconds for a trunk, so one case runs every time: the OCR model, which has the layers
-# of both heads, to train.
+# Dynamo takes seconds for a trunk, so the fast suite runs one case only: the training of the OCR
+# model, which has the layers of both heads.
 @pytest.mark.parametrize(
-    ("kind", "mode"), [(TinyOCR, "train"), pytest.param(Tiny, "eval", marks=pytest.mark.slow)]
+    ("kind", "mode"),
+    [(HRNetOCRSegmentor, "train"), pytest.param(HRNetSegmentor, "eval", marks=pytest.mark.slow)],
 )
 def test_the_whole_model_is_one_graph(
     kind: type[HRNetSegmentor | HRNetOCRSegmentor], mode: str
 ) -> None:
-    model = kind(num_classes=3).double()
+    model = kind(variant=TINY, num_classes=3).double()
     assert_equal_steps(model, "aot_eager", images(2, 3, 64, 48).double(), 1e-9, modes=mode)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Tiny, TinyOCR])
+@pytest.mark.parametrize("kind", [HRNetSegmentor, HRNetOCRSegmentor])
 def test_activation_checkpointing_goes_into_the_graph(
     kind: type[HRNetSegmentor | HRNetOCRSegmentor],
 ) -> None:
-    model = kind(num_classes=3, activation_checkpointing=True).double()
+    model = kind(variant=TINY, num_classes=3, activation_checkpointing=True).double()
     assert_equal_steps(model, "aot_eager", images(2, 3, 64, 48).double(), 1e-9, modes="train")
 
 

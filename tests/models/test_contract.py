@@ -1,4 +1,4 @@
-"""What every registered model promises. A new model is tested by its registration alone."""
+"""The contract of every registered model; a newly registered model is tested as well."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NUM_CLASSES = 5
 SIZES = [(64, 64), (75, 117), (33, 47), (1, 1)]
 
 WIDTHS = ("channels", "ocr_channels", "key_channels")  # wide by default
-# What a name needs to be small, and the parts that it can be made of; all other names are built
-# with their defaults.
+# Parameters that make a model small, and the combinations of parts to test. All other models are
+# built with their defaults.
 PARTS: dict[str, dict[str, Any]] = {
     "smp": {"name": "smp", "arch": "fpn", "encoder": "mobilenet_v2"},
     "encoder_decoder": {
@@ -40,7 +40,7 @@ PARTS: dict[str, dict[str, Any]] = {
         for head in HEADS.names()
     },
 }
-# These differ in numbers alone from the small ones of their kind, so one look is enough.
+# These differ from the small models only in their hyperparameters, so one test is enough.
 LARGE = [
     f"hrnet_{variant}{ocr}"
     for variant in ("w18_small_v2", "w18", "w32", "w48")
@@ -51,7 +51,7 @@ WITH_AUX = [name for name in CHOICES if "aux_head" in MODELS.schema(name.partiti
 
 
 def build(choice: str, *, num_classes: int = NUM_CLASSES, **params: Any) -> Segmentor:
-    """A model of its own, in training mode, its weights the same each time."""
+    """Build a new model in training mode, always with the same weights."""
     torch.manual_seed(0)
     spec = PARTS.get(choice, {"name": choice})
     return MODELS.build({**spec, **params}, num_classes=num_classes).train()
@@ -59,7 +59,7 @@ def build(choice: str, *, num_classes: int = NUM_CLASSES, **params: Any) -> Segm
 
 @functools.cache
 def shared(choice: str) -> Segmentor:
-    """One for all tests that leave it as it is, in evaluation mode."""
+    """A shared model in eval mode, for tests that do not change it."""
     return build(choice).eval()
 
 
@@ -69,11 +69,11 @@ def images(*size: int, number: int = 1, channels: int = 3) -> Tensor:
 
 
 def total(outputs: dict[str, Tensor]) -> Tensor:
-    """A number that every logit has a say in."""
+    """A scalar that depends on every logit."""
     return torch.stack([logits.float().square().mean() for logits in outputs.values()]).sum()
 
 
-def test_the_large_ones_are_there() -> None:
+def test_the_large_models_are_registered() -> None:
     assert set(LARGE) < set(MODELS.names())
 
 
@@ -91,10 +91,10 @@ def test_any_size_gives_logits_at_a_stride(choice: str) -> None:
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_the_large_ones_keep_it_too(name: str) -> None:
+def test_the_large_models_keep_the_contract(name: str) -> None:
     with torch.device("meta"):
         model = build(name, align_corners=True)
-    model.to_empty(device="cpu")  # drawing their weights would take longer than all the rest
+    model.to_empty(device="cpu")  # random initial weights would take most of the time
     for weight in model.parameters():
         nn.init.zeros_(weight)
     outputs = model(images(35, 47, number=2))
@@ -132,7 +132,7 @@ def test_every_trained_parameter_gets_a_finite_gradient(choice: str) -> None:
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
     frozen = model.state_dict().keys() - trained.keys() - dict(model.named_buffers()).keys()
-    # Only the layers of other libraries may have some that nothing depends on.
+    # Only layers of other libraries may have parameters that no output depends on.
     assert not [key for key in frozen if not key.startswith(("backbone.", "encoder."))]
 
 
@@ -140,7 +140,7 @@ def test_every_trained_parameter_gets_a_finite_gradient(choice: str) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_state_dict_and_a_copy_give_the_same_outputs(choice: str) -> None:
     first, second = copy.deepcopy(shared(choice)).train(), build(choice)
-    first(images(40, 40, number=2))  # moves the running statistics away from their start
+    first(images(40, 40, number=2))  # changes the running statistics
     second.load_state_dict(first.state_dict(), strict=True)
     expected = first.eval()(images(33, 47))
     others = [second.eval(), copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
@@ -150,12 +150,12 @@ def test_a_state_dict_and_a_copy_give_the_same_outputs(choice: str) -> None:
         assert all(torch.equal(outputs[key], expected[key]) for key in expected)
     for parameter in others[1].parameters():
         parameter.zero_()
-    assert torch.equal(first(images(33, 47))["out"], expected["out"])  # a copy shares nothing
+    assert torch.equal(first(images(33, 47))["out"], expected["out"])  # a copy shares no memory
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("choice", CHOICES)
-def test_an_image_is_judged_alone_in_evaluation(choice: str) -> None:
+def test_images_of_a_batch_are_independent_in_eval_mode(choice: str) -> None:
     batch = images(40, 56, number=3)
     together, alone = shared(choice)(batch), shared(choice)(batch[1:2])
     for key, logits in alone.items():
@@ -189,7 +189,7 @@ def test_any_number_of_classes_and_channels(
 
 @torch.no_grad()
 @pytest.mark.parametrize("choice", CHOICES)
-def test_two_conventions_live_in_one_process(choice: str) -> None:
+def test_two_values_of_align_corners_in_one_process(choice: str) -> None:
     false = shared(choice)
     before = false(images(75, 117))
     true = build(choice, align_corners=True).eval()
@@ -198,7 +198,7 @@ def test_two_conventions_live_in_one_process(choice: str) -> None:
     after = false(images(75, 117))
     assert (false.align_corners, true.align_corners) == (False, True)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    if choice.startswith("hrnet"):  # there are resizes inside
+    if choice.startswith("hrnet"):  # it resizes features
         assert not torch.allclose(other["out"], before["out"], rtol=1e-3)
 
 
@@ -216,7 +216,7 @@ def test_one_image_too_small_for_batch_norm_is_refused(
         model(images(size + 1, 1))
     monkeypatch.setattr(Segmentor, "check_images", lambda _self, _images: None)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
-        model(images(size, size))  # so it is refused for a reason
+        model(images(size, size))  # so the check is necessary
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -239,7 +239,7 @@ def test_the_prefix_of_the_backbone_is_one(choice: str) -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_the_table_knows_where_it_comes_from(choice: str) -> None:
+def test_the_source_is_in_the_table(choice: str) -> None:
     model = shared(choice)
     assert model.source
     assert min(model.paper_size) >= 512
@@ -267,7 +267,7 @@ def test_bad_arguments_are_refused_before_anything_is_built(choice: str) -> None
 
 
 class Linear(Segmentor):
-    """A user's model of one convolution."""
+    """A custom model of one convolution."""
 
     def __init__(self, *, num_classes: int, align_corners: bool = False) -> None:
         super().__init__(num_classes=num_classes, align_corners=align_corners)
@@ -277,7 +277,7 @@ class Linear(Segmentor):
         return {"out": self.classifier(images)}
 
 
-def test_a_users_model_is_all_backbone_unless_it_says_otherwise() -> None:
+def test_a_custom_model_is_all_backbone_by_default() -> None:
     class WithHead(Linear):
         head_prefixes = ("classifier",)
 
@@ -306,6 +306,6 @@ def test_a_users_model_is_built_by_name() -> None:
     assert isinstance(models.build("linear", num_classes=2), Linear)
 
 
-def test_a_model_without_forward_says_so() -> None:
+def test_a_model_without_forward_raises() -> None:
     with pytest.raises(NotImplementedError, match="forward"):
         Segmentor(num_classes=2)(torch.zeros(1, 3, 8, 8))

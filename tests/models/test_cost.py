@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of the HRNets: those of the official code, to the last one."""
+"""Parameters and multiply-adds of the HRNets are exactly those of the official code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import conv_flop_count
 
 from segtrain.models import MODELS, Segmentor
 
-# Name: parameters with 19 classes, and the millions that the official repository gives.
+# Name: parameters with 19 classes, and the millions that the official repository reports.
 PARAMETERS = {
     "hrnet_w18_small_v1": (1_540_819, 1.541),
     "hrnet_w18_small_v2": (3_939_579, 3.940),
@@ -41,7 +41,7 @@ def build(name: str) -> Segmentor:
 
 
 class Convolutions(TorchDispatchMode):
-    """Counts the multiply-adds of convolutions alone, far faster than ``FlopCounterMode``."""
+    """Count the multiply-adds of convolutions, much faster than ``FlopCounterMode``."""
 
     total = 0
 

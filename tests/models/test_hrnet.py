@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.models import MODELS
 from segtrain.models.backbones.hrnet import VARIANTS, HRNet, HRNetVariant
-from segtrain.models.backbones.hrnet_layers import ExchangeModule
-from segtrain.models.heads import HRNetHead, concatenate
-from segtrain.models.hrnet import HRNetSegmentor
+from segtrain.models.hrnet import HRNetModel, HRNetOCRSegmentor, HRNetSegmentor
 
 
 def build(name: str = "hrnet_w18_small_v1", **arguments: Any) -> HRNetSegmentor:
@@ -64,24 +61,25 @@ def test_aux_head_adds_keys_of_the_same_layout() -> None:
     }
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 31), (1, 1), (75, 117)])
-def test_trunk_accepts_any_size(size: tuple[int, int]) -> None:
-    trunk = HRNet("w18_small_v1").eval()
+@pytest.mark.parametrize("kind", [HRNetSegmentor, HRNetOCRSegmentor])
+def test_a_model_of_a_custom_variant(kind: type[HRNetModel]) -> None:
+    model = kind(variant=HRNetVariant(8, (1, 1, 1), 1, 1, 16), num_classes=3).eval()
     with torch.no_grad():
-        branches = trunk(torch.randn(1, 3, *size))
-    for stride, branch in zip((4, 8, 16, 32), branches, strict=True):
-        assert tuple(branch.shape[-2:]) == tuple(-(-side // stride) for side in size)
+        assert model(torch.randn(1, 3, 32, 40))["out"].shape == (1, 3, 8, 10)
 
 
-def test_a_variant_of_your_own() -> None:
-    trunk = HRNet(HRNetVariant(8, (1, 1, 1), 1, 1, 16)).eval()
-    with torch.no_grad():
-        assert [branch.shape[1] for branch in trunk(torch.randn(1, 3, 32, 32))] == [8, 16, 32, 64]
+@pytest.mark.parametrize("name", ["hrnet_w18_small_v1", "hrnet_w18_small_v1_ocr"])
+def test_the_variant_belongs_to_the_name_and_is_not_a_key(name: str) -> None:
+    assert "variant" not in MODELS.schema(name)
+    with pytest.raises(ConfigError, match="has no parameter 'variant'"):
+        MODELS.check({"name": name, "variant": "w18"})
 
 
 def test_an_unknown_variant_is_refused_with_the_closest_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'w18'"):
         HRNet("w17")
+    with pytest.raises(ConfigError, match="did you mean 'w18'"):
+        HRNetSegmentor(variant="w17", num_classes=3)
 
 
 def test_align_corners_belongs_to_the_instance() -> None:
@@ -92,23 +90,6 @@ def test_align_corners_belongs_to_the_instance() -> None:
         first, second, again = (models[index](images)["out"] for index in (0, 1, 0))
     assert not torch.allclose(first, second)
     assert torch.equal(first, again)
-
-
-def test_concatenation_resizes_to_the_first_branch() -> None:
-    branches = [torch.randn(2, 3, 8, 6), torch.randn(2, 5, 4, 3)]
-    features = concatenate(branches, align_corners=True)
-    assert torch.equal(features[:, :3], branches[0])
-    expected = F.interpolate(branches[1], size=(8, 6), mode="bilinear", align_corners=True)
-    assert torch.equal(features[:, 3:], expected)
-
-
-def test_dropout_acts_in_training_only_and_adds_no_key() -> None:
-    head = HRNetHead(in_channels=64, num_classes=3, dropout=0.5)
-    plain = HRNetHead(in_channels=64, num_classes=3)
-    plain.load_state_dict(head.state_dict())
-    features = torch.randn(2, 64, 4, 4)
-    assert torch.equal(head.eval()(features), plain.eval()(features))
-    assert not torch.allclose(head.train()(features), plain.train()(features))
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
@@ -144,7 +125,7 @@ def test_nothing_falls_back_from_channels_last() -> None:
     def expect(name: str, tensor: Tensor) -> None:
         seen.append(name)
         assert tensor.is_contiguous(memory_format=torch.channels_last), name
-        assert not tensor.is_contiguous(), name  # no shape that is both
+        assert not tensor.is_contiguous(), name  # not both formats at once
 
     def check(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -168,35 +149,3 @@ def test_nothing_falls_back_from_channels_last() -> None:
         assert parameter.grad.is_contiguous(memory_format=torch.channels_last) or (
             parameter.ndim == 1
         ), name
-
-
-@pytest.mark.parametrize("target", range(4))
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_an_exchange_is_the_sum_of_what_the_branches_send(target: int, align_corners: bool) -> None:
-    torch.manual_seed(0)
-    module = ExchangeModule((2, 4, 6, 8), blocks=1, align_corners=align_corners).double().eval()
-    branches = [
-        torch.randn(2, 2 + 2 * i, -(-19 // 2**i), -(-30 // 2**i)).double() for i in range(4)
-    ]
-    kept = [branch.clone() for branch in branches]
-    outputs = module(*branches)
-    assert all(torch.equal(*pair) for pair in zip(branches, kept, strict=True))
-
-    sent = [blocks(branch) for blocks, branch in zip(module.branches, branches, strict=True)]
-    total = torch.zeros_like(branches[target])
-    for source, features in enumerate(sent):
-        term = module.fuse_layers[target][source](features)
-        if source > target:
-            size = branches[target].shape[-2:]
-            term = F.interpolate(term, size=size, mode="bilinear", align_corners=align_corners)
-        total = total + term
-    torch.testing.assert_close(outputs[target], total.relu())
-
-
-def test_the_gradient_of_an_exchange_is_the_numerical_one() -> None:
-    torch.manual_seed(0)
-    module = ExchangeModule((1, 2), blocks=1, align_corners=False).double().eval()
-    branches = (torch.randn(1, 1, 5, 4).double(), torch.randn(1, 2, 3, 2).double())
-    for branch in branches:
-        branch.requires_grad_()
-    assert torch.autograd.gradcheck(lambda *inputs: tuple(module(*inputs)), branches)

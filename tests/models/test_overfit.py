@@ -1,4 +1,4 @@
-"""One model of each kind learns two images by heart."""
+"""One model of each kind overfits two images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def accuracy(model: segtrain.Segmentor, images: Tensor, target: Tensor) -> float:
-    """Of the pixels that are not ignored, in evaluation mode."""
+    """Accuracy over the pixels that are not ignored, in eval mode."""
     with torch.no_grad():
         logits = model.eval()(images)["out"]
     model.train()
@@ -57,7 +57,7 @@ def test_two_images_are_learned(kind: str, batch: tuple[Tensor, Tensor]) -> None
     model = segtrain.build_model(spec, num_classes=NUM_CLASSES).train()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.3  # the few steps are too short for a long memory
+            layer.momentum = 0.3  # too few steps for the default momentum
     outputs = list(model(images))
     assert ("aux" in outputs) == (kind == "ocr")
     criterion = segtrain.build_criterion("cross_entropy", num_classes=NUM_CLASSES, outputs=outputs)

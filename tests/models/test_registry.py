@@ -1,4 +1,4 @@
-"""A user registers a model as simply as a loss."""
+"""Models are registered by a user as easily as losses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_function_becomes_a_model(models: ModelRegistry) -> None:
     def pixelwise(num_classes: int, kernel_size: int = 1, scale: float = 1.0) -> nn.Module:
         return nn.Conv2d(3, num_classes, kernel_size, padding="same")
 
-    assert pixelwise(2).out_channels == 2  # what is registered stays what it was
+    assert pixelwise(2).out_channels == 2  # the decorator returns the function unchanged
     model = models.build(
         {"name": "pixelwise", "kernel_size": 3, "align_corners": True}, num_classes=5
     )
@@ -96,7 +96,7 @@ def test_a_built_model_can_be_pickled(models: ModelRegistry) -> None:
     assert torch.equal(model(images)["edge"], again(images)["edge"])
 
 
-def test_align_corners_reaches_who_asks_for_it(models: ModelRegistry) -> None:
+def test_align_corners_reaches_a_factory_with_this_parameter(models: ModelRegistry) -> None:
     @models.register("asks")
     def asks(num_classes: int, align_corners: bool = True) -> nn.Module:
         net = nn.Conv2d(3, num_classes, 1)
@@ -119,24 +119,28 @@ def test_a_function_may_return_a_segmentor(models: ModelRegistry) -> None:
 
     assert isinstance(models.build("own", num_classes=3), Own)
     assert isinstance(models.build({"name": "own", "align_corners": False}, num_classes=3), Own)
-    with pytest.raises(ConfigError, match=r"model.align_corners is False in this model"):
+    with pytest.raises(ConfigError, match=r"model.align_corners is always False in this model"):
         models.build({"name": "own", "align_corners": True}, num_classes=3)
 
 
-def test_what_cannot_become_a_model_is_refused(models: ModelRegistry) -> None:
+def test_invalid_factories_are_refused(models: ModelRegistry) -> None:
     def nothing() -> nn.Module:
         return nn.Identity()
 
     def with_weights(num_classes: int, weights: str = "DEFAULT") -> nn.Module:
         return nn.Conv2d(3, num_classes, 1)
 
-    with pytest.raises(ConfigError, match="model 'a' must take num_classes, and takes nothing"):
+    with pytest.raises(
+        ConfigError, match="model 'a' must accept num_classes, but it accepts nothing"
+    ):
         models.register("a")(nothing)
-    with pytest.raises(ConfigError, match=r"model 'b' takes 'weights', which model.weights would"):
+    with pytest.raises(
+        ConfigError, match=r"model 'b' has a parameter 'weights', but model.weights is"
+    ):
         models.register("b")(with_weights)
     assert models.names() == []
     models.register("c")(lambda num_classes: num_classes)
-    with pytest.raises(ConfigError, match="it must return a module, got int"):
+    with pytest.raises(ConfigError, match="the factory must return a module, got int"):
         models.build("c", num_classes=3)
     models.register("d")(lambda num_classes: nn.LSTM(3, num_classes))
     tuples = models.build("d", num_classes=3)

@@ -21,7 +21,7 @@ smp = pytest.importorskip("segmentation_models_pytorch")
 constants = pytest.importorskip("huggingface_hub.constants")
 
 ARCHITECTURES = sorted(smp.MODEL_ARCHITECTURES_MAPPING)
-ENLARGED = {"fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer"}
+UPSAMPLED = {"fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer"}
 VIT = "tu-vit_tiny_patch16_224"
 
 
@@ -57,7 +57,7 @@ def test_every_architecture_is_smps_with_images_of_any_size(arch: str) -> None:
     with torch.no_grad():
         whole = images(128, 160)
         logits = model.eval()(whole)["out"]
-        if arch in ENLARGED:  # SMP does that with align_corners
+        if arch in UPSAMPLED:  # SMP upsamples with align_corners
             logits = F.interpolate(logits, size=(128, 160), mode="bilinear", align_corners=True)
         torch.testing.assert_close(logits, reference(whole))
         height, width = model(images(75, 117))["out"].shape[2:]
@@ -65,7 +65,7 @@ def test_every_architecture_is_smps_with_images_of_any_size(arch: str) -> None:
 
 
 @torch.no_grad()
-def test_what_is_added_at_the_border_is_zeros_and_cropped() -> None:
+def test_images_are_padded_with_zeros_and_logits_cropped() -> None:
     model = build().eval()
     given = images(33, 47)
     by_hand = model(F.pad(given, (0, 64 - 47, 0, 64 - 33)))["out"][..., :9, :12]
@@ -83,7 +83,7 @@ def test_batch_norm_is_where_the_model_says(arch: str) -> None:
         model(images(int(expected) + 1, 1))
 
 
-def test_an_encoder_without_batch_norm_knows_none() -> None:
+def test_an_encoder_without_batch_norm_has_no_norm_stride() -> None:
     model = build("fpn", "mit_b0").train()  # group norm in the decoder
     assert model.norm_stride is None
     assert model(images(20, 20))["out"].shape == (1, 5, 5, 5)
@@ -106,18 +106,21 @@ def test_further_arguments_reach_smp() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"arch": "unett"}, r"model.arch: SMP has no 'unett'; did you mean 'unet'\?"),
-        ({"encoder": "resnet43"}, r"model.encoder: SMP has no 'resnet43'; did you mean 'resnet34'"),
+        ({"arch": "unett"}, r"model.arch: SMP has no architecture 'unett'; did you mean 'unet'\?"),
+        (
+            {"encoder": "resnet43"},
+            r"model.encoder: SMP has no encoder 'resnet43'; did you mean 'resnet34'",
+        ),
         ({"encoder": "tu-convnext_tinny"}, r"did you mean 'tu-convnext_tiny'\?"),
         ({"params": {"decoder_chanels": 3}}, r"model.params.decoder_chanels: SMP's architecture"),
-        ({"params": {"upsampling": 2}}, "model.params.upsampling is not set here: the criterion"),
-        ({"params": {"classes": 2}}, "model.params.classes is set with dataset.num_classes"),
+        ({"params": {"upsampling": 2}}, "model.params.upsampling cannot be set: the criterion"),
+        ({"params": {"classes": 2}}, "model.params.classes cannot be set: use dataset.num_classes"),
         ({"params": {"decoder_dropout": "much"}}, "model.params.decoder_dropout must be a number"),
         (
             {"params": {"encoder_depth": 9}},
             r"model.arch=fpn cannot be built with model.encoder=mob",
         ),
-        ({"encoder_params": {"drop_path_rate": 0.1}}, "are for the encoders of timm, called tu-"),
+        ({"encoder_params": {"drop_path_rate": 0.1}}, "apply to encoders of timm .tu-"),
         ({"arch": "dpt"}, "model.arch=dpt cannot be built with model.encoder=mobilenet_v2"),
         ({"encoder": "tu-swin_tiny_patch4_window7_224"}, r"fails on an image of .*img_size"),
     ],
@@ -127,7 +130,7 @@ def test_a_mistake_is_one_sentence_with_its_key(given: dict[str, Any], sentence:
         build(**given)
 
 
-def test_the_advice_for_encoders_of_one_size_helps() -> None:
+def test_the_next_step_for_encoders_of_one_size_works() -> None:
     with torch.device("meta"):
         model = build(
             "fpn", "tu-swin_tiny_patch4_window7_224", encoder_params={"strict_img_size": False}
@@ -135,20 +138,20 @@ def test_the_advice_for_encoders_of_one_size_helps() -> None:
         assert model.eval()(torch.zeros(1, 3, 75, 117))["out"].shape == (1, 5, 19, 30)
 
 
-def test_smp_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_smp_is_reported_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ConfigError, match=r"pip install 'segtrain\[smp\]'"):
         build()
 
 
-def test_the_words_of_the_issue_are_accepted() -> None:
+def test_a_full_command_is_accepted() -> None:
     words = ["model=smp", "model.arch=unet", "model.encoder=resnet34"]
     config = check_config(compose_config(words, "train"))
     assert (config.model["arch"], config.model["encoder"]) == ("unet", "resnet34")
 
 
 def put_into_cache(folder: Path, encoder: str, state: dict[str, Tensor]) -> None:
-    """The layout of the Hugging Face hub's cache."""
+    """Write a file to the cache in the layout of the Hugging Face hub."""
     hub = smp.encoders.encoders[encoder]["pretrained_settings"]["imagenet"]
     snapshot = folder / f"models--{hub['repo_id'].replace('/', '--')}/snapshots/{hub['revision']}"
     snapshot.mkdir(parents=True)
@@ -169,17 +172,19 @@ def test_imagenet_weights_come_from_the_cache_of_the_hub(
     assert all(torch.equal(found[f"encoder.{key}"], value) for key, value in state.items())
 
 
-def test_what_is_not_in_the_cache_is_asked_for(
+def test_weights_that_are_not_in_the_cache_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    sentence = r"hf download smp-hub/mobilenet_v2.imagenet --revision .* into .*, or give a file"
+    sentence = (
+        r"hf download smp-hub/mobilenet_v2.imagenet --revision .* into .*, or give a file with"
+    )
     with pytest.raises(ResourceError, match=sentence):
         build().pretrained_backbone()
     with pytest.raises(ConfigError, match="no weights 'ssl' for the encoder mobilenet_v2"):
         build(encoder_weights="ssl").pretrained_backbone()
-    with pytest.raises(ResourceError, match="put timm's file into"):
+    with pytest.raises(ResourceError, match="put the file of timm into"):
         build(encoder="tu-mobilenetv3_small_100").pretrained_backbone()
-    with pytest.raises(ResourceError, match="put timm's file into"):
+    with pytest.raises(ResourceError, match="put the file of timm into"):
         build("dpt", VIT).pretrained_backbone()

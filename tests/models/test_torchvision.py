@@ -50,13 +50,13 @@ def test_weights_and_outputs_are_those_of_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_are_the_published_ones(name: str) -> None:
-    """Parameters and multiply-adds that torchvision states for its files, of 21 classes."""
+    """Parameters and multiply-adds that torchvision reports for its weights of 21 classes."""
     weights = torchvision_models.get_model_weights(name).DEFAULT
     with torch.device("meta"):
         model = build(name, num_classes=len(weights.meta["categories"]))
         macs = count_macs(model, torch.zeros(1, 3, 520, 520))
     assert sum(item.numel() for item in model.parameters()) == weights.meta["num_params"]
-    # They count at 520 pixels too, and the enlargement of the logits on top.
+    # torchvision also counts at 520 pixels, and includes the upsampling of the logits.
     assert macs / 1e9 == pytest.approx(weights.meta["_ops"], rel=1e-3)
     assert model.paper_size == (520, 520)
 
@@ -127,6 +127,6 @@ def test_align_corners_reaches_the_resize_inside_the_head(align_corners: bool) -
     torch.testing.assert_close(model(torch.zeros(1, 3, 72, 112))["out"], expected)
 
 
-def test_what_torchvision_has_not_is_no_parameter() -> None:
+def test_unknown_parameters_are_refused() -> None:
     with pytest.raises(ConfigError, match="has no parameter 'aux_head'"):
         MODELS.build({"name": NAMES[2], "aux_head": True}, num_classes=5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +141,17 @@ def test_parameters_of_a_function() -> None:
     assert found["first"].required
     assert not found["second"].required
     assert (found["second"].annotation, found["second"].default) == (str, "x")
+
+
+def test_parameters_of_a_partial_are_those_it_leaves_open() -> None:
+    class Base:
+        def __init__(self, *, size: int = 1, **common: int) -> None: ...
+
+    class Derived(Base):
+        def __init__(self, *, variant: str, **common: int) -> None: ...
+
+    assert list(parameters(Derived)) == ["variant", "size"]
+    assert list(parameters(partial(Derived, variant="x"))) == ["size"]
 
 
 def test_an_annotation_for_type_checkers_only_is_not_checked() -> None:

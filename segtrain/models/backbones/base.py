@@ -1,4 +1,4 @@
-"""The contract of every backbone: images in, features at several strides out."""
+"""The contract of every backbone: it maps images to features at several strides."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from segtrain.errors import ConfigError
 
 
 class Backbone(nn.Module):
-    """Base of every backbone, ours and the user's.
+    """Base class of all backbones, built-in and custom.
 
-    A subclass sets `channels` and `strides` in its constructor, implements `forward`, takes
+    A subclass sets `channels` and `strides` in its constructor, implements `forward`, accepts
     `in_channels` as a keyword argument, and is registered with ``BACKBONES.register("name")``.
 
     Args:
-        in_channels: Channels of the images.
+        in_channels: Number of channels of the images.
 
     Attributes:
-        channels: Channels of each feature map that `forward` returns, the finest first.
-        strides: How many pixels of the image one of its pixels stands for.
-        norm_stride: The coarsest stride at which batch norm counts values; None where there is no
-            batch norm or nobody knows.
+        channels: Number of channels of each feature map that `forward` returns, the finest first.
+        strides: Stride of each feature map.
+        norm_stride: The coarsest stride of the inputs of batch norm; None if there is no batch norm
+            or it is unknown.
 
     Shape:
         - images: ``(N, in_channels, H, W)``, any size.
-        - output: one ``(N, channels[i], h_i, w_i)`` per stage, ``h_i`` about ``H / strides[i]``.
+        - output: one ``(N, channels[i], h_i, w_i)`` per stage; ``h_i`` is about ``H / strides[i]``.
 
     Example:
         >>> import torch
@@ -55,28 +55,28 @@ class Backbone(nn.Module):
         self.in_channels = in_channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features, the finest first; see the class for shapes."""
+        """Return the feature maps, the finest first; see the class for shapes."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement forward(images) -> list of features"
         )
 
     def pretrained(self) -> dict[str, Tensor]:
-        """ImageNet weights under the names of this backbone's ``state_dict()``.
+        """Return the ImageNet weights, named as in this backbone's ``state_dict()``.
 
-        Weights of a stem with three channels are given as they are, whatever `in_channels` says:
-        :func:`segtrain.models.layers.stem.widen` fits them.
+        The weights of the stem have three input channels, whatever the value of `in_channels`;
+        :func:`segtrain.models.layers.stem.widen` converts them on loading.
 
         Raises:
-            ConfigError: When there are none, or the library that has them is not installed.
-            ResourceError: When they are neither here nor to be had, with where to put the file.
+            ConfigError: If there are none, or the library that provides them is not installed.
+            ResourceError: If they are not in the cache and cannot be downloaded.
         """
         raise ConfigError(f"there are no ImageNet weights for {type(self).__name__}; give a file")
 
     def from_library(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in the layout of the library that this backbone comes from, under its own names.
+        """Rename weights from the layout of the library that this backbone comes from.
 
-        Only names change, the tensors are those of `state`. What this backbone has no place for,
-        such as a classifier, is left out; whether anything is missing is for the caller to judge.
+        Only the names change; the tensors are those of `state`. Weights that this backbone does not
+        have, such as a classifier, are left out. The caller checks whether any are missing.
         """
         own = self.state_dict().keys()
         return {key: value for key, value in state.items() if key in own}

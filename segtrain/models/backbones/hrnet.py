@@ -1,8 +1,8 @@
 r"""HRNet: a trunk that keeps a high-resolution branch from the stem to the last stage.
 
-A stem brings the image to stride 4. Stage 1 is a short stack of bottleneck blocks there; each later
-stage adds a branch of half the resolution and twice the channels, and its modules exchange
-information between all branches:
+The stem reduces the image to stride 4. Stage 1 is a short stack of bottleneck blocks at this
+stride. Each later stage adds a branch of half the resolution and twice the channels, and its
+modules exchange information between all branches:
 
 .. code-block:: text
 
@@ -13,8 +13,9 @@ information between all branches:
 
 Written for segtrain. The names of the submodules are those of the official code
 (https://github.com/HRNet/HRNet-Semantic-Segmentation, MIT), so that its weight files, and ImageNet
-weights in the same layout, load by name. Differences from it: `align_corners` belongs to the
-instance, and the initial weights are those of :func:`segtrain.models.layers.init.init_layers`.
+weights in the same layout, load by name. Differences from it: `align_corners` is an argument of
+each instance, and the initial weights are those of
+:func:`segtrain.models.layers.init.init_layers`.
 
 References:
     Wang, Sun et al., *Deep High-Resolution Representation Learning for Visual Recognition*, TPAMI
@@ -32,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.models.backbones import BACKBONES, Backbone
+from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.hrnet_layers import (
     EXPANSION,
     Bottleneck,
@@ -40,6 +41,7 @@ from segtrain.models.backbones.hrnet_layers import (
     conv3x3,
     conv3x3_bn,
 )
+from segtrain.models.backbones.registry import BACKBONES
 from segtrain.models.backbones.timm import timm_weights
 from segtrain.models.layers.init import init_layers
 from segtrain.models.layers.recompute import recomputed
@@ -52,14 +54,14 @@ HRNET_STRIDES = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class HRNetVariant:
-    """The numbers in which one HRNet differs from another.
+    """The hyperparameters of an HRNet.
 
     Attributes:
-        channels: Channels of the stride-4 branch; each further branch doubles them.
-        modules: Exchange modules in stages 2, 3 and 4.
-        blocks: Residual blocks per branch and module.
-        stage1_blocks: Bottleneck blocks in stage 1.
-        stage1_channels: Width of the 3x3 convolution inside them.
+        channels: Number of channels of the stride-4 branch; each further branch doubles it.
+        modules: Number of exchange modules in stages 2, 3 and 4.
+        blocks: Number of residual blocks per branch and module.
+        stage1_blocks: Number of bottleneck blocks in stage 1.
+        stage1_channels: Number of channels of the 3x3 convolutions of stage 1.
     """
 
     channels: int
@@ -70,12 +72,12 @@ class HRNetVariant:
 
     @property
     def branch_channels(self) -> tuple[int, ...]:
-        """Channels of the four branches that the trunk returns."""
+        """Number of channels of each of the four branches."""
         return tuple(self.channels * 2**branch for branch in range(_NUM_BRANCHES))
 
 
 VARIANTS: dict[str, HRNetVariant] = {
-    # 16 channels in spite of its name, as published.
+    # 16 channels despite its name, as published.
     "w18_small_v1": HRNetVariant(16, (1, 1, 1), 2, 1, 32),
     "w18_small_v2": HRNetVariant(18, (1, 3, 2), 2, 2, 64),
     "w18": HRNetVariant(18, (1, 4, 3), 4, 4, 64),
@@ -84,13 +86,26 @@ VARIANTS: dict[str, HRNetVariant] = {
 }
 
 
-class HRNetTrunk(nn.Module):
-    """The layers of an HRNet as attributes of the module that inherits it.
+def find_variant(variant: str | HRNetVariant) -> HRNetVariant:
+    """Return the published variant of this name, or `variant` itself if it is not a name.
 
-    Official weight files hold trunk and head at one level (``conv1.weight`` beside
-    ``last_layer.0.weight``). A model that *is* a trunk gives those names without renaming anything;
-    :class:`HRNet` is the trunk by itself. There is no constructor here, so a second base class
-    keeps its own: call `add_trunk` once from the subclass's constructor.
+    Raises:
+        ConfigError: If `VARIANTS` has no such name.
+    """
+    if isinstance(variant, HRNetVariant):
+        return variant
+    if variant not in VARIANTS:
+        raise ConfigError(f"unknown HRNet variant {variant!r}{did_you_mean(variant, VARIANTS)}")
+    return VARIANTS[variant]
+
+
+class HRNetTrunk(nn.Module):
+    """The layers of an HRNet as attributes of a model or a backbone.
+
+    Official weight files hold trunk and head at the same level (``conv1.weight`` next to
+    ``last_layer.0.weight``). A model that inherits the trunk has the same names;
+    :class:`HRNet` is the trunk alone. This class has no constructor: call `add_trunk` once in the
+    constructor of the subclass.
     """
 
     align_corners: bool
@@ -98,7 +113,7 @@ class HRNetTrunk(nn.Module):
     activation_checkpointing: bool = False
 
     def add_trunk(self, variant: HRNetVariant, *, activation_checkpointing: bool = False) -> None:
-        """Creates the layers of `variant`, initialised."""
+        """Create and initialise the layers of `variant`."""
         self.activation_checkpointing = activation_checkpointing
         channels = variant.branch_channels
         stage1_out = variant.stage1_channels * EXPANSION
@@ -124,12 +139,12 @@ class HRNetTrunk(nn.Module):
         )
 
     def branches(self, images: Tensor) -> list[Tensor]:
-        """The four branches, strides 4, 8, 16 and 32, sizes rounded up."""
+        """Return the four branches, at strides 4, 8, 16 and 32, sizes rounded up."""
         features = self._run(self._stem, images, layers=[self.bn1, self.bn2])
         for block in self.layer1:
             features = self._run(block, features, layers=[block])
         branches = [features]
-        del features  # many channels, which nobody needs after the first transition
+        del features  # many channels, not needed after the first transition
         for transition, stage in (
             (self.transition1, self.stage2),
             (self.transition2, self.stage3),
@@ -148,21 +163,21 @@ class HRNetTrunk(nn.Module):
     def _run(
         self, function: Callable[..., Any], *inputs: Tensor, layers: Sequence[nn.Module]
     ) -> Any:
-        """``function(*inputs)``, computed again in the backward pass where that was asked for."""
+        """Return ``function(*inputs)``, recomputed in the backward pass with checkpointing."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             return recomputed(function, *inputs, layers=layers)
         return function(*inputs)
 
 
 class HRNet(Backbone, HRNetTrunk):
-    """The trunk by itself.
+    """The trunk of an HRNet as a backbone.
 
     Args:
-        variant: A key of `VARIANTS`, or a variant of your own.
-        align_corners: The convention of the bilinear resize between branches.
-        in_channels: Channels of the images.
-        activation_checkpointing: Keep only what goes into the stem, each block of stage 1 and each
-            exchange module while training, and compute the rest again in the backward pass: less
+        variant: A key of `VARIANTS`, or a custom variant.
+        align_corners: Whether bilinear resizing between branches aligns the corners.
+        in_channels: Number of channels of the images.
+        activation_checkpointing: Store only the inputs of the stem, of each block of stage 1 and of
+            each exchange module during training, and recompute the rest in the backward pass: less
             memory, more time, the same gradients and running statistics.
 
     Shape:
@@ -170,7 +185,7 @@ class HRNet(Backbone, HRNetTrunk):
         - output: four tensors ``(N, C * 2**i, ceil(H / 2**(i+2)), ceil(W / 2**(i+2)))``.
 
     Raises:
-        ConfigError: When `variant` is a name that `VARIANTS` does not hold.
+        ConfigError: If `VARIANTS` has no variant of this name.
 
     Example:
         >>> import torch
@@ -192,18 +207,12 @@ class HRNet(Backbone, HRNetTrunk):
     ) -> None:
         super().__init__(in_channels=in_channels)
         self.align_corners = bool(align_corners)
-        if isinstance(variant, str):
-            if variant not in VARIANTS:
-                raise ConfigError(
-                    f"unknown HRNet variant {variant!r}{did_you_mean(variant, VARIANTS)}"
-                )
-            variant = VARIANTS[variant]
-        self.variant = variant
-        self.channels = variant.branch_channels
-        self.add_trunk(variant, activation_checkpointing=activation_checkpointing)
+        self.variant = find_variant(variant)
+        self.channels = self.variant.branch_channels
+        self.add_trunk(self.variant, activation_checkpointing=activation_checkpointing)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The four branches; see the class for shapes."""
+        """Return the four branches; see the class for shapes."""
         return self.branches(images)
 
     def pretrained(self) -> dict[str, Tensor]:
@@ -211,19 +220,19 @@ class HRNet(Backbone, HRNetTrunk):
 
 
 def imagenet_trunk(variant: HRNetVariant) -> dict[str, Tensor]:
-    """The ImageNet weights of timm for a trunk of this size, which have the official names.
+    """Return the ImageNet weights of timm for a published `variant`; they have the official names.
 
-    They were trained with nearest neighbours where segmentation resizes bilinearly, as the official
-    ImageNet weights were.
+    Like the official ImageNet weights, they were trained with nearest-neighbour resizing between
+    the branches, where segmentation models resize bilinearly.
 
     Raises:
-        ConfigError: When it has none of the published sizes, or timm is not installed.
-        ResourceError: When the weights are neither here nor to be had, with where to put them.
+        ConfigError: If the variant is not a published one, or timm is not installed.
+        ResourceError: If the weights are not in the cache and cannot be downloaded.
     """
     name = next((name for name, known in VARIANTS.items() if known == variant), None)
     if name is None:
         raise ConfigError(f"there are no ImageNet weights for an HRNet of {variant}; give a file")
-    architecture = f"hrnet_{name.removesuffix('_v1')}"  # timm calls the first small one so
+    architecture = f"hrnet_{name.removesuffix('_v1')}"  # the name in timm
     return timm_weights(architecture, feature_location="", out_indices=(1, 2, 3, 4))
 
 
@@ -238,12 +247,12 @@ def _stage1(variant: HRNetVariant) -> nn.Sequential:
 
 
 def _transition(old: tuple[int, ...], new: tuple[int, ...]) -> nn.ModuleList:
-    """One layer per new branch; the last one starts from the lowest old resolution."""
+    """One layer per new branch; the last branch starts from the coarsest old one."""
     layers: list[nn.Module] = [
         nn.Identity() if before == after else conv3x3_bn(before, after)
         for before, after in zip(old, new, strict=False)
     ]
-    # Nested once more than needed: the official keys are transition2.2.0.0, not transition2.2.0.
+    # Nested once more than necessary: the official keys are transition2.2.0.0, not transition2.2.0.
     layers.append(nn.Sequential(conv3x3_bn(old[-1], new[-1], stride=2)))
     return nn.ModuleList(layers)
 

@@ -1,4 +1,4 @@
-"""What an HRNet is made of: residual blocks and the exchange between branches."""
+"""The layers of HRNet: residual blocks and the exchange between branches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convoluti
 
 
 class ExchangeModule(nn.Module):
-    """Residual blocks on every branch, then every branch receives the sum of all.
+    """Residual blocks on every branch, followed by an exchange: each branch becomes a sum of all.
 
-    A lower resolution reaches a higher one by a 1x1 convolution and a bilinear resize to the
-    receiver's exact size, so no input size needs padding; a higher one reaches a lower one by 3x3
-    convolutions of stride 2.
+    A coarser branch is added to a finer one after a 1x1 convolution and a bilinear resize to the
+    exact size of the finer one, so that no image size needs padding. A finer branch is added to a
+    coarser one after 3x3 convolutions of stride 2.
     """
 
     def __init__(self, channels: tuple[int, ...], *, blocks: int, align_corners: bool) -> None:
@@ -32,17 +32,17 @@ class ExchangeModule(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        """As many branches as came in, of the same shapes."""
+        """Return the same number of branches as given, with the same shapes."""
         branches = [blocks(branch) for blocks, branch in zip(self.branches, inputs, strict=True)]
         return [self._fuse(branches, target) for target in range(len(branches))]
 
     def _fuse(self, branches: list[Tensor], target: int) -> Tensor:
-        # The official order of summation, so that float32 results agree with it closely.
+        # Summed in the order of the official code, so that float32 results agree closely.
         terms = (self._term(branches, source, target) for source in range(len(branches)))
         total = next(terms)
         if target == 0:
-            # That is the branch itself, which other targets still need. A sum of two has no order,
-            # and the second term is a new tensor, which may become the sum.
+            # The first term is the branch itself, which other targets still need. The second term
+            # is a new tensor, so the sum may be computed in place there.
             total = next(terms).add_(total)
         for term in terms:
             total.add_(term)
@@ -50,7 +50,7 @@ class ExchangeModule(nn.Module):
         return fused
 
     def _term(self, branches: list[Tensor], source: int, target: int) -> Tensor:
-        """What branch `source` adds to branch `target`."""
+        """The term that branch `source` adds to branch `target`."""
         layers = self.fuse_layers[target]
         assert isinstance(layers, nn.ModuleList)
         term: Tensor = layers[source](branches[source])
@@ -60,7 +60,7 @@ class ExchangeModule(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; channels and size stay."""
+    """Two 3x3 convolutions with a shortcut; channels and size are preserved."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The shape of `features`."""
+        """Return features of the same shape."""
         residual = self.relu(self.bn1(self.conv1(features)))
         residual = self.conv2(residual)
         output: Tensor = self.relu(self.bn2(residual).add_(features))
@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; the output is four times as wide."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the output is four times as wide."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -91,7 +91,9 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()  # the official name; here it only ever widens
+        self.downsample: nn.Module = (
+            nn.Identity()
+        )  # official name; here it only increases the channels
         if in_channels != out_channels:
             self.downsample = conv1x1_bn(in_channels, out_channels)
 
@@ -99,7 +101,7 @@ class Bottleneck(nn.Module):
         """``(N, in_channels, h, w)`` -> ``(N, 4 * channels, h, w)``."""
         residual = self.relu(self.bn1(self.conv1(features)))
         residual = self.relu(self.bn2(self.conv2(residual)))
-        # One name, so that without a graph what has been used is given back.
+        # Reusing the name frees the old tensor when no graph is recorded.
         residual = self.conv3(residual)
         residual = self.bn3(residual)
         output: Tensor = self.relu(residual.add_(self.downsample(features)))
@@ -107,7 +109,7 @@ class Bottleneck(nn.Module):
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
-    """Without bias; a stride of 1 keeps the size."""
+    """3x3 convolution without bias; a stride of 1 keeps the size."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
@@ -122,7 +124,7 @@ def conv1x1_bn(in_channels: int, out_channels: int) -> nn.Sequential:
 def conv3x3_bn(
     in_channels: int, out_channels: int, *, stride: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """3x3 convolution, batch norm and, unless told otherwise, ReLU."""
+    """3x3 convolution, batch norm and, by default, ReLU."""
     layers = [conv3x3(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
@@ -132,7 +134,7 @@ def _fuse_layer(channels: tuple[int, ...], source: int, target: int) -> nn.Modul
         return nn.Identity()
     if source > target:
         return conv1x1_bn(channels[source], channels[target])
-    # The channels change, and the ReLU is left out, in the last step down only.
+    # Only the last step changes the number of channels, and only it has no ReLU.
     widths = [channels[source]] * (target - source) + [channels[target]]
     last = target - source - 1
     steps = [

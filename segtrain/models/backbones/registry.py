@@ -1,4 +1,4 @@
-"""The backbones that a config chooses from by name, families of other libraries among them."""
+"""The registry of backbones, including the families of other libraries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from segtrain.errors import ConfigError
 from segtrain.models.backbones.base import Backbone
 from segtrain.schema.registry import Registry
-from segtrain.schema.values import Parameter, parameters
 
-_FEW = 30  # names that a sentence can list
+_FEW = 30  # names that an error message can list
 
 
 @dataclass(frozen=True)
 class Family:
-    """The backbones of one library, each called ``<family>/<architecture>``.
+    """The backbones of one library, named ``<family>/<architecture>``.
 
     Attributes:
-        build: Takes `architecture` and the keyword arguments of a backbone.
-        names: Every architecture there is; imports the library, so it is called late.
+        build: Function of `architecture` and the keyword arguments of a backbone.
+        names: Function that returns all architectures. It imports the library, so it is called only
+            when needed.
     """
 
     build: Callable[..., Backbone]
@@ -30,14 +30,14 @@ class Family:
 
 
 class BackboneRegistry(Registry[Backbone]):
-    """A registry in which a name before a slash is a whole library."""
+    """A registry in which the part of a name before a slash selects a library."""
 
     def __init__(self) -> None:
         super().__init__("backbone")
         self._families: dict[str, Family] = {}
 
     def register_family(self, name: str, family: Family) -> None:
-        """Offer every ``name/<architecture>``."""
+        """Register every ``name/<architecture>``."""
         self._families[name] = family
 
     def why_not(self, name: Any, known: Any = None) -> str:
@@ -54,19 +54,12 @@ class BackboneRegistry(Registry[Backbone]):
             return super().get(name, where=where)
         return partial(self._families[family].build, architecture=architecture)
 
-    def schema(self, name: str, *, where: str | None = None) -> dict[str, Parameter]:
-        factory = self.get(name, where=where)
-        if not isinstance(factory, partial):
-            return super().schema(name, where=where)
-        known = parameters(factory.func)
-        return {key: value for key, value in known.items() if key not in factory.keywords}
-
 
 def check_architecture(family: str, architecture: str, names: list[str]) -> None:
-    """Refuses an architecture that its library does not have.
+    """Check that a library has an architecture.
 
     Raises:
-        ConfigError: With the closest one.
+        ConfigError: If `names` does not contain `architecture`, with the closest name.
     """
     if architecture not in names:
         close = difflib.get_close_matches(architecture, names, n=1)

@@ -1,4 +1,4 @@
-"""The backbones of timm."""
+"""Any architecture of timm as a backbone."""
 
 from __future__ import annotations
 
@@ -14,40 +14,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segtrain.errors import CheckpointError, ConfigError, ResourceError, SegtrainError
+from segtrain.errors import (
+    CheckpointError,
+    ConfigError,
+    ResourceError,
+    SegtrainError,
+    describe_error,
+)
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
-from segtrain.models.backbones.timm_plan import Options, Plan, create, import_timm, plan_for
+from segtrain.models.backbones.timm_plan import (
+    FeaturePlan,
+    Options,
+    create,
+    import_timm,
+    plan_features,
+)
 from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "timm"
-_NET = "net."  # before the names of timm
+_NET = "net."  # prefix of the names of timm
 
 
 class TimmBackbone(Backbone):
-    """Any architecture of timm that gives feature maps.
+    """Any architecture of timm that returns feature maps.
 
-    What timm says of an architecture is tried out once on tensors without data: channels, strides,
-    the sizes that it takes, and which of its parameters no feature map depends on; those are
-    frozen. Where it rounds sizes down or takes only multiples of something, images are padded at
-    the bottom and right with zeros, the mean of normalised images, and the features are cropped;
-    position embeddings of a vision transformer are resized by timm. Where it takes one size only
-    (CaiT, BEiT, CoAtNet, ...), padded images are cut into squares of that size, which do not see
-    each other: with `img_size` they can be as large as the crops of the training. For HRNets use
-    our own ``hrnet_*``: timm's take only multiples of 32 and resize differently from the published
-    code.
+    A trial on the meta device finds the channels and strides of an architecture, the image sizes
+    that it accepts, and the parameters that no feature map depends on, which are frozen.
+
+    - If the architecture rounds sizes down or accepts only multiples of a number, images are padded
+      at the bottom and right with zeros, the mean of normalised images, and the features are
+      cropped. timm resizes the position embeddings of vision transformers.
+    - If it accepts one size only (CaiT, BEiT, CoAtNet, ...), padded images are cut into squares of
+      that size, which are processed independently. `img_size` can make the squares as large as the
+      training crops.
+
+    For HRNets use the built-in ``hrnet_*``: those of timm accept only multiples of 32 and resize
+    differently from the published code.
 
     Args:
-        architecture: As timm calls it, with or without the tag of its weights:
-            ``convnext_tiny``, ``convnext_tiny.fb_in1k``.
-        output_stride: Stride of the last stages, where the architecture can be dilated; None: its
-            own.
-        out_indices: Which of timm's feature maps are used. None: all from stride 4 on, or, where
-            all have one stride as in a vision transformer, four at equal distances.
-        drop_path_rate: Largest probability of skipping a residual branch while training.
-        img_size: Height and width of the images that it is made for, where that can be chosen;
-            None: those of its weights.
-        activation_checkpointing: Compute activations again in the backward pass instead of keeping
+        architecture: The name in timm, with or without the tag of the weights, such as
+            ``convnext_tiny`` or ``convnext_tiny.fb_in1k``.
+        output_stride: Stride of the last stages, for architectures that can be dilated; None means
+            the default of the architecture.
+        out_indices: Indices of the feature maps to use. None means all from stride 4 on; if all
+            have the same stride, as in a vision transformer, four at equal distances.
+        drop_path_rate: Largest probability of skipping a residual branch during training.
+        img_size: Height and width of the images that the layers are built for, if the architecture
+            has this option; None means those of its weights.
+        activation_checkpointing: Recompute activations in the backward pass instead of storing
             them.
         **common: As in :class:`~segtrain.models.backbones.Backbone`.
 
@@ -56,8 +71,8 @@ class TimmBackbone(Backbone):
         - output: ``(N, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))`` each.
 
     Raises:
-        ConfigError: When timm is not installed, has no such architecture or option, or the
-            features do not line up with the image (Inception, PiT, CrossViT and a few more).
+        ConfigError: If timm is not installed, has no such architecture or option, or the features
+            are not aligned with the image (Inception, PiT, CrossViT and a few more).
 
     Example:
         >>> import torch
@@ -81,7 +96,7 @@ class TimmBackbone(Backbone):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_architecture(FAMILY, architecture, _names())
+        check_architecture(FAMILY, architecture, architectures())
         self.architecture = architecture
         options = Options(
             output_stride,
@@ -89,7 +104,7 @@ class TimmBackbone(Backbone):
             drop_path_rate,
             img_size,
         )
-        self.plan: Plan = plan_for(architecture, options)
+        self.plan: FeaturePlan = plan_features(architecture, options)
         self.channels, self.strides = self.plan.channels, self.plan.strides
         self.norm_stride = self.plan.norm_stride
         self.net = create(architecture, self.plan.arguments, in_chans=self.in_channels)
@@ -100,28 +115,28 @@ class TimmBackbone(Backbone):
             self._check_checkpointing()
 
     def _check_checkpointing(self) -> None:
-        """Refuses timm's own way where it would count the statistics of batch norm twice."""
+        """Enable timm's checkpointing unless it would update batch norm statistics twice."""
         if hasattr(self.net, "return_layers"):
             return
         inner = getattr(self.net, "model", None)
         enable = getattr(inner, "set_grad_checkpointing", None)
         if self.plan.norm_stride is not None or enable is None:
             raise ConfigError(
-                f"{FAMILY}/{self.architecture} has no activation_checkpointing that leaves the"
-                " statistics of batch norm as they are; set it to false"
+                f"{FAMILY}/{self.architecture} does not support activation_checkpointing without"
+                " changing the statistics of batch norm; set it to false"
             )
         enable(True)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features, the finest first; see the class for shapes."""
+        """Return the feature maps, the finest first; see the class for shapes."""
         padded = _pad(images, self.plan.divisor)
-        tiles = _cut(padded, self.plan.divisor) if self.plan.is_tiled else padded
+        tiles = cut_squares(padded, self.plan.divisor) if self.plan.is_tiled else padded
         features = self._features(tiles)
         if self.plan.is_nhwc:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         if self.plan.is_tiled:
             rows, columns = (side // self.plan.divisor for side in padded.shape[-2:])
-            features = [_join(feature, rows, columns) for feature in features]
+            features = [join_squares(feature, rows, columns) for feature in features]
         if self.plan.divisor == 1:
             return features
         height, width = images.shape[-2:]
@@ -140,7 +155,7 @@ class TimmBackbone(Backbone):
         features = []
         hidden: Any = images
         for name, layer in self.net.named_children():
-            # A layer without parameters keeps nothing worth dropping, and may work in place.
+            # A layer without parameters stores little, and may work in place.
             is_plain = next(layer.parameters(), None) is None
             hidden = layer(hidden) if is_plain else recomputed(layer, hidden, layers=[layer])
             if name in ends:
@@ -152,10 +167,10 @@ class TimmBackbone(Backbone):
         return {f"{_NET}{key}": value for key, value in state.items()}
 
     def from_library(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of timm's classifier of this architecture, under this backbone's names.
+        """Rename the weights of timm's classifier of this architecture.
 
-        timm's feature extractors hold its layers under the same names, or write ``stages.0`` as
-        ``stages_0``, or put ``model.`` before all of them.
+        The feature extractors of timm use the same names, or write ``stages.0`` as ``stages_0``, or
+        put ``model.`` before all names.
         """
         own = self.net.state_dict().keys()
         named = {_name_in(own, key): value for key, value in state.items()}
@@ -163,24 +178,24 @@ class TimmBackbone(Backbone):
 
 
 def _name_in(own: Collection[str], key: str) -> str | None:
-    """What a feature extractor with the names `own` calls the weight `key` of the classifier."""
+    """The name, among those of a feature extractor, of the weight `key` of the classifier."""
     names = (key, key.replace(".", "_", 1), f"model.{key}")
     return next((name for name in names if name in own), None)
 
 
 def timm_weights(architecture: str, **arguments: Any) -> dict[str, Tensor]:
-    """The weights that timm has for `architecture`, as the state dict of its feature extractor.
+    """Return the pretrained weights of `architecture` as the state dict of its feature extractor.
 
-    They come from the caches of the Hugging Face hub or of torch, or are downloaded to them.
+    They are read from the cache of the Hugging Face hub or of torch, and downloaded if needed.
 
     Args:
-        architecture: With or without a tag.
-        **arguments: Of ``timm.create_model``.
+        architecture: The name in timm, with or without a tag.
+        **arguments: Arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: When timm is not installed or has no weights for it.
-        ResourceError: When they are neither there nor to be had, with where to put them.
-        CheckpointError: When they do not fit the architecture.
+        ConfigError: If timm is not installed or has no weights for the architecture.
+        ResourceError: If the weights are not in the cache and cannot be downloaded.
+        CheckpointError: If the weights do not fit the architecture.
     """
     timm = import_timm()
     try:
@@ -188,21 +203,21 @@ def timm_weights(architecture: str, **arguments: Any) -> dict[str, Tensor]:
             net = timm.create_model(
                 architecture, pretrained=True, features_only=True, in_chans=3, **arguments
             )
-    except Exception as error:  # network, cache, file and layout, each with its own kinds
+    except Exception as error:  # network, cache, file and layout raise their own kinds
         raise _why_no_weights(timm, architecture, error) from error
     state: dict[str, Tensor] = net.state_dict()
     missing = [key for key in missing if _name_in(state, key) is not None]
     if missing:
         raise CheckpointError(
-            f"weights of timm/{architecture} do not fit it: {len(missing)} of {len(state)} are not"
-            f" among them, such as {missing[0]}"
+            f"the weights of timm/{architecture} do not fit it: {len(missing)} of {len(state)} are"
+            f" missing, such as {missing[0]}"
         )
     return state
 
 
 @contextmanager
 def _missing_keys() -> Iterator[list[str]]:
-    """Names of the parameters that timm found no weights for; it logs them and goes on."""
+    """Collect the names of parameters without weights, which timm only logs."""
     found: list[str] = []
 
     class Listener(logging.Handler):
@@ -224,46 +239,48 @@ def _missing_keys() -> Iterator[list[str]]:
 
 
 def _why_no_weights(timm: ModuleType, architecture: str, error: Exception) -> SegtrainError:
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     source = timm.get_pretrained_cfg(architecture)
-    if "No pretrained weights exist" in said:
+    if "No pretrained weights exist" in str(error):
         return ConfigError(f"timm has no pretrained weights for {architecture}; give a file")
     if not isinstance(error, OSError):
-        return CheckpointError(f"weights of timm/{architecture} do not fit it: {said[:300]}")
+        return CheckpointError(
+            f"the weights of timm/{architecture} do not fit it: {describe_error(error)}"
+        )
     place = f"https://huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
     return ResourceError(
-        f"the ImageNet weights of timm/{architecture} are not at hand and cannot be downloaded"
-        f" ({type(error).__name__}): give model.safetensors of {place} as model.weights=<path>, or"
-        " copy the cache of a machine that has them (HF_HUB_CACHE)"
+        f"the ImageNet weights of timm/{architecture} are not in the cache and cannot be downloaded"
+        f" ({type(error).__name__}): give model.safetensors of {place} with model.weights=<path>,"
+        " or copy the cache of a machine that has them (HF_HUB_CACHE)"
     )
 
 
 def _pad(images: Tensor, divisor: int) -> Tensor:
-    """`images` with zeros at the bottom and right, up to multiples of `divisor`."""
+    """Pad `images` with zeros at the bottom and right to multiples of `divisor`."""
     if divisor == 1:
         return images
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % divisor, 0, -height % divisor))
 
 
-def _cut(images: Tensor, side: int) -> Tensor:
-    """Squares of `side`, ``(N, C, R * side, S * side)`` -> ``(N * R * S, C, side, side)``."""
+def cut_squares(images: Tensor, side: int) -> Tensor:
+    """Cut into squares: ``(N, C, R * side, S * side)`` -> ``(N * R * S, C, side, side)``."""
     num_images, channels, height, width = images.shape
     grid = images.reshape(num_images, channels, height // side, side, width // side, side)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
 
 
-def _join(squares: Tensor, rows: int, columns: int) -> Tensor:
-    """``(N * R * S, C, h, w)`` -> ``(N, C, R * h, S * w)``."""
+def join_squares(squares: Tensor, rows: int, columns: int) -> Tensor:
+    """Join the features of squares: ``(N * R * S, C, h, w)`` -> ``(N, C, R * h, S * w)``."""
     channels, height, width = squares.shape[1:]
     grid = squares.reshape(-1, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     return grid.reshape(-1, channels, rows * height, columns * width)
 
 
 @cache
-def _names() -> list[str]:
+def architectures() -> list[str]:
+    """Every architecture of timm, with and without the tag of its weights."""
     timm = import_timm()
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
-BACKBONES.register_family(FAMILY, Family(build=TimmBackbone, names=_names))
+BACKBONES.register_family(FAMILY, Family(build=TimmBackbone, names=architectures))

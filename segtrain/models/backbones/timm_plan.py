@@ -1,4 +1,4 @@
-"""How an architecture of timm is built and what it then does, tried out without data."""
+"""How to build an architecture of timm as a backbone, found by trials on the meta device."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, one_line
 from segtrain.models.unused import unused_parameters
 
-_FINEST_STRIDE = 4  # finer features cost more than heads make of them
-_NUM_LAYERS = 4  # of an architecture that has one stride
+_FINEST_STRIDE = 4  # heads gain less from finer features than they cost
+_NUM_LAYERS = 4  # number of layers to use if all have the same stride
 Arguments = tuple[tuple[str, Any], ...]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may set; see :class:`~segtrain.models.backbones.timm.TimmBackbone`."""
+    """Options of the user; see :class:`~segtrain.models.backbones.timm.TimmBackbone`."""
 
     output_stride: int | None = None
     out_indices: tuple[int, ...] | None = None
@@ -32,7 +32,7 @@ class Options:
     img_size: int | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Those of ``timm.create_model``; what is not set is left to timm."""
+        """Arguments of ``timm.create_model``, without the options that are not set."""
         given = {
             "output_stride": self.output_stride,
             "drop_path_rate": self.drop_path_rate or None,
@@ -42,19 +42,19 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is known of a feature extractor before it is built.
+class FeaturePlan:
+    """How to build a feature extractor, and the properties of its features.
 
     Attributes:
-        arguments: Of ``timm.create_model``.
-        channels: Of each feature map.
-        strides: Of each feature map.
-        divisor: What height and width must be multiples of; 1: any size gives features of the size
-            / stride, rounded up.
-        is_tiled: It takes squares of `divisor` only.
-        is_nhwc: Channels come last.
+        arguments: Arguments of ``timm.create_model``.
+        channels: Number of channels of each feature map.
+        strides: Stride of each feature map.
+        divisor: Height and width must be multiples of this number. With 1, any size is accepted and
+            the features have size / stride, rounded up.
+        is_tiled: Whether only squares of side `divisor` are accepted.
+        is_nhwc: Whether the features are channels-last, ``(N, h, w, C)``.
         norm_stride: As in :class:`~segtrain.models.backbones.Backbone`.
-        unused: Parameters that no feature depends on.
+        unused: Names of the parameters that no feature depends on.
     """
 
     arguments: Arguments
@@ -68,42 +68,42 @@ class Plan:
 
 
 def import_timm() -> ModuleType:
-    """timm, or a sentence.
+    """Import timm.
 
     Raises:
-        ConfigError: When it is not installed.
+        ConfigError: If it is not installed.
     """
     try:
-        import timm  # noqa: PLC0415  an extra
+        import timm  # noqa: PLC0415  an optional dependency
     except ImportError as error:
         raise ConfigError(
-            "the backbones of timm need the package timm: pip install 'segtrain[timm]'"
+            "the backbones of timm require the package timm: pip install 'segtrain[timm]'"
         ) from error
     module: ModuleType = timm
     return module
 
 
 def create(architecture: str, arguments: Arguments, *, in_chans: int = 3) -> Any:
-    """The feature extractor of `architecture`, its weights drawn at random.
+    """Build the feature extractor of `architecture` with random weights.
 
     Raises:
-        ConfigError: When timm cannot build it so.
+        ConfigError: If timm cannot build it with these arguments.
     """
     timm = import_timm()
     try:
         return timm.create_model(
             architecture, pretrained=False, features_only=True, in_chans=in_chans, **dict(arguments)
         )
-    except Exception as error:  # whatever the architecture's own code says
+    except Exception as error:  # each architecture raises its own kinds
         raise ConfigError(_why_not(architecture, dict(arguments), error)) from error
 
 
 def _why_not(architecture: str, arguments: dict[str, Any], error: Exception) -> str:
-    said = " ".join(str(error).split())
+    message = one_line(error)
     for name in Options.__annotations__:
-        if name in arguments and name in said:
-            return f"{name}: timm/{architecture} has none"
-    reason = f": {said}" if said else ""
+        if name in arguments and name in message:
+            return f"{name}: timm/{architecture} has no such option"
+    reason = f": {message}" if message else ""
     if "output_stride" in arguments:
         stride = arguments["output_stride"]
         return f"output_stride of timm/{architecture} cannot be {stride}{reason}"
@@ -111,11 +111,12 @@ def _why_not(architecture: str, arguments: dict[str, Any], error: Exception) -> 
 
 
 @cache
-def plan_for(architecture: str, options: Options) -> Plan:
-    """How `architecture` is built with `options`, and what it gives then.
+def plan_features(architecture: str, options: Options) -> FeaturePlan:
+    """Find out how to build `architecture` with `options`, and the properties of its features.
 
     Raises:
-        ConfigError: When it gives no features, has no such option, or takes one size only.
+        ConfigError: If it returns no features, has no such option, or its features are not aligned
+            with the image.
     """
     with torch.device("meta"):
         for flexible in _ways_to_any_size(architecture):
@@ -123,7 +124,7 @@ def plan_for(architecture: str, options: Options) -> Plan:
             try:
                 net = create(architecture, arguments)
             except ConfigError:
-                if flexible:  # it has another way, or none
+                if flexible:  # try the next way
                     continue
                 raise
             reductions = [int(info["reduction"]) for info in net.feature_info.info]
@@ -134,20 +135,19 @@ def plan_for(architecture: str, options: Options) -> Plan:
         if trial.strides((trial.side, trial.side)) is not None:
             return trial.plan(arguments, None, trial.side)
     raise ConfigError(
-        f"timm/{architecture} gives features that do not line up with the image, so it cannot be a"
-        " backbone"
+        f"timm/{architecture} cannot be a backbone: its features are not aligned with the image"
     )
 
 
 def _ways_to_any_size(architecture: str) -> list[dict[str, Any]]:
-    """What to build it with, so that it takes other sizes than the one it was trained at."""
+    """Arguments that may make an architecture accept other sizes than the trained one."""
     if not import_timm().get_pretrained_cfg(architecture).fixed_input_size:
         return [{}]
     return [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
 
 
 def _indices(reductions: Sequence[int], options: Options) -> tuple[int, ...]:
-    """Which feature maps are used: see `out_indices` of the backbone.
+    """Indices of the feature maps to use; see `out_indices` of the backbone.
 
     Example:
         >>> _indices([2, 4, 8, 16, 32], Options()), _indices([16] * 12, Options())
@@ -157,24 +157,24 @@ def _indices(reductions: Sequence[int], options: Options) -> tuple[int, ...]:
     if given is not None:
         if not given or not all(-count <= index < count for index in given):
             raise ConfigError(
-                f"out_indices must be one or more of 0 to {count - 1}, got {list(given)}"
+                f"out_indices must be one or more indices from 0 to {count - 1}, got {list(given)}"
             )
         return tuple(sorted({index % count for index in given}))
     if len(set(reductions)) == 1:
         layers = min(count, _NUM_LAYERS)
         return tuple(count * (layer + 1) // layers - 1 for layer in range(layers))
     coarse = [index for index, stride in enumerate(reductions) if stride >= _FINEST_STRIDE]
-    if options.output_stride is not None:  # stages that would differ in stride without it
+    if options.output_stride is not None:  # several stages may have this stride
         return tuple(coarse)
     return tuple({reductions[index]: index for index in coarse}.values())
 
 
 class _Trial:
-    """A feature extractor, run on images that have no data, once for each size.
+    """A feature extractor that is run on the meta device, once for each image size.
 
     Args:
-        net: On the meta device and in evaluation mode.
-        side: Of the images that it was made for; None: of those of its weights.
+        net: The feature extractor, on the meta device and in eval mode.
+        side: Side of the images that it was built for; None means those of its weights.
     """
 
     def __init__(self, net: Any, side: int | None) -> None:
@@ -185,10 +185,10 @@ class _Trial:
         self._norm_values: dict[Size, list[int]] = {}
 
     def divisor(self, stride: int) -> int | None:
-        """What height and width must be multiples of; None where no multiple will do.
+        """The number that height and width must be multiples of; None if no multiple works.
 
         Args:
-            stride: Of the last features, as timm has it.
+            stride: Stride of the last features according to timm.
         """
         strides = self.strides((2 * stride, 3 * stride))
         odd = (2 * stride + 3, 3 * stride - 5)
@@ -201,7 +201,7 @@ class _Trial:
         return None
 
     def strides(self, size: Size) -> tuple[int, ...] | None:
-        """Strides of the features of an image of `size`, where they are whole."""
+        """Strides of the features of an image of `size`; None if they are not whole numbers."""
         shapes = self._shapes(size)
         if shapes is None or any(min(shape) < 1 for shape in shapes):
             return None
@@ -209,12 +209,12 @@ class _Trial:
         return strides if self._gives(size, strides) else None
 
     def _gives(self, size: Size, strides: Sequence[int]) -> bool:
-        """Whether the features of an image of `size` have the size / stride, rounded up."""
+        """Whether the features of an image of `size` have size / stride, rounded up."""
         expected = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
         return self._shapes(size) == expected
 
     def _shapes(self, size: Size) -> list[Size] | None:
-        """Height and width of the features of an image of `size`; None where it fails."""
+        """Height and width of the features of an image of `size`; None if `net` fails on it."""
         if size not in self._features:
             self._features[size] = self._run(size)
         features, first = self._features[size], 1 if self.is_nhwc else 2
@@ -233,26 +233,27 @@ class _Trial:
         try:
             with torch.no_grad():
                 return list(self.net(torch.zeros(1, 3, *size)))
-        except Exception:  # noqa: BLE001  it is asked whether it can
+        except Exception:  # noqa: BLE001  a failure is an answer here
             return None
         finally:
             for handle in handles:
                 handle.remove()
 
-    def plan(self, arguments: Arguments, divisor: int | None, step: int) -> Plan:
-        """What was found.
+    def plan(self, arguments: Arguments, divisor: int | None, step: int) -> FeaturePlan:
+        """Collect the results of the trials.
 
         Args:
-            arguments: That `net` was made with.
-            divisor: As from :meth:`divisor`; None: it takes squares of `step` only.
-            step: A side that it takes.
+            arguments: The arguments that `net` was built with.
+            divisor: The result of :meth:`divisor`; None means that only squares of side `step` are
+                accepted.
+            step: A side that `net` accepts.
         """
         step = step if divisor in (None, 1) else int(divisor or step)
         size = (step, step) if divisor is None else (2 * step, 3 * step)
         strides, features = self.strides(size), self._features[size]
         assert strides is not None
         assert features is not None
-        return Plan(
+        return FeaturePlan(
             arguments=arguments,
             channels=tuple(feature.shape[3 if self.is_nhwc else 1] for feature in features),
             strides=strides,
@@ -264,7 +265,7 @@ class _Trial:
         )
 
     def _norm_stride(self, size: Size) -> float | None:
-        """The coarsest stride at which batch norm counted values in an image of `size`."""
+        """The coarsest stride of the inputs of batch norm for an image of `size`."""
         fewest = min(self._norm_values[size], default=None)
         if fewest is None or fewest == 1:
             return fewest and math.inf

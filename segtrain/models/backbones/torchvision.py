@@ -1,4 +1,4 @@
-"""The ResNets and MobileNets of torchvision, under the names of its weight files."""
+"""The ResNets and MobileNets of torchvision, with the names of its weight files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from segtrain.errors import CheckpointError, ConfigError, ResourceError
+from segtrain.errors import CheckpointError, ConfigError, ResourceError, one_line
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
 from segtrain.models.layers.recompute import recomputed
@@ -24,7 +24,7 @@ _COARSEST_STRIDE = 32
 
 
 class _FromTorchvision(Backbone):
-    """What both kinds share: where their weights come from."""
+    """Base class of both kinds: activation checkpointing and ImageNet weights."""
 
     def __init__(self, *, architecture: str, activation_checkpointing: bool, **common: Any) -> None:
         super().__init__(**common)
@@ -32,7 +32,7 @@ class _FromTorchvision(Backbone):
         self.activation_checkpointing = activation_checkpointing
 
     def run(self, layer: nn.Module, features: Tensor) -> Tensor:
-        """``layer(features)``, computed again in the backward pass where that was asked for."""
+        """Return ``layer(features)``, recomputed in the backward pass with checkpointing."""
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
             features = recomputed(layer, features, layers=[layer])
         else:
@@ -44,13 +44,13 @@ class _FromTorchvision(Backbone):
 
 
 class ResNetBackbone(_FromTorchvision):
-    """A ResNet, ResNeXt or Wide ResNet: its four stages, at strides 4, 8, 16 and 32.
+    """The four stages of a ResNet, ResNeXt or Wide ResNet, at strides 4, 8, 16 and 32.
 
     Args:
-        architecture: As torchvision calls it, such as ``resnet50``.
-        output_stride: Stride of the last stages; below 32 they are dilated instead of strided.
-        activation_checkpointing: Compute the activations of a stage again in the backward pass
-            instead of keeping them.
+        architecture: The name in torchvision, such as ``resnet50``.
+        output_stride: Largest stride; stages that would exceed it are dilated instead of strided.
+        activation_checkpointing: Recompute the activations of each stage in the backward pass
+            instead of storing them.
         **common: As in :class:`~segtrain.models.backbones.Backbone`.
 
     Shape:
@@ -92,7 +92,7 @@ class ResNetBackbone(_FromTorchvision):
         self.channels = tuple(_width(getattr(self, name)) for name in _RESNET_STAGES)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The four stages; see the class for shapes."""
+        """Return the four feature maps; see the class for shapes."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         stages = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -102,10 +102,10 @@ class ResNetBackbone(_FromTorchvision):
 
 
 class MobileNetBackbone(_FromTorchvision):
-    """A MobileNet: what its layers have made of the image at strides 4, 8, 16 and 32.
+    """The last features of a MobileNet at each of the strides 4, 8, 16 and 32.
 
     Args:
-        architecture: As torchvision calls it, such as ``mobilenet_v3_large``.
+        architecture: The name in torchvision, such as ``mobilenet_v3_large``.
         activation_checkpointing: As in :class:`ResNetBackbone`.
         **common: As in :class:`~segtrain.models.backbones.Backbone`.
 
@@ -140,7 +140,7 @@ class MobileNetBackbone(_FromTorchvision):
         self.channels = tuple(_width(self.features[end]) for end in self._ends)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The four stages; see the class for shapes."""
+        """Return the four feature maps; see the class for shapes."""
         features, stages = images, []
         for index, layer in enumerate(self.features):
             features = self.run(layer, features)
@@ -150,13 +150,13 @@ class MobileNetBackbone(_FromTorchvision):
 
 
 def imagenet_weights(architecture: str) -> dict[str, Tensor]:
-    """What torchvision calls the default weights of `architecture`, its classifier included.
+    """Return the default weights of `architecture` in torchvision, including the classifier.
 
-    They come from torch's hub folder, or are downloaded to it.
+    They are read from the hub folder of torch, and downloaded to it if needed.
 
     Raises:
-        ResourceError: When they are neither there nor to be had, with where to put the file.
-        CheckpointError: When the file there is damaged.
+        ResourceError: If they are not in the folder and cannot be downloaded.
+        CheckpointError: If the file in the folder is damaged.
     """
     from torchvision import models  # noqa: PLC0415  slow to import, and not always needed
 
@@ -169,26 +169,26 @@ def imagenet_weights(architecture: str) -> dict[str, Tensor]:
         )
     except (URLError, OSError) as error:
         raise ResourceError(
-            f"the ImageNet weights of torchvision's {architecture} are not at hand and cannot be"
-            f" downloaded ({' '.join(str(error).split())}): put {weights.url} at {file}, or give it"
-            " as model.weights=<path>"
+            f"the ImageNet weights of torchvision/{architecture} are not in the cache and cannot be"
+            f" downloaded ({one_line(error)}): put {weights.url} at {file}, or give a file with"
+            " model.weights=<path>"
         ) from error
     except (RuntimeError, EOFError, UnpicklingError, ValueError) as error:
         raise CheckpointError(
-            f"{file} holds no weights of {architecture}: delete it, and it is downloaded again"
+            f"{file} does not contain the weights of {architecture}: delete it to download it again"
         ) from error
     return state
 
 
 def _classifier(architecture: str) -> Any:
-    """The model of torchvision itself, its weights drawn at random."""
+    """The classifier of torchvision with random weights."""
     from torchvision import models  # noqa: PLC0415
 
     return models.get_model(architecture, weights=None)
 
 
 def new_stem(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
-    """`conv` for images of `in_channels`, drawn anew where that is another number."""
+    """Return `conv`, or a new layer like it if it does not have `in_channels` input channels."""
     if in_channels == conv.in_channels:
         return conv
     stem = nn.Conv2d(
@@ -204,10 +204,10 @@ def new_stem(conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
 
 
 def _dilate(layer: nn.Sequential, rate: int) -> None:
-    """Replaces the stride of a ResNet stage by dilation.
+    """Replace the stride of a ResNet stage by dilation.
 
-    The first 3x3 convolution, the one that had the stride, sees what it would have seen before, at
-    half the rate; the others are `rate` apart.
+    The first 3x3 convolution, which had the stride, gets half the rate and so keeps its receptive
+    field; the others get the full `rate`.
     """
     for index, block in enumerate(layer):
         first = True
@@ -222,7 +222,7 @@ def _dilate(layer: nn.Sequential, rate: int) -> None:
 
 
 def _width(module: nn.Module) -> int:
-    """Channels that come out of `module`."""
+    """Number of output channels of `module`."""
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
     return norms[-1].num_features
 
@@ -245,7 +245,7 @@ def _build(
     activation_checkpointing: bool = False,
     in_channels: int = 3,
 ) -> Backbone:
-    check_architecture(FAMILY, architecture, _names())
+    check_architecture(FAMILY, architecture, architectures())
     common: dict[str, Any] = {
         "architecture": architecture,
         "activation_checkpointing": activation_checkpointing,
@@ -256,16 +256,17 @@ def _build(
     if output_stride != _COARSEST_STRIDE:
         raise ConfigError(
             f"output_stride of {FAMILY}/{architecture} can only be {_COARSEST_STRIDE}, got"
-            f" {output_stride}; the ResNets and many timm backbones take 8 and 16 too"
+            f" {output_stride}; the ResNets and many timm backbones also accept 8 and 16"
         )
     return MobileNetBackbone(**common)
 
 
 @cache
-def _names() -> list[str]:
+def architectures() -> list[str]:
+    """The ResNets and MobileNets of torchvision."""
     from torchvision import models  # noqa: PLC0415
 
     return [name for name in models.list_models(module=models) if name.startswith(_KINDS)]
 
 
-BACKBONES.register_family(FAMILY, Family(build=_build, names=_names))
+BACKBONES.register_family(FAMILY, Family(build=_build, names=architectures))

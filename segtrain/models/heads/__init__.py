@@ -1,6 +1,6 @@
-"""Heads: what turns the features of a backbone into logits.
+"""Heads: modules that map the features of a backbone to logits.
 
-Importing the package registers every head of our own.
+Importing the package registers every built-in head.
 """
 
 from segtrain.models.heads import aspp as _aspp  # noqa: F401  (registers its name)
@@ -12,6 +12,5 @@ from segtrain.models.heads import upernet as _upernet  # noqa: F401
 from segtrain.models.heads.base import Head
 from segtrain.models.heads.hrnetv2 import HRNetHead
 from segtrain.models.heads.registry import HEADS
-from segtrain.models.layers.resize import concatenate
 
-__all__ = ["HEADS", "HRNetHead", "Head", "concatenate"]
+__all__ = ["HEADS", "HRNetHead", "Head"]

@@ -18,34 +18,34 @@ from segtrain.models.layers.init import init_classifier, init_layers
 from segtrain.models.layers.resize import resize_as, spread_as
 
 _PAPER_RATES = (6, 12, 18)
-_PAPER_STRIDE = 16  # of the features that the rates of the paper are for
+_PAPER_STRIDE = 16  # stride of the features to which the rates of the paper apply
 
 
 @HEADS.register("aspp")
 class ASPPHead(Head):
     """Atrous spatial pyramid pooling over the last feature map, and the decoder of DeepLabV3+.
 
-    A 1x1 convolution, three 3x3 convolutions of growing rates and the mean over the image, side by
-    side, are mixed by a 1x1 convolution, resized to a finer feature map, joined with a projection
-    of it and refined by two 3x3 convolutions.
+    The pyramid concatenates the outputs of a 1x1 convolution, of three 3x3 convolutions with
+    increasing rates and of the mean over the image, and mixes them by a 1x1 convolution. The
+    decoder resizes the result to a finer feature map, concatenates it with a projection of that
+    map and applies two 3x3 convolutions.
 
     Args:
-        channels: Width of the pyramid and of the decoder.
-        rates: Atrous rates of the 3x3 convolutions. None: 6, 12 and 18 times 16 / stride of the
-            last feature map, which is 12, 24 and 36 at stride 8 and 3, 6 and 9 at stride 32.
-        low_level_stage: Which feature map the decoder adds; 0 is the finest.
-        low_level_channels: Width of its projection.
-        separable: The 3x3 convolutions run over each channel by itself and are mixed by a 1x1
-            convolution, as in the paper.
+        channels: Number of channels of the pyramid and of the decoder.
+        rates: Atrous rates of the 3x3 convolutions. None means 6, 12 and 18 times 16 / stride of
+            the last feature map: 12, 24 and 36 at stride 8, and 3, 6 and 9 at stride 32.
+        low_level_stage: Index of the feature map that the decoder adds; 0 is the finest.
+        low_level_channels: Number of channels of its projection.
+        separable: Whether the 3x3 convolutions are depthwise separable, as in the paper.
         **common: As in :class:`~segtrain.models.heads.Head`.
 
     Shape:
-        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first, of any size; to train,
-          N is at least 2, because batch norm follows the mean over the image.
+        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first, of any size; at least
+          2 images to train, because batch norm follows the mean over the image.
         - output: ``(N, num_classes, h, w)`` under ``"out"``, at the size of `low_level_stage`.
 
     Raises:
-        ConfigError: When a width or a rate is below 1, or there is no such stage.
+        ConfigError: If a number of channels or a rate is below 1, or there is no such stage.
 
     Example:
         >>> head = ASPPHead(in_channels=(8, 16), strides=(4, 8), num_classes=3)
@@ -56,8 +56,9 @@ class ASPPHead(Head):
 
     References:
         Chen, Zhu, Papandreou, Schroff and Adam, *Encoder-Decoder with Atrous Separable Convolution
-        for Semantic Image Segmentation*, ECCV 2018, https://arxiv.org/abs/1802.02611. Theirs has
-        batch norm and ReLU after the convolution of each channel too; ours only after the 1x1 one.
+        for Semantic Image Segmentation*, ECCV 2018, https://arxiv.org/abs/1802.02611. The
+        paper also has batch norm and ReLU after each depthwise convolution; here they follow only
+        the 1x1 convolution.
     """
 
     norm_stride = math.inf
@@ -96,20 +97,20 @@ class ASPPHead(Head):
             scale = _PAPER_STRIDE / self.strides[-1]
             return tuple(max(round(rate * scale), 1) for rate in _PAPER_RATES)
         if not given or min(given) < 1:
-            raise ConfigError(f"rates must be one or more whole numbers from 1, got {given}")
+            raise ConfigError(f"rates must be one or more whole numbers above 0, got {given}")
         return tuple(given)
 
     def _stage(self, given: int) -> int:
         stages = len(self.in_channels)
         if not -stages <= given < stages:
             raise ConfigError(
-                f"low_level_stage must be one of 0 to {stages - 1}, or negative to count from the"
-                f" last, got {given}"
+                f"low_level_stage must be 0 to {stages - 1}, or negative to count from the last,"
+                f" got {given}"
             )
         return given % stages
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the low-level feature map."""
+        """Return logits at the resolution of the low-level feature map."""
         low_level = self.low_level(features[self.low_level_stage])
         context = resize_as(
             self._context(features[-1]), low_level, align_corners=self.align_corners

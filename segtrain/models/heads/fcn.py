@@ -1,4 +1,4 @@
-"""The head of a fully convolutional network, and the usual auxiliary head."""
+"""The head of a fully convolutional network, commonly used as auxiliary head."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from segtrain.models.layers.init import init_classifier, init_layers
 
 @HEADS.register("fcn")
 class FCNHead(Head):
-    """3x3 convolution, batch norm and ReLU over one feature map, then a 1x1 classifier.
+    """3x3 convolution, batch norm, ReLU and 1x1 classifier on the last feature map.
 
     Args:
-        channels: Width of the 3x3 convolution; None: a quarter of what comes in.
-        **common: As in :class:`~segtrain.models.heads.Head`; the last feature map is used.
+        channels: Number of channels of the 3x3 convolution; None means a quarter of its input.
+        **common: As in :class:`~segtrain.models.heads.Head`.
 
     Shape:
         - features: ``(N, in_channels[i], h_i, w_i)`` each.
         - output: ``(N, num_classes, h_last, w_last)`` under ``"out"``.
 
     Raises:
-        ConfigError: When `channels` is below 1.
+        ConfigError: If `channels` is below 1.
 
     Example:
         >>> import torch
@@ -52,6 +52,6 @@ class FCNHead(Head):
         init_classifier(self.classifier)
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the last feature map."""
+        """Return logits at the resolution of the last feature map."""
         hidden = self.relu(self.norm(self.mix(features[-1])))
         return {"out": self.classifier(F.dropout2d(hidden, self.dropout, self.training))}

@@ -15,24 +15,23 @@ from segtrain.models.layers.resize import concatenate
 
 
 class HRNetHead(nn.Sequential):
-    """The head of HRNetV2: 1x1 convolution over all branches, batch norm, ReLU, 1x1 classifier.
+    """The layers of the head of HRNetV2: 1x1 convolution, batch norm, ReLU and 1x1 classifier.
 
-    It is a sequence of exactly these four layers because their positions are the keys of the
-    official weight files (``last_layer.{0,1,3}``, ``aux_head.{0,1,3}``); dropout has no layer of
-    its own for that reason.
+    The positions of these four layers are the keys of the official weight files
+    (``last_layer.{0,1,3}``, ``aux_head.{0,1,3}``). For that reason dropout is not a layer.
 
     Args:
-        in_channels: Channels of the concatenated branches.
-        num_classes: Channels of the logits.
-        dropout: Probability of zeroing a channel before the classifier while training; 0, as in the
-            official code, drops none.
+        in_channels: Number of channels of the concatenated branches.
+        num_classes: Number of channels of the logits.
+        dropout: Probability of zeroing a channel before the classifier during training; the
+            official code has no dropout.
 
     Shape:
         - features: ``(N, in_channels, h, w)``.
         - output: ``(N, num_classes, h, w)``.
 
     Raises:
-        ConfigError: When `dropout` is outside [0, 1).
+        ConfigError: If `dropout` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -55,7 +54,7 @@ class HRNetHead(nn.Sequential):
         init_classifier(classifier)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits at the resolution of `features`."""
+        """Return logits at the resolution of `features`."""
         mix, norm, relu, classifier = self
         hidden = relu(norm(mix(features)))
         logits: Tensor = classifier(F.dropout2d(hidden, self.dropout, self.training))
@@ -64,7 +63,7 @@ class HRNetHead(nn.Sequential):
 
 @HEADS.register("hrnetv2")
 class HRNetV2Head(Head):
-    """All features side by side at the finest resolution, then the two layers of HRNetV2.
+    """Concatenate all feature maps at the finest resolution, then apply the layers of HRNetV2.
 
     Shape:
         - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first.
@@ -81,9 +80,9 @@ class HRNetV2Head(Head):
         super().__init__(**common)
         self.norm_stride = self.strides[0]
         self.layers = HRNetHead(
-            in_channels=sum(self.in_channels), num_classes=self.num_classes, dropout=self.dropout
+            in_channels=self.feature_channels, num_classes=self.num_classes, dropout=self.dropout
         )
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the first feature map."""
+        """Return logits at the resolution of the first feature map."""
         return {"out": self.layers(concatenate(features, align_corners=self.align_corners))}

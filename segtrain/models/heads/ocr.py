@@ -1,4 +1,4 @@
-"""The head of object-contextual representations for any backbone."""
+"""Object-contextual representations as a head for any backbone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,20 @@ from segtrain.models.layers.resize import concatenate
 
 
 @HEADS.register("ocr")
-class OCRHead(Head, OCRLayers):
-    """All features side by side at the finest resolution, then the layers of OCR.
+class OCRHead(OCRLayers, Head):
+    """Concatenate all feature maps at the finest resolution, then apply the layers of OCR.
 
     Args:
-        ocr_channels: Width of the pixels' features and of the regions.
-        key_channels: Width of the attention.
-        dropout: Probability of zeroing a channel before the main classifier while training.
-        scale: Let only the maxima of windows of this many pixels in height and width look at the
-            regions, and resize what they see.
-        **common: As in :class:`~segtrain.models.heads.Head`.
+        **common: As in :class:`~segtrain.models.heads.ocr_layers.OCRLayers` and
+            :class:`~segtrain.models.heads.Head`.
 
     Shape:
         - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first.
-        - output: ``(N, num_classes, h_0, w_0)`` under ``"out"``, and under ``"aux"`` the scores
-          that the regions are made of, which need a loss of their own.
+        - output: ``(N, num_classes, h_0, w_0)`` under ``"out"`` and ``"aux"``. ``"aux"`` holds the
+          scores from which the regions are computed and needs a loss of its own.
 
     Raises:
-        ConfigError: When a width or `scale` is below 1.
+        ConfigError: If a width or `scale` is below 1.
 
     Example:
         >>> import torch
@@ -46,27 +42,10 @@ class OCRHead(Head, OCRLayers):
 
     output_names = ("out", "aux")
 
-    def __init__(
-        self,
-        *,
-        ocr_channels: int = 512,
-        key_channels: int = 256,
-        dropout: float = 0.05,
-        scale: int = 1,
-        **common: Any,
-    ) -> None:
-        super().__init__(dropout=dropout, **common)
-        self.add_ocr(
-            sum(self.in_channels),
-            self.num_classes,
-            ocr_channels=ocr_channels,
-            key_channels=key_channels,
-            dropout=dropout,
-            scale=scale,
-        )
-        # Pixels of the finest map in a row that leave two after pooling, less one.
-        self.norm_stride = self.strides[0] * (2 * scale - 1)
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self.norm_stride = self.pooled_stride(self.strides[0])
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the first feature map."""
+        """Return logits at the resolution of the first feature map."""
         return self.ocr_outputs(concatenate(features, align_corners=self.align_corners))

@@ -1,4 +1,4 @@
-"""The closed set of heads that a config chooses from by name."""
+"""The registry of heads."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from segtrain.models.layers.resize import concatenate
 
 @HEADS.register("segformer")
 class SegFormerHead(Head):
-    """Every feature map projected to one width, side by side at the finest size, and mixed.
+    """Project all feature maps to the same width, concatenate and mix them at the finest size.
 
-    All layers are linear maps of single pixels, written as 1x1 convolutions.
+    All layers are linear maps of single pixels, implemented as 1x1 convolutions.
 
     Args:
-        channels: Width of every layer; the paper has 256 for its two smallest models, 768 for the
-            others.
+        channels: Number of channels of every layer; the paper uses 256 for its two smallest models
+            and 768 for the others.
         **common: As in :class:`~segtrain.models.heads.Head`.
 
     Shape:
@@ -31,7 +31,7 @@ class SegFormerHead(Head):
         - output: ``(N, num_classes, h_0, w_0)`` under ``"out"``.
 
     Raises:
-        ConfigError: When `channels` is below 1.
+        ConfigError: If `channels` is below 1.
 
     Example:
         >>> import torch
@@ -42,8 +42,9 @@ class SegFormerHead(Head):
     References:
         Xie, Wang, Yu, Anandkumar, Alvarez and Luo, *SegFormer: Simple and Efficient Design for
         Semantic Segmentation with Transformers*, NeurIPS 2021, section 3.2,
-        https://arxiv.org/abs/2105.15203. Batch norm and ReLU after the mixing layer are those of
-        their code, whose dropout is 0.1; ours lays the finest map first and theirs last.
+        https://arxiv.org/abs/2105.15203. As in the code of the paper, batch norm and ReLU
+        follow the mixing layer; its dropout is 0.1. It concatenates the finest map last, here it is
+        first.
     """
 
     def __init__(self, *, channels: int = 256, **common: Any) -> None:
@@ -59,7 +60,7 @@ class SegFormerHead(Head):
         init_classifier(self.classifier)
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the first feature map."""
+        """Return logits at the resolution of the first feature map."""
         projected = [layer(level) for layer, level in zip(self.project, features, strict=True)]
         hidden = self.mix(concatenate(projected, align_corners=self.align_corners))
         return {"out": self.classifier(F.dropout2d(hidden, self.dropout, self.training))}

@@ -1,4 +1,4 @@
-"""The head of UPerNet: pyramid pooling on top of a feature pyramid."""
+"""The head of UPerNet: a feature pyramid with pyramid pooling at its top."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from segtrain.models.layers.resize import concatenate, resize_as, spread_as
 
 @HEADS.register("upernet")
 class UPerNetHead(Head):
-    """Pyramid pooling over the last feature map, a feature pyramid down to the first, and a fusion.
+    """Pyramid pooling of the last feature map, a feature pyramid down to the first, and a fusion.
 
     Args:
-        channels: Width of every layer.
-        pool_scales: The last feature map is averaged over grids of this many cells a side.
+        channels: Number of channels of every layer.
+        pool_scales: Sides, in cells, of the grids to which the last feature map is average-pooled.
         **common: As in :class:`~segtrain.models.heads.Head`.
 
     Shape:
-        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first, of any size. To train
-          with a grid of a single cell, N is at least 2, because batch norm follows the mean.
+        - features: ``(N, in_channels[i], h_i, w_i)`` each, the finest first, of any size. A grid
+          of a single cell requires at least 2 images to train, because batch norm follows it.
         - output: ``(N, num_classes, h_0, w_0)`` under ``"out"``.
 
     Raises:
-        ConfigError: When `channels` or a scale is below 1.
+        ConfigError: If `channels` or a scale is below 1.
 
     Example:
         >>> head = UPerNetHead(in_channels=(8, 16), strides=(4, 8), num_classes=3, channels=32)
@@ -42,9 +42,9 @@ class UPerNetHead(Head):
 
     References:
         Xiao, Liu, Zhou, Jiang and Sun, *Unified Perceptual Parsing for Scene Understanding*, ECCV
-        2018, https://arxiv.org/abs/1807.10221. Theirs has heads for scenes, parts, materials and
-        textures too; ours is the one for objects. The pooling is that of Zhao et al., *Pyramid
-        Scene Parsing Network*, CVPR 2017, https://arxiv.org/abs/1612.01105.
+        2018, https://arxiv.org/abs/1807.10221. The paper also has heads for scenes, parts,
+        materials and textures; this is the one for objects. The pooling is that of Zhao et al.,
+        *Pyramid Scene Parsing Network*, CVPR 2017, https://arxiv.org/abs/1612.01105.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class UPerNetHead(Head):
         check_widths(channels=channels)
         if not pool_scales or min(pool_scales) < 1:
             raise ConfigError(
-                f"pool_scales must be one or more whole numbers from 1, got {list(pool_scales)}"
+                f"pool_scales must be one or more whole numbers above 0, got {list(pool_scales)}"
             )
         self.pool_scales = tuple(pool_scales)
         self.norm_stride = math.inf if 1 in self.pool_scales else self.strides[-1]
@@ -71,7 +71,7 @@ class UPerNetHead(Head):
         init_classifier(self.classifier)
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Logits at the resolution of the first feature map."""
+        """Return logits at the resolution of the first feature map."""
         pyramid = self._pyramid(features)
         smoothed = [layer(level) for layer, level in zip(self.smooth, pyramid[:-1], strict=True)]
         levels = concatenate([*smoothed, pyramid[-1]], align_corners=self.align_corners)
@@ -79,7 +79,7 @@ class UPerNetHead(Head):
         return {"out": self.classifier(hidden)}
 
     def _pyramid(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """One level per feature map, each the sum of its projection and of all coarser ones."""
+        """Levels of the feature pyramid, each the sum of its projection and the coarser level."""
         levels = [self._pooled(features[-1])]
         finer = zip(self.laterals, features[:-1], strict=True)
         for layer, feature in reversed(list(finer)):

@@ -1,1 +1,1 @@
-"""Layers that several models share."""
+"""Layers shared by several models."""

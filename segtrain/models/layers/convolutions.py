@@ -1,4 +1,4 @@
-"""The layers that heads are made of."""
+"""The convolution blocks of the heads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 def conv_norm_relu(
     in_channels: int, out_channels: int, *, kernel_size: int = 1, rate: int = 1
 ) -> nn.Sequential:
-    """A convolution without bias that keeps height and width, batch norm and ReLU.
+    """Convolution without bias that preserves height and width, batch norm and ReLU.
 
     Example:
         >>> import torch
@@ -24,7 +24,7 @@ def conv_norm_relu(
 
 
 def separable_norm_relu(in_channels: int, out_channels: int, *, rate: int = 1) -> nn.Sequential:
-    """A 3x3 convolution of each channel by itself, a 1x1 one over all, batch norm and ReLU.
+    """3x3 depthwise convolution, 1x1 convolution, batch norm and ReLU.
 
     Example:
         >>> layer = separable_norm_relu(8, 16)

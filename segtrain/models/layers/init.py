@@ -1,4 +1,4 @@
-"""How the weights of our own models start."""
+"""Initial weights of the built-in models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _CLASSIFIER_STD = 0.01
 
 
 def init_layers(module: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan-out, ReLU), zero biases, batch norms with weight 1, bias 0.
+    """Initialise convolutions with Kaiming normal (fan-out) and batch norms with 1; biases are 0.
 
-    The official HRNet code draws every convolution from a normal distribution of standard deviation
-    0.001, which is of no matter where ImageNet weights overwrite the trunk. From scratch, on random
-    images in w18_small_v1, the variances that batch norm then divides by lie between 1e-5 and 2e-3,
-    in places no larger than its epsilon of 1e-5, so those layers are normalised in part only. With
-    Kaiming they lie between 0.1 and 40.
+    The official HRNet code draws every convolution from a normal distribution with standard
+    deviation 0.001. This has no effect if ImageNet weights overwrite the trunk. From scratch, on
+    random images in w18_small_v1, batch norm then divides by variances between 1e-5 and 2e-3. Some
+    are as small as its epsilon of 1e-5, so those layers are only partly normalised. With Kaiming
+    initialisation the variances lie between 0.1 and 40.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -27,7 +27,7 @@ def init_layers(module: nn.Module) -> None:
 
 
 def init_classifier(conv: nn.Conv2d) -> None:
-    """Small weights and zero bias, so that training starts near uniform class probabilities."""
+    """Initialise with small weights and zero bias, for nearly uniform class probabilities."""
     nn.init.normal_(conv.weight, std=_CLASSIFIER_STD)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

@@ -1,4 +1,4 @@
-"""Activation checkpointing that leaves the running statistics of batch norm alone."""
+"""Activation checkpointing that updates the running statistics of batch norm only once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def recomputed(function: Callable[..., Any], *inputs: Tensor, layers: Sequence[nn.Module]) -> Any:
-    """``function(*inputs)``, keeping only the inputs; the backward pass computes the rest again.
+    """Return ``function(*inputs)``, storing only the inputs; the backward pass recomputes the rest.
 
-    The second pass draws the same random numbers and leaves the buffers of batch norm as the first
-    left them, so gradients, statistics and the random state are those of a plain call.
+    The recomputation draws the same random numbers and does not change the buffers of batch norm,
+    so gradients, statistics and the random state are the same as without checkpointing.
 
     Args:
-        function: What to compute; a module or a method of one.
-        *inputs: Its arguments.
-        layers: The modules whose running statistics `function` updates; those inside them count.
+        function: A module or a method of a module.
+        *inputs: Arguments of `function`.
+        layers: The modules whose running statistics `function` updates, directly or in submodules.
 
     Example:
         >>> import torch
@@ -36,11 +36,11 @@ def recomputed(function: Callable[..., Any], *inputs: Tensor, layers: Sequence[n
 
     References:
         Chen, Xu, Zhang and Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016,
-        https://arxiv.org/abs/1604.06174; the mechanism is ``torch.utils.checkpoint``, which by
-        itself would count every batch twice in the running statistics.
+        https://arxiv.org/abs/1604.06174; computed with ``torch.utils.checkpoint``, which
+        alone would update the running statistics twice per batch.
     """
     if torch.compiler.is_compiling():
-        # A compiled graph writes each buffer once, whatever it computes again.
+        # A compiled graph writes each buffer once, also with recomputation.
         return checkpoint(function, *inputs, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -50,10 +50,11 @@ def recomputed(function: Callable[..., Any], *inputs: Tensor, layers: Sequence[n
 
 
 class _BorrowedStatistics:
-    """Batch norm updates copies of its buffers in here.
+    """Context in which batch norm updates copies of its buffers.
 
-    A class and not a generator: a graph that is kept is gone through, and entered, more than once.
-    Copies and not None: the backward pass wants as many saved tensors as the forward pass kept.
+    This is a class and not a generator because a retained graph enters the context more than once.
+    The buffers are copies and not None because the recomputation must save the same number of
+    tensors as the forward pass.
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:

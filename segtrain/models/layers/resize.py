@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 def resize_as(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
-    """`features` resized bilinearly to the height and width of `like`."""
+    """Resize `features` bilinearly to the height and width of `like`."""
     return F.interpolate(
         features, size=like.shape[-2:], mode="bilinear", align_corners=align_corners
     )
 
 
 def spread_as(values: Tensor, like: Tensor) -> Tensor:
-    """``(N, C, 1, 1)`` spread over the height and width of `like`, in its memory format.
+    """Expand ``(N, C, 1, 1)`` to the height and width of `like`, in the memory format of `like`.
 
-    A resize would lose the format, which a single pixel does not show, and every layer after it
-    would run in the slower one.
+    A resize would return the default format, because a single pixel does not reveal that it is
+    channels-last, and every later layer would run in the slower format.
     """
     is_last = like.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.channels_last if is_last else torch.contiguous_format
@@ -28,7 +28,7 @@ def spread_as(values: Tensor, like: Tensor) -> Tensor:
 
 
 def concatenate(features: Sequence[Tensor], *, align_corners: bool) -> Tensor:
-    """All feature maps side by side as channels, resized bilinearly to the first.
+    """Concatenate feature maps along the channels, resized bilinearly to the first one.
 
     Shape:
         - features: ``(N, C_i, h_i, w_i)`` each.

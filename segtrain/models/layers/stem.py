@@ -1,4 +1,4 @@
-"""Pretrained stems for images that have not three channels."""
+"""Pretrained stems for images with another number of channels than three."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from torch import Tensor
 
 
 def widen(weight: Tensor, in_channels: int) -> Tensor:
-    r"""Filters of a stem for `in_channels` channels, made from filters for other channels.
+    r"""Convert the filters of a stem to another number of input channels.
 
-    The filters are repeated over the new channels in turn and scaled by old / new, so that an image
-    whose channels repeat in the same way gives the same features. One channel gets the sum of all:
-    a grey image gives what its three equal channels gave. This is the rule of timm.
+    The filters are repeated cyclically over the new channels and scaled by old / new, so that an
+    image whose channels repeat in the same way gives the same features. For a single channel the
+    filters are summed: a grey image gives the features of three equal channels. This is the rule of
+    timm.
 
     Args:
-        weight: ``(out, old, kh, kw)``.
-        in_channels: How many the images have.
+        weight: Filters of shape ``(out, old, kh, kw)``.
+        in_channels: Number of channels of the images.
 
     Shape:
         - output: ``(out, in_channels, kh, kw)``.

@@ -1,7 +1,9 @@
-"""Weights that a model starts from: files, ImageNet by name, the Hugging Face hub.
+"""Initial weights of a model: from a file, ImageNet or the Hugging Face hub.
 
-``sources`` finds the file, ``files`` reads it, ``formats`` recognises it, ``names`` renames,
-``plan`` decides, ``loading`` loads, ``problems`` explains and ``report`` reports.
+``sources`` finds the file, ``files`` reads it, ``formats`` recognises its layout, ``names`` matches
+its names to those of the model, ``plan`` decides what happens to every weight, ``refusal`` explains
+why weights do not fit, and ``loading`` puts these steps together. The result is a
+:class:`LoadReport`.
 """
 
 from segtrain.models.load_report import LoadReport, list_of

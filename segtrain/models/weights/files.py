@@ -1,4 +1,4 @@
-"""Reading files of weights, none of which is trusted."""
+"""Read weight files without running code from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.files import is_whole_zip
 
-_HEAD = 512  # bytes that tell what a file is
+_HEAD = 512  # number of bytes that identify the kind of file
 _TORCH_PROTOCOL = 2
 _REFUSED = (
     "Unsupported global",
@@ -37,12 +37,12 @@ _CONVERT = (
 
 
 def read_weights(path: Path) -> Any:
-    """What is in a file of PyTorch (zip or older) or safetensors, on the CPU; runs no code of it.
+    """Read a file of PyTorch (zip or older) or safetensors to the CPU, without running its code.
 
     Raises:
-        CheckpointError: When there is no such file, or it is damaged, something else, or asks to
-            run code.
-        ConfigError: When it is one of safetensors and that library is not installed.
+        CheckpointError: If the file does not exist, is damaged, is not a weight file, or could only
+            be read by running code from it.
+        ConfigError: If the file requires safetensors and that library is not installed.
     """
     head = _head(path)
     if path.suffix == ".safetensors" or _is_safetensors(head):
@@ -51,9 +51,8 @@ def read_weights(path: Path) -> Any:
         raise CheckpointError(_damaged(path))
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # on old protocols and TorchScript; what follows says it
+            # Warnings about old protocols and TorchScript; the errors below cover both.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         problem = _needs_more(path) if _asks_for_code(error, head) else _damaged(path)
@@ -61,18 +60,18 @@ def read_weights(path: Path) -> Any:
 
 
 def _asks_for_code(error: Exception, head: bytes) -> bool:
-    """Whether torch refused what the file holds, rather than fail to read it."""
-    said = str(error)
+    """Whether torch refused the content of the file, rather than failed to read it."""
+    message = str(error)
     if isinstance(error, RuntimeError):  # TorchScript, and the tar files of torch 0.1
-        return "weights_only" in said and (head.startswith(_ZIP) or head[257:262] == b"ustar")
-    if "Unsupported operand" in said:  # sound in newer protocols, which torch does not write
+        return "weights_only" in message and (head.startswith(_ZIP) or head[257:262] == b"ustar")
+    if "Unsupported operand" in message:  # valid in newer protocols, which torch does not write
         is_pickle = head[:1] == pickle.PROTO and head[1] > _TORCH_PROTOCOL
         return is_pickle or head.startswith(_ZIP)
-    return isinstance(error, pickle.UnpicklingError) and any(word in said for word in _REFUSED)
+    return isinstance(error, pickle.UnpicklingError) and any(word in message for word in _REFUSED)
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of `path`, when they can be those of a file of weights."""
+    """Return the first bytes of `path` if they can belong to a weight file."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
@@ -84,13 +83,12 @@ def _head(path: Path) -> bytes:
         raise CheckpointError(f"{path} is empty; copy or download it again")
     if head.startswith(_LFS):
         raise CheckpointError(
-            f"{path} is a pointer of Git LFS and not the file itself; run git lfs pull where it"
-            " came from"
+            f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in its repository"
         )
     if head.lstrip().lower().startswith(_MARKUP):
         raise CheckpointError(
-            f"{path} is a web page and no weights; open its address in a browser, where it may ask"
-            " to confirm the download or to log in"
+            f"{path} is a web page, not a weight file; open its address in a browser, where you may"
+            " have to confirm the download or log in"
         )
     return head
 
@@ -105,7 +103,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            f"{path} is read by safetensors, which is not installed: pip install 'segtrain[hub]'"
+            f"reading {path} requires safetensors, which is not installed: pip install"
+            " 'segtrain[hub]'"
         ) from error
     try:
         tensors: dict[str, Tensor] = load_file(path, device="cpu")
@@ -116,37 +115,36 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path} is damaged or no file of PyTorch or safetensors at all ({path.stat().st_size}"
-        " bytes); copy or download it again"
+        f"{path} is damaged or not a file of PyTorch or safetensors ({path.stat().st_size} bytes);"
+        " copy or download it again"
     )
 
 
 def _needs_more(path: Path) -> str:
     plain = path.with_name(f"{path.stem}_plain.pth")
     return (
-        f"{path} holds more than tensors and plain values, and reading that could run code; where"
-        f' you trust it, convert it once with python -c "{_CONVERT}"'
+        f"{path} contains more than tensors and plain values, and reading it could run code; if you"
+        f' trust it, convert it once with python -c "{_CONVERT}"'
         f" {shlex.quote(str(path))} {shlex.quote(str(plain))} and give the new file"
     )
 
 
-# The best score beside the weights of an official checkpoint.pth.tar is a NumPy number. These two
-# take its place in the pickle: they make a plain number of its bytes, and none of NumPy's own code
-# sees the file.
+# An official checkpoint.pth.tar stores its best score as a NumPy number. The next two replace the
+# classes of NumPy in the pickle: they convert its bytes to a plain number, without NumPy's code.
 
 
 class _NumberType:
-    """Stands for ``numpy.dtype`` while a file is read."""
+    """Replacement of ``numpy.dtype`` while a file is read."""
 
     def __init__(self, code: Any = "", *_: Any) -> None:
         self.code = str(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like; a number of the usual order needs none of it."""
+        """Ignore the state (byte order, ...), which a little-endian number does not need."""
 
 
 def _number(kind: Any = None, data: Any = b"", *_: Any) -> float | None:
-    """Stands for ``numpy.core.multiarray.scalar``."""
+    """Replacement of ``numpy.core.multiarray.scalar``."""
     layout = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}.get(getattr(kind, "code", ""))
     if layout is None or not isinstance(data, bytes) or len(data) != struct.calcsize(layout):
         return None
@@ -162,14 +160,14 @@ _NUMPY_SCALARS: list[Any] = [
 
 
 def find_state(content: Any, source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict inside of what a file held, and the keys under which it was nested.
+    """Find the state dict in the content of a file, and the keys under which it is nested.
 
     Args:
-        content: What :func:`read_weights` gave.
-        source: What the user calls the file, for messages.
+        content: The result of :func:`read_weights`.
+        source: The file as the user wrote it, for messages.
 
     Raises:
-        CheckpointError: When there is none, or it holds a tensor that no layer has.
+        CheckpointError: If there is none.
 
     Example:
         >>> nested = {"epoch": 3, "state_dict": {"weight": torch.zeros(2)}}
@@ -183,7 +181,7 @@ def find_state(content: Any, source: str) -> tuple[dict[str, Tensor], tuple[str,
             break
         content, path = content[inner], (*path, inner)
     if not isinstance(content, Mapping) or not _has_tensors(content):
-        raise CheckpointError(f"{source} holds no weights: {_described(content)}")
+        raise CheckpointError(f"{source} does not contain weights: {_described(content)}")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, path
 
 
@@ -195,7 +193,7 @@ _NESTS = (
 
 
 def _inner_key(content: Mapping[Any, Any]) -> str | None:
-    """Where the weights are, when they are not in `content` itself."""
+    """The key that holds the weights, if they are not in `content` itself."""
     return next((key for key in _NESTS if _holds_weights(content.get(key))), None)
 
 
@@ -209,7 +207,7 @@ def _has_tensors(value: Mapping[Any, Any]) -> bool:
 
 def _described(content: Any) -> str:
     if not isinstance(content, Mapping):
-        return f"it is a {type(content).__name__} and no dict of tensors"
+        return f"it is a {type(content).__name__}, not a dict of tensors"
     if not content:
         return "its dict is empty"
     names = [repr(key)[:40] for key in content]

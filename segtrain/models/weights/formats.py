@@ -1,4 +1,4 @@
-"""What a file of weights is, by the names and shapes in it."""
+"""Recognise the layout of a weight file by its names and shapes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from segtrain.errors import CheckpointError
 from segtrain.models.backbones.hrnet import VARIANTS, HRNetVariant
 from segtrain.models.weights.files import find_state
 
-# Names that training code puts before every weight of the model that it holds.
+# Prefixes that training code adds to the names of all weights.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
-# What training code keeps of its losses beside the model.
+# Prefixes of entries that belong to a loss, saved next to the model.
 _LOSSES = ("loss.", "losses.", "criterion.", "loss_fn.")
 CLASS_WEIGHTS = "loss.criterion.weight"
 
-# The heads of segmentation models, ours, the official ones and those of other libraries. A file
-# that has one of them is no backbone alone.
+# The heads of segmentation models: built-in, official and of other libraries. A file with one of
+# them is more than a backbone.
 _OCR_PARTS = ("conv3x3_ocr.", "ocr_distri_head.", "cls_head.")
 _HRNET_HEADS = ("last_layer.", "aux_head.", *_OCR_PARTS)
 _HEADS = (
@@ -27,7 +27,7 @@ _HEADS = (
     *("head.layers.", "decode_head.", "auxiliary_head.", "aux_classifier.", "segmentation_head."),
     *("decoder.", "aux_heads.", "task_heads."),
 )
-# Segmentation models keep their encoder under this name; an ImageNet model has no need to.
+# Segmentation models use this prefix for their encoder; ImageNet models do not.
 _BACKBONE = "backbone."
 
 _ALIGN_CORNERS_OF_OCR = "true in every official recipe of HRNet-OCR"
@@ -39,20 +39,20 @@ _ALIGN_CORNERS_OF_HRNET = (
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """What a file of weights holds, under the names that the model itself gives them.
+    """The content of a weight file, without wrapper prefixes.
 
     Attributes:
-        source: What the user calls it.
-        kind: What it is, in words.
-        state: The weights, without the names of wrappers before them.
-        has_heads: Whether it holds more than a backbone, as far as the names tell.
-        is_own: Whether segtrain wrote it.
-        align_corners: The convention that it was trained with; None when the file cannot tell.
-        align_corners_hint: The conventions of the published recipes, where they are known.
-        fits: The name of the model that it fits; None when nobody knows.
-        num_classes: Channels of its main output; None when nobody knows.
-        class_names: In the order of the class ids; empty when it cannot tell.
-        class_weights: Of the loss it was trained with; empty without any.
+        source: The path or name of the file, as the user wrote it.
+        kind: The kind of file, in words.
+        state: The weights by name, without wrapper prefixes.
+        has_heads: Whether the file contains more than a backbone, judging by the names.
+        is_own: Whether segtrain wrote the file.
+        align_corners: The value that the weights were trained with; None if unknown.
+        align_corners_hint: The values of the published recipes, if known.
+        fits: The name of the model that the weights fit; None if unknown.
+        num_classes: Number of channels of the main output; None if unknown.
+        class_names: Class names in the order of the class ids; empty if unknown.
+        class_weights: Class weights of the loss that the file was trained with; empty if unknown.
     """
 
     source: str
@@ -69,10 +69,14 @@ class WeightFile:
 
 
 def recognise(content: Any, source: str) -> WeightFile:
-    """What `content`, read from the file that the user calls `source`, is.
+    """Recognise the `content` of the file `source`.
+
+    Args:
+        content: The result of :func:`~segtrain.models.weights.files.read_weights`.
+        source: The file as the user wrote it, for messages.
 
     Raises:
-        CheckpointError: When it holds no weights.
+        CheckpointError: If there are no weights in it, or a checkpoint of segtrain is incomplete.
 
     Example:
         >>> import torch
@@ -99,11 +103,11 @@ def recognise(content: Any, source: str) -> WeightFile:
 
 
 def split_losses(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the model without wrapper names, and what belongs to losses.
+    """Split into the weights of the model, without wrapper prefixes, and the entries of losses.
 
-    A wrapper's name goes where every weight starts with it, and only from the start: the official
-    training code calls its model ``model``, and that code's own reader also takes the word out of
-    the middle of names.
+    A wrapper prefix is removed only if all weights have it, and only from the start of the names.
+    (The official code names its model ``model`` and, on loading, also removes this word from the
+    middle of names.)
 
     Example:
         >>> import torch
@@ -130,7 +134,7 @@ def _shared_wrapper(keys: Iterable[str]) -> str:
 
 
 def wrapper_of(keys: Iterable[str]) -> str:
-    """The wrapper names that every key starts with.
+    """The wrapper prefixes that all keys share.
 
     Example:
         >>> wrapper_of(["net.model.conv.weight", "net.model.conv.bias"])
@@ -153,7 +157,7 @@ def _is_checkpoint(content: Any) -> bool:
 
 
 def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
-    """A checkpoint of segtrain: the moving average where there is one, as in evaluation."""
+    """Read a checkpoint of segtrain; like evaluation, prefer the moving average."""
     averaged = bool(content.get("ema"))
     state, _ = find_state(content["ema" if averaged else "model"], source)
     metadata = content["metadata"]
@@ -163,7 +167,7 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
     names = metadata.get("class_names")
     if not isinstance(name, str) or not isinstance(align_corners, bool):
         raise CheckpointError(
-            f"{source} is no whole checkpoint of segtrain: its metadata lack keys"
+            f"{source} is not a complete checkpoint of segtrain: its metadata lack keys"
         )
     average = ", moving average" if averaged else ""
     return WeightFile(
@@ -179,11 +183,11 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
     )
 
 
-# ---------------------------------------------------------------------- the rest, by their names
+# ---------------------------------------------------------------------- other files
 
 
 def _by_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """What a state dict is in words, and the facts of a :class:`WeightFile` that follow."""
+    """The kind of a state dict, in words, and the fields of its :class:`WeightFile`."""
     if "stage4.0.fuse_layers.0.1.0.weight" in state:
         return _hrnet(state)
     classifier = state.get("classifier.4.weight", state.get("classifier.low_classifier.weight"))
@@ -194,7 +198,7 @@ def _by_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
 
 
 def _hrnet(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    variant = variant_of(state) or "HRNet of no published size"
+    variant = variant_of(state) or "HRNet of an unpublished size"
     name = f"hrnet_{variant}" if variant in VARIANTS else variant
     fits = name if variant in VARIANTS else None
     if is_ocr(state):
@@ -221,12 +225,12 @@ def _length(weight: Tensor | None) -> int | None:
 
 
 def is_ocr(state: Iterable[str]) -> bool:
-    """Whether an HRNet with these names has the layers of OCR."""
+    """Whether the weights of an HRNet include the layers of OCR."""
     return any(key.startswith(_OCR_PARTS) for key in state)
 
 
 def variant_of(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the HRNet variant that these weights are of; None when they are of none.
+    """The name of the published HRNet variant with these weights; None if there is none.
 
     Example:
         >>> from segtrain.models.backbones.hrnet import HRNet
@@ -249,5 +253,5 @@ def variant_of(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _count(state: Iterable[str], prefix: str) -> int:
-    """How many children the module list called `prefix` has."""
+    """Number of children of the module list with this `prefix`."""
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

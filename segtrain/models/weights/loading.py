@@ -1,4 +1,4 @@
-"""Loading weights strictly: all of them, or none and one sentence why."""
+"""Load weights strictly: all of them, or none with an error message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.names import ModelNames
-from segtrain.models.weights.plan import ABN, COUNT, Plan, make_plan, with_absolute_norms
+from segtrain.models.weights.plan import ABN, COUNT, LoadPlan, plan_loading, with_absolute_norms
 from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
 
@@ -23,7 +23,7 @@ class WeightsError(CheckpointError):
     """Weights do not fit a model.
 
     Attributes:
-        report: What would have become of every weight.
+        report: What happened to every weight; nothing was loaded.
     """
 
     def __init__(self, message: str, report: LoadReport) -> None:
@@ -32,13 +32,13 @@ class WeightsError(CheckpointError):
 
 
 class Weights:
-    """Weights that were opened and recognised, not yet loaded.
+    """Weights that were opened and recognised, but not loaded yet.
 
     Args:
-        file: What was recognised; None for the ImageNet weights that the model itself knows of.
-        reinit: Modules that keep their first values.
-        abn: Whether the file is one of InPlaceABN; None where nobody said.
-        where: The section of the configuration that holds these keys; empty in library code.
+        file: The recognised file; None for the ImageNet weights, which the model provides.
+        reinit: Modules that keep their initial values.
+        abn: Whether the file was trained with InPlaceABN; None if not specified.
+        where: The section of the configuration with these keys; empty in library code.
     """
 
     def __init__(
@@ -48,82 +48,83 @@ class Weights:
         self._reinit = reinit
         self._abn = abn
         self._where = where
-        self._is_asked = False  # whether the user chose align_corners
+        self._is_chosen = False  # whether the user chose align_corners
 
     def align_corners(self, given: bool | None) -> bool | None:
-        """What the model is to be built with: `given`, or what the file was trained with.
+        """Return the value to build the model with: `given`, or the value of the file.
 
-        None where neither is known. Whether it has to be asked for shows when the weights are
-        loaded: those of a backbone alone, or of another model, need no answer.
+        The result is None if neither is known. Loading then raises an error if the value matters;
+        it does not for a backbone alone.
         """
-        self._is_asked = given is not None
+        self._is_chosen = given is not None
         if given is not None or self.file is None:
             return given
         return self.file.align_corners
 
-    def _ask(self, file: WeightFile) -> str:
+    def _unknown_align_corners(self, file: WeightFile) -> str:
         hint = "" if file.align_corners_hint is None else f"; it is {file.align_corners_hint}"
         return (
             f"{key_of(self._where, 'align_corners')} is not set, and {file.source} ({file.kind})"
-            f" cannot tell with which it was trained; set it to true or false{hint}"
+            " does not contain the value that it was trained with; set it to true or"
+            f" false{hint}"
         )
 
     def load_into(self, model: Segmentor) -> LoadReport:
-        """Loads every weight into `model`, or none.
+        """Load all weights into `model`, or none.
 
         Raises:
-            WeightsError: When a weight is missing, unexpected or has another shape, or nothing
-                would be loaded; it holds the report.
-            CheckpointError: When a weight is no plain tensor or not finite.
-            ConfigError: When a module to reinitialise does not exist, or something must be given
-                that the file cannot tell.
+            WeightsError: If a weight is missing, unexpected or has another shape, or nothing would
+                be loaded. The error contains the report.
+            CheckpointError: If a weight is not a dense tensor of finite real numbers.
+            ConfigError: If a module to reinitialise does not exist, or the file requires a key that
+                is not set.
         """
         file = self.file or _imagenet(model)
         names = ModelNames(model)
         key = key_of(self._where, "reinit")
         kept = names.reinitialised(self._reinit, f"{key}=[{','.join(self._reinit)}]")
-        plan = make_plan(file, names, kept)
+        plan = plan_loading(file, names, kept)
         if plan.refused or not plan.values:
             report = plan.report(file)
             raise WeightsError(refusal(file, names, plan, self._where), report)
-        self._check_given(file, plan)
+        self._check_required_keys(file, plan)
         if self._abn:
             plan = with_absolute_norms(plan)
         _check_values(file, plan.values)
-        # Strictness is in the plan, which knows what may be missing.
+        # The plan is strict already; it knows which weights may be missing.
         model.load_state_dict({**plan.values, **plan.counts}, strict=False)
         report = plan.report(file, notes=_notes(file, model))
         model.load_report = report
         return report
 
-    def _check_given(self, file: WeightFile, plan: Plan) -> None:
-        if self.file is None:  # the model knows its ImageNet weights
+    def _check_required_keys(self, file: WeightFile, plan: LoadPlan) -> None:
+        if self.file is None:  # ImageNet weights, which the model provides
             return
-        if not plan.is_backbone and file.align_corners is None and not self._is_asked:
-            raise ConfigError(self._ask(file))
+        if not plan.is_backbone and file.align_corners is None and not self._is_chosen:
+            raise ConfigError(self._unknown_align_corners(file))
         abn = key_of(self._where, "abn")
         if self._abn and (plan.is_backbone or file.is_own):
             raise ConfigError(
-                f"{abn}=true, but {file.source} ({file.kind}) holds plain batch norms; leave it out"
+                f"{abn}=true, but {file.source} ({file.kind}) has plain batch norms; remove the key"
             )
         may_be_abn = plan.lacks_counts and not plan.is_backbone and not file.is_own
         if self._abn is None and may_be_abn:
             raise ConfigError(
-                f"{file.source} ({file.kind}) has batch norms without {COUNT}, as PyTorch 0.4.1"
-                f" wrote them: set {abn}=true where they were InPlaceABN, which uses {ABN} (every"
-                f" official HRNet of 0.4.1 was), {abn}=false where they were plain"
+                f"{file.source} ({file.kind}) has batch norms without {COUNT}, as in PyTorch 0.4.1:"
+                f" set {abn}=true if they are InPlaceABN, which uses {ABN} (as in every official"
+                f" HRNet of 0.4.1), or {abn}=false if they are plain"
             )
 
 
 def key_of(where: str, name: str) -> str:
-    """The dotted key `name` of the section `where`, or the argument of that name."""
+    """The dotted key `name` in the section `where`; `name` itself if `where` is empty."""
     return f"{where}.{name}" if where else name
 
 
 def _imagenet(model: Segmentor) -> WeightFile:
     return WeightFile(
         source=IMAGENET,
-        kind=f"ImageNet weights for {type(model).__name__}",
+        kind=f"ImageNet weights for {model.label}",
         state=model.pretrained_backbone(),
         has_heads=False,
     )
@@ -141,25 +142,25 @@ def _check_values(file: WeightFile, values: dict[str, Tensor]) -> None:
         is_plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
         if not is_plain or value.is_complex():
             raise CheckpointError(
-                f"{file.source}: {key} is no plain tensor of numbers; nothing was loaded"
+                f"{file.source}: {key} is not a dense tensor of real numbers; nothing was loaded"
             )
         if value.is_floating_point() and not bool(value.float().isfinite().all()):
             raise CheckpointError(
-                f"{file.source}: {key} holds NaN or infinity; nothing was loaded, use an earlier"
+                f"{file.source}: {key} contains NaN or infinity; nothing was loaded, use an earlier"
                 " checkpoint"
             )
 
 
-# ---------------------------------------------------------------------- from keys and arguments
+# ---------------------------------------------------------------------- keys and arguments
 
 
 def check_weight_keys(
     weights: str | None, *, reinit: Sequence[str], abn: bool | None, where: str
 ) -> None:
-    """Refuses keys that contradict each other or can mean nothing; looks at no file.
+    """Check that the keys are consistent, without opening a file.
 
     Raises:
-        ConfigError: When they do.
+        ConfigError: If `weights` is not a valid source, or another key is set without `weights`.
     """
     if weights is not None:
         check_source(weights, key_of(where, "weights"))
@@ -167,7 +168,7 @@ def check_weight_keys(
     for name, value in (("reinit", reinit or None), ("abn", abn)):
         if value is not None:
             raise ConfigError(
-                f"{key_of(where, name)} says how to load weights, but"
+                f"{key_of(where, name)} applies to loading weights, but"
                 f" {key_of(where, 'weights')} is null"
             )
 
@@ -175,25 +176,25 @@ def check_weight_keys(
 def open_weights(
     weights: str | None, *, reinit: Sequence[str], abn: bool | None, where: str
 ) -> Weights | None:
-    """The weights called `weights`, recognised; None where that is None.
+    """Open and recognise weights; return None if `weights` is None.
 
     Args:
         weights: A file, a run directory, ``imagenet`` or ``hf://owner/name[/file][@revision]``.
-        reinit: Modules that keep their first values: ``head``, or any submodule.
-        abn: Whether the file is one of InPlaceABN (PyTorch 0.4.1).
-        where: The section of the configuration that these keys stand in, for messages.
+        reinit: Modules that keep their initial values: ``head``, or any submodule.
+        abn: Whether the file was trained with InPlaceABN (PyTorch 0.4.1).
+        where: The section of the configuration with these keys, for messages.
 
     Raises:
-        ConfigError: When the keys contradict each other.
-        CheckpointError: When the file is missing, damaged or holds no weights.
-        ResourceError: When the hub cannot be reached and its cache has no such file.
+        ConfigError: If the keys contradict each other.
+        CheckpointError: If the file is missing, damaged or does not contain weights.
+        ResourceError: If the hub cannot be reached and its cache does not contain the file.
     """
     check_weight_keys(weights, reinit=reinit, abn=abn, where=where)
     if weights is None:
         return None
     if weights == IMAGENET:
         if abn is not None:
-            raise ConfigError(f"{key_of(where, 'abn')}: ImageNet weights hold plain batch norms")
+            raise ConfigError(f"{key_of(where, 'abn')}: ImageNet weights have plain batch norms")
         return Weights(None, reinit=reinit, abn=abn, where=where)
     path = find_file(weights, key_of(where, "weights"))
     return Weights(recognise(read_weights(path), weights), reinit=reinit, abn=abn, where=where)
@@ -207,24 +208,25 @@ def load_weights(
     abn: bool | None = None,
     align_corners: bool | None = None,
 ) -> LoadReport:
-    """Loads weights into a model that is built already; all of them, or none.
+    """Load weights into a model: all of them, or none.
 
     Args:
         model: Any segmentor.
         weights: A file, a run directory, ``imagenet`` or ``hf://owner/name[/file][@revision]``.
-        reinit: Modules that keep their first values: ``head``, or any submodule such as ``stage4``.
-        abn: Whether the file is one of InPlaceABN (PyTorch 0.4.1), whose batch norms use
-            ``|weight| + 1e-5``; needed only where the file shows signs of it.
-        align_corners: The convention that the file was trained with, where it cannot tell; the
-            model must have been built with the same.
+        reinit: Modules that keep their initial values: ``head``, or any submodule, such as
+            ``stage4``.
+        abn: Whether the file was trained with InPlaceABN (PyTorch 0.4.1), whose batch norms use
+            ``|weight| + 1e-5``; only needed for files that may be.
+        align_corners: The value that the file was trained with, if the file does not contain it.
+            The model must have been built with the same value.
 
     Returns:
-        What became of every weight.
+        What happened to every weight.
 
     Raises:
-        ConfigError: When an argument does not fit the model or the file.
-        CheckpointError: When the file cannot be read or does not fit the model.
-        ResourceError: When weights by name are neither here nor to be had.
+        ConfigError: If an argument does not fit the model or the file.
+        CheckpointError: If the file cannot be read or does not fit the model.
+        ResourceError: If the weights have to be downloaded and cannot be.
 
     Example:
         >>> import tempfile
@@ -241,11 +243,11 @@ def load_weights(
     if align_corners is not None and align_corners != model.align_corners:
         raise ConfigError(
             f"align_corners={align_corners}, but the model was built with"
-            f" align_corners={model.align_corners}; build it with the same"
+            f" align_corners={model.align_corners}; build it with the same value"
         )
     opened = open_weights(str(weights), reinit=reinit, abn=abn, where="")
     assert opened is not None
-    # True is no default, so whoever built the model chose it.
+    # True is not a default, so it was chosen when the model was built.
     opened.align_corners(
         align_corners if align_corners is not None else model.align_corners or None
     )

@@ -1,4 +1,4 @@
-"""Which weight of a file belongs to which weight of a model."""
+"""Match the names of the weights in a file to those of a model."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from segtrain.models.weights.formats import is_ocr, variant_of, wrapper_of
 from segtrain.schema.values import did_you_mean
 
 _BACKBONE = "backbone."
-_FEATURES = "features."  # what the classifiers of torchvision call their backbone, where they do
+_FEATURES = "features."  # prefix of the backbone in some classifiers of torchvision
 HEAD = "head"
 _OCR_HEADS = ("aux_head.", "conv3x3_ocr.", "ocr_distri_head.", "cls_head.")
-# What the official code loads into HRNet-OCR of a file without OCR: the whole of it, its head as
-# the auxiliary one, which has the same layout.
+# The official code loads a file without OCR into HRNet-OCR completely: the head becomes the
+# auxiliary head, which has the same layout. Only these modules of HRNet-OCR are not in the file.
 AFTER_HRNET = ("conv3x3_ocr", "ocr_distri_head", "cls_head")
 
 
 class ModelNames:
-    """The names of a model's weights, and what they are part of.
+    """The names of a model's weights, and the parts of the model that they belong to.
 
     Attributes:
-        own: Every weight by name, in the order of the model.
-        head: The names that belong to heads.
+        own: All weights by name, in the order of the model.
+        head: The names of the weights of heads.
         backbone_prefix: As in :class:`~segtrain.models.Segmentor`.
-        outer: The wrapper names that all of them start with.
+        outer: The wrapper prefixes that all names share.
     """
 
     def __init__(self, model: Segmentor) -> None:
@@ -44,23 +44,23 @@ class ModelNames:
 
     def _is_head(self, key: str) -> bool:
         prefixes = self.model.head_prefixes
-        if not prefixes:  # whoever names the backbone alone means that the rest is head
+        if not prefixes:  # if only the backbone has a prefix, the rest is head
             return bool(self.backbone_prefix) and not key.startswith(self.backbone_prefix)
         return key.startswith(tuple(f"{prefix}." for prefix in prefixes))
 
     @cached_property
     def backbone(self) -> list[str]:
-        """The names of what is no head."""
+        """The names of the weights that do not belong to a head."""
         return [key for key in self.own if key not in self.head]
 
     @cached_property
     def stem(self) -> str | None:
-        """The first convolution: the one that sees the channels of the images."""
+        """The name of the weight of the first convolution; None if there is no convolution."""
         return next((key for key in self.backbone if self.own[key].dim() == 4), None)
 
     @property
     def label(self) -> str:
-        """What the model is, for messages."""
+        """Name of the model in messages."""
         variant = self.variant
         if variant is None:
             return self.model.label
@@ -70,24 +70,24 @@ class ModelNames:
 
     @cached_property
     def variant(self) -> str | None:
-        """The HRNet variant of the backbone; None for others."""
+        """The HRNet variant of the backbone; None for other backbones."""
         start = self.backbone_prefix
         return variant_of({key.removeprefix(start): self.own[key] for key in self.backbone})
 
     @cached_property
     def is_ocr(self) -> bool:
-        """Whether the model itself has the layers of OCR."""
+        """Whether the model has the layers of OCR at its top level."""
         return is_ocr(self.own)
 
     def reinitialised(self, given: Sequence[str], where: str) -> set[str]:
-        """The names that the modules `given` own.
+        """The names of the weights in the modules to reinitialise.
 
         Args:
-            given: ``head``, ``backbone``, or any submodule.
-            where: The key that they stand at, for messages.
+            given: Modules: ``head``, ``backbone``, or the name of a submodule.
+            where: The key of `given` and its value, for messages.
 
         Raises:
-            ConfigError: When a module does not exist, with the closest one that does.
+            ConfigError: If a module does not exist, with the closest one.
         """
         return {key for module in given for key in self._of_module(module, where)}
 
@@ -105,7 +105,7 @@ class ModelNames:
         return found
 
     def _near(self, module: str) -> str:
-        """The end of an "unknown module" sentence: what the last known part of the name holds."""
+        """End of the message on an unknown module: the submodules of its last known parent."""
         parts, parent = module.split("."), ""
         while len(parts) > 1 and any(key.startswith(f"{parent}{parts[0]}.") for key in self.own):
             parent += f"{parts.pop(0)}."
@@ -118,12 +118,13 @@ class ModelNames:
 
 @dataclass(frozen=True)
 class Match:
-    """Weights of a file under the names of a model.
+    """The weights of a file that match a model.
 
     Attributes:
-        values: By name in the model.
-        used: The names in the file that they had.
-        renamed: Heads that have another name in the file: in words, with the names in the model.
+        values: The weights by their name in the model.
+        used: Their names in the file.
+        renamed: Descriptions of heads with another name in the file, each with the names in the
+            model.
     """
 
     values: dict[str, Tensor]
@@ -132,11 +133,11 @@ class Match:
 
 
 def match_names(state: Mapping[str, Tensor], names: ModelNames) -> Match:
-    """The weights of `state` that the model has a name for, by whichever rule names most of them.
+    """Match the weights of `state` to those of the model by the rule that matches most of them.
 
-    The rules: the names are those of the model; or lack the wrappers that the model has; or are
-    those of its backbone, with or without ``backbone.`` or ``features.`` before them; or those of
-    the library that the backbone comes from.
+    The rules: the names are those of the model; they lack the wrapper prefixes of the model; they
+    are those of the backbone, with or without the prefix ``backbone.`` or ``features.``; they are
+    those of the library that the backbone comes from.
     """
     found = max(_candidates(state, names), key=len)  # the first of the longest
     used_ids = {id(value) for value in found.values()}
@@ -177,8 +178,8 @@ def _moved(key: str, old: str, new: str) -> str:
     return f"{new}{key[len(old) :]}" if key.startswith(old) else ""
 
 
-# The heads of HRNet in other places. The first that the model has a place for wins, so last_layer
-# becomes an auxiliary head only in a model that has no head of that name.
+# Other names for the heads of HRNet. The first name that the model has is used, so last_layer
+# becomes an auxiliary head only in a model without a head of that name.
 _HEAD_RULES: dict[str, Callable[[str], str]] = {
     "last_layer is head.layers": lambda key: _moved(key, "last_layer.", "head.layers."),
     "head.layers is last_layer": lambda key: _moved(key, "head.layers.", "last_layer."),
@@ -192,10 +193,10 @@ _HEAD_RULES: dict[str, Callable[[str], str]] = {
 
 
 def outside_backbone(keys: Iterable[str], names: ModelNames) -> set[str]:
-    """Those of `keys`, names in a file, that no module of the backbone could own.
+    """The names in a file that cannot belong to a module of the backbone.
 
-    A classifier is outside. A block more than the backbone has is inside: it shows that the file is
-    one of another size.
+    A classifier is outside of the backbone. An additional block is inside: it shows that the file
+    belongs to a model of another size.
     """
     inner = [key[len(names.backbone_prefix) :] for key in names.backbone]
     start = len(wrapper_of(inner))

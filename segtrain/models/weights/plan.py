@@ -1,4 +1,4 @@
-"""What is to become of every weight of a file and of a model, before any is loaded."""
+"""The plan of loading: what happens to every weight, decided before any is loaded."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from segtrain.models.weights.names import Match, ModelNames, match_names, outsid
 COUNT = "num_batches_tracked"
 ABN = "|weight| + 1e-5"
 _ABN_EPSILON = 1e-5
-# Training needs it, evaluation does not; torchvision's files have it whether asked for or not.
+# Only used in training; the files of torchvision always contain it.
 _AUXILIARY = ("aux_classifier.",)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to become of every weight; names are those of the model unless it says otherwise.
+class LoadPlan:
+    """What happens to every weight when a file is loaded into a model.
+
+    The names are those in the model, except for `left_out` and `unexpected`.
 
     Attributes:
-        values: What is loaded.
-        counts: Zeros for the batches that no batch norm of an old file counts.
-        is_backbone: Whether the file is one of a backbone alone.
-        lacks_counts: Whether it has batch norms, and none of them counts its batches.
-        reinitialised: What keeps its first values because that was asked for.
-        new: What keeps its first values because the file is one of a backbone.
-        left_out: Names in the file of what is not used.
-        missing: What is in the model and not in the file.
-        unexpected: Names in the file of what is not in the model.
-        misshapen: Shapes in the file of what has another one.
-        converted: What is changed on the way, in words, with the names.
+        values: The weights to load.
+        counts: Zeros for ``num_batches_tracked``, which files of PyTorch 0.4.1 do not contain.
+        is_backbone: Whether the file contains only a backbone.
+        lacks_counts: Whether the file contains batch norms without ``num_batches_tracked``.
+        reinitialised: Weights that keep their initial values because of ``reinit``.
+        new: Weights that keep their initial values because the file contains only a backbone.
+        left_out: Names in the file of weights that are not used.
+        missing: Weights of the model that are not in the file.
+        unexpected: Names in the file of weights that are not in the model.
+        misshapen: Weights of another shape, with their shape in the file.
+        converted: Descriptions of the conversions, each with the names of the converted weights.
     """
 
     values: dict[str, Tensor]
@@ -51,7 +53,7 @@ class Plan:
 
     @property
     def refused(self) -> dict[str, tuple[str, ...]]:
-        """Why weights do not fit, with their names."""
+        """Reasons why weights do not fit, each with their names."""
         reasons = {
             "not in the file": self.missing,
             "not in the model": self.unexpected,
@@ -60,7 +62,7 @@ class Plan:
         return {reason: names for reason, names in reasons.items() if names}
 
     def report(self, file: WeightFile, notes: tuple[str, ...] = ()) -> LoadReport:
-        """The plan for the user."""
+        """Return the plan as a report for the user."""
         return LoadReport(
             source=file.source,
             kind=file.kind,
@@ -77,13 +79,13 @@ class Plan:
         )
 
 
-def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
-    """What is to become of every weight of `file` and of the model.
+def plan_loading(file: WeightFile, names: ModelNames, kept: set[str]) -> LoadPlan:
+    """Decide what happens to every weight of `file` and of the model.
 
     Args:
-        file: The weights.
-        names: Of the model.
-        kept: Names in the model that keep their first values.
+        file: The recognised file.
+        names: The names of the model.
+        kept: Names in the model of the weights that keep their initial values.
     """
     found = match_names(file.state, names)
     is_backbone = bool(names.head) and not file.has_heads and not (found.values.keys() & names.head)
@@ -97,7 +99,7 @@ def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
     left_out, unexpected = _leftovers(file, names, found, is_backbone or bool(kept & names.head))
     if counts and values:
         converted[f"{COUNT} = 0"] = tuple(counts)
-    return Plan(
+    return LoadPlan(
         values=values,
         counts=counts if values else {},
         is_backbone=is_backbone,
@@ -115,7 +117,7 @@ def make_plan(file: WeightFile, names: ModelNames, kept: set[str]) -> Plan:
 def _only(
     renamed: dict[str, tuple[str, ...]], wanted: dict[str, Tensor]
 ) -> dict[str, tuple[str, ...]]:
-    """`renamed`, what is not wanted left out."""
+    """Restrict `renamed` to the names in `wanted`."""
     found = {rule: tuple(key for key in keys if key in wanted) for rule, keys in renamed.items()}
     return {rule: keys for rule, keys in found.items() if keys}
 
@@ -123,7 +125,7 @@ def _only(
 def _fitted(
     wanted: dict[str, Tensor], names: ModelNames
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """What has the shape and the type that the model has, or can be given them."""
+    """The weights that have, or can be converted to, the shape and type in the model."""
     values: dict[str, Tensor] = {}
     cast: dict[str, list[str]] = {}
     converted: dict[str, tuple[str, ...]] = {}
@@ -143,7 +145,7 @@ def _fitted(
 
 
 def _is_other_stem(value: Tensor, own: Tensor) -> bool:
-    """Whether `value` is a stem like `own` for images of another number of channels."""
+    """Whether `value` and `own` are stems that differ only in their input channels."""
     same = value.dim() == own.dim() and value.is_floating_point() and value.layout == torch.strided
     return (
         same
@@ -156,7 +158,7 @@ def _is_other_stem(value: Tensor, own: Tensor) -> bool:
 def _counts(
     file: WeightFile, names: ModelNames, wanted: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], bool]:
-    """Zeros for the batches that no batch norm of an old file counts, and whether it is one."""
+    """Zeros for ``num_batches_tracked`` if the file lacks all of them, and whether it does."""
     has_norms = any(key.endswith(".running_var") for key in file.state)
     if not has_norms or any(key.endswith(COUNT) for key in file.state):
         return {}, False
@@ -168,7 +170,7 @@ def _counts(
 def _leftovers(
     file: WeightFile, names: ModelNames, found: Match, may_lack_head: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names in the file of what may be left out, and of what the model should have had."""
+    """The unused names in the file: those that may be left out, and the unexpected ones."""
     rest = [key for key in file.state if key not in found.used]
     allowed = outside_backbone(rest, names) if may_lack_head else set()
     allowed |= {key for key in rest if key.startswith(_AUXILIARY)}
@@ -176,8 +178,8 @@ def _leftovers(
     return left_out, tuple(key for key in rest if key not in allowed)
 
 
-def with_absolute_norms(plan: Plan) -> Plan:
-    """The weight of each batch norm as InPlaceABN used it: ``|weight| + epsilon``."""
+def with_absolute_norms(plan: LoadPlan) -> LoadPlan:
+    """Convert the weight of each batch norm to what InPlaceABN used: ``|weight| + epsilon``."""
     norms = [key.removesuffix("running_var") for key in plan.values if key.endswith("running_var")]
     scales = tuple(f"{norm}weight" for norm in norms if f"{norm}weight" in plan.values)
     absolute = {key: plan.values[key].abs() + _ABN_EPSILON for key in scales}

@@ -1,4 +1,4 @@
-"""Why weights do not fit, in one sentence, and what to do next."""
+"""The error message for weights that do not fit a model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from segtrain.models.weights.formats import WeightFile, is_ocr, variant_of
 from segtrain.models.weights.names import AFTER_HRNET, HEAD, ModelNames
-from segtrain.models.weights.plan import Plan
+from segtrain.models.weights.plan import LoadPlan
 
 _SHOWN = 3
 
 
-def refusal(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
-    """Why nothing of `file` was loaded: counts, the first few names, and the next step."""
+def refusal(file: WeightFile, names: ModelNames, plan: LoadPlan, where: str) -> str:
+    """Explain why `file` was not loaded: counts, the first few names, and the next step."""
     start = f"{file.source} ({file.kind})"
     if not plan.values:
         return f"{start}: {_nothing(file, names, plan)}; nothing was loaded"
@@ -25,16 +25,16 @@ def refusal(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
     return f"{start} does not fit {names.label}: {'; '.join(problems)}; {step}"
 
 
-def _nothing(file: WeightFile, names: ModelNames, plan: Plan) -> str:
+def _nothing(file: WeightFile, names: ModelNames, plan: LoadPlan) -> str:
     if plan.reinitialised and not plan.missing and not plan.misshapen:
-        return "all of the model is to be reinitialised"
+        return "reinit selects the whole model"
     if plan.misshapen:
         return _shapes(plan.misshapen, names)
-    theirs, ours = (", ".join(list(keys)[:_SHOWN]) for keys in (file.state, names.own))
-    fits = "" if file.fits is None else f", it fits model={file.fits}"
+    in_file, in_model = (", ".join(list(keys)[:_SHOWN]) for keys in (file.state, names.own))
+    fits = "" if file.fits is None else f"; it fits model={file.fits}"
     return (
-        f"none of its {len(file.state)} weights has a name that {names.label} knows ({theirs}, ..."
-        f" in the file; {ours}, ... in the model){fits}"
+        f"none of its {len(file.state)} weights has the name of a weight of {names.label}"
+        f" ({in_file}, ... in the file; {in_model}, ... in the model){fits}"
     )
 
 
@@ -54,13 +54,13 @@ def _shapes(misshapen: Mapping[str, tuple[int, ...]], names: ModelNames) -> str:
     return f"{len(misshapen)} {verb} another shape or type ({'; '.join(shown)}{more})"
 
 
-def _step(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
-    """What the user can do next."""
+def _step(file: WeightFile, names: ModelNames, plan: LoadPlan, where: str) -> str:
+    """The next step for the user."""
     reinit = f"{where}.reinit" if where else "reinit"
-    theirs, ours = variant_of(_trunk(file)), names.variant
-    if theirs is not None and ours is not None:
-        if theirs != ours:
-            return f"use {_name(file, names, theirs)}"
+    of_file, of_model = variant_of(_trunk(file)), names.variant
+    if of_file is not None and of_model is not None:
+        if of_file != of_model:
+            return f"use {_name(file, names, of_file)}"
         if not names.backbone_prefix and file.has_heads and names.is_ocr != is_ocr(file.state):
             return _other_head(file, names, reinit)
     classes = _classes(names, plan)
@@ -71,12 +71,14 @@ def _step(file: WeightFile, names: ModelNames, plan: Plan, where: str) -> str:
         )
     wrong = {*plan.missing, *plan.misshapen}
     if wrong <= names.head and names.head:
-        return f"add {reinit}=[{','.join(_modules(wrong, names))}] to train that part anew"
+        return (
+            f"add {reinit}=[{','.join(_modules(wrong, names))}] to reinitialise and train that part"
+        )
     if file.is_own and file.fits == names.model.registered_name:
-        return f"it was written by model={file.fits}; give the same keys of the model as there"
+        return f"it was written by model={file.fits} with other parameters; use the same ones"
     if file.fits is not None:
         return f"it fits model={file.fits}"
-    return "is it a file of another architecture or size?"
+    return "it may belong to another architecture or size"
 
 
 def _trunk(file: WeightFile) -> dict[str, Tensor]:
@@ -93,14 +95,14 @@ def _other_head(file: WeightFile, names: ModelNames, reinit: str) -> str:
     fits = f"use model={file.fits}"
     if names.is_ocr:
         return (
-            f"{fits}, or to train OCR from it as the official code does, its head as the auxiliary"
-            f" one, add {reinit}=[{','.join(AFTER_HRNET)}]"
+            f"{fits}, or add {reinit}=[{','.join(AFTER_HRNET)}] to start OCR from it with its head"
+            " as the auxiliary head, as the official code does"
         )
-    return f"{fits}, or for its trunk alone add {reinit}=[{HEAD}]"
+    return f"{fits}, or add {reinit}=[{HEAD}] to load only its trunk"
 
 
-def _classes(names: ModelNames, plan: Plan) -> int | None:
-    """How many classes the file has, when that is all that does not fit."""
+def _classes(names: ModelNames, plan: LoadPlan) -> int | None:
+    """Number of classes of the file, if it is the only difference; None otherwise."""
     found = {shape[0] if shape else 0 for shape in plan.misshapen.values()}
     only_classes = all(
         key in names.head
@@ -112,14 +114,14 @@ def _classes(names: ModelNames, plan: Plan) -> int | None:
     return found.pop() if len(found) == 1 and is_all else None
 
 
-def _new_head(names: ModelNames, plan: Plan) -> str:
-    """What to reinitialise for other classes: all heads, or what is missing where some are."""
-    asked = {*plan.reinitialised} & names.head
-    return ",".join(_modules({*plan.misshapen} | asked, names)) if asked else HEAD
+def _new_head(names: ModelNames, plan: LoadPlan) -> str:
+    """Modules to reinitialise for other classes: all heads, or those that are left if some are."""
+    chosen = {*plan.reinitialised} & names.head
+    return ",".join(_modules({*plan.misshapen} | chosen, names)) if chosen else HEAD
 
 
 def _modules(keys: Iterable[str], names: ModelNames) -> list[str]:
-    """The heads that own `keys`."""
+    """The names of the heads that contain `keys`."""
     keys = list(keys)
     if {*keys} == names.head:
         return [HEAD]

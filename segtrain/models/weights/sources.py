@@ -1,4 +1,4 @@
-"""Where weights come from: a path, ``imagenet``, or a repository of the Hugging Face hub."""
+"""Find the file of weights: a path, a run directory, or a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HUB_FORM = re.compile(
 
 @dataclass(frozen=True)
 class HubAddress:
-    """What ``hf://owner/name[/file][@revision]`` means.
+    """The parts of ``hf://owner/name[/file][@revision]``.
 
     Example:
         >>> HubAddress.parse("hf://timm/hrnet_w18.ms_in1k@main", "model.weights")
@@ -35,10 +35,10 @@ class HubAddress:
 
     @classmethod
     def parse(cls, given: str, key: str) -> HubAddress:
-        """The parts of `given`, which stands at `key`.
+        """Parse the value `given` of the configuration `key`.
 
         Raises:
-            ConfigError: When it has another form.
+            ConfigError: If it does not have this form.
         """
         match = _HUB_FORM.fullmatch(given.removeprefix(HUB))
         if match is None:
@@ -47,10 +47,10 @@ class HubAddress:
 
 
 def check_source(weights: str, key: str) -> None:
-    """Refuses what can be no source of weights; looks at no file.
+    """Check that `weights` may be a source of weights, without opening a file.
 
     Raises:
-        ConfigError: When `weights`, which stands at `key`, is empty or of a form that is not read.
+        ConfigError: If `weights`, the value of `key`, is empty or a URL that is not supported.
     """
     if not weights.strip():
         raise ConfigError(f"{key} is empty; give a file, imagenet or hf://owner/name, or null")
@@ -58,22 +58,22 @@ def check_source(weights: str, key: str) -> None:
         HubAddress.parse(weights, key)
     elif re.match(r"[a-z]\w+://", weights):
         raise ConfigError(
-            f"{key}={weights}: nothing is downloaded from there; fetch the file and give its path,"
-            " or use hf://owner/name"
+            f"{key}={weights}: downloads from URLs are not supported; download the file and give"
+            " its path, or use hf://owner/name"
         )
 
 
 def find_file(weights: str, key: str) -> Path:
-    """The file that `weights` means, from the hub where it names one.
+    """Return the path of the file of weights; download it if it is on the hub.
 
     Args:
         weights: A file, a run directory (its ``checkpoints/best.pt``) or ``hf://owner/name``.
-        key: Where it stands in the configuration, for messages.
+        key: The key of `weights` in the configuration, for messages.
 
     Raises:
-        ConfigError: As :func:`check_source`, or when huggingface_hub is not installed.
-        CheckpointError: When there is no such file or repository.
-        ResourceError: When the hub cannot be reached and the file is not in its cache.
+        ConfigError: As in :func:`check_source`, or if huggingface_hub is not installed.
+        CheckpointError: If there is no such file or repository.
+        ResourceError: If the hub cannot be reached and the file is not in its cache.
     """
     check_source(weights, key)
     if weights.startswith(HUB):
@@ -93,7 +93,7 @@ def find_file(weights: str, key: str) -> Path:
 
 
 def _closest(path: Path, weights: str) -> str:
-    """The end of a "no such file" sentence."""
+    """End of the message on a missing file: the closest name, or where it was searched."""
     if not path.parent.is_dir():
         return f", and no folder {path.parent}"
     names = {file.name: str(file) for file in path.parent.iterdir()}
@@ -111,7 +111,7 @@ def _from_hub(address: HubAddress, given: str) -> Path:
         import huggingface_hub  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            f"{given} needs huggingface_hub, which is not installed: pip install 'segtrain[hub]'"
+            f"{given} requires huggingface_hub, which is not installed: pip install 'segtrain[hub]'"
         ) from error
     try:
         name = address.file or choose_file(_files(huggingface_hub, address), given)
@@ -123,7 +123,7 @@ def _from_hub(address: HubAddress, given: str) -> Path:
 
 
 def _files(hub: Any, address: HubAddress) -> list[str]:
-    """The files of the repository; of its copy in the cache when the hub cannot be reached."""
+    """List the files of the repository, or of its cached copy if the hub cannot be reached."""
     try:
         return list(hub.HfApi().list_repo_files(address.repo, revision=address.revision))
     except Exception as error:
@@ -133,18 +133,18 @@ def _files(hub: Any, address: HubAddress) -> list[str]:
             found = hub.snapshot_download(
                 address.repo, revision=address.revision, local_files_only=True
             )
-        except Exception as absent:  # not in the cache either, so what the hub said counts
+        except Exception as absent:  # not in the cache either: report the error of the hub
             raise error from absent
         folder = Path(found)
         return [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*"))]
 
 
 def choose_file(files: Sequence[str], given: str) -> str:
-    """The one file of weights among `files`.
+    """Choose the file of weights among the `files` of a repository.
 
     Raises:
-        CheckpointError: When there is none.
-        ConfigError: When there are several of which none has one of the usual names.
+        CheckpointError: If there is none.
+        ConfigError: If there are several and none has a standard name.
 
     Example:
         >>> choose_file(["README.md", "model.safetensors", "pytorch_model.bin"], "hf://a/b")
@@ -156,7 +156,7 @@ def choose_file(files: Sequence[str], given: str) -> str:
     found = [name for name in files if name.endswith(_SUFFIXES)]
     if not found:
         shown = ", ".join(files[:5]) or "nothing"
-        raise CheckpointError(f"{given}: the repository has no file of weights, but {shown}")
+        raise CheckpointError(f"{given}: the repository has no file of weights, only {shown}")
     if len(found) > 1:
         raise ConfigError(
             f"{given}: the repository has {len(found)} files of weights; name one, as in"
@@ -166,7 +166,7 @@ def choose_file(files: Sequence[str], given: str) -> str:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Whether nobody answered, rather than answer with a refusal."""
+    """Whether the hub did not answer or failed, rather than refused the request."""
     answered = getattr(getattr(error, "response", None), "status_code", None)
     return answered is None or answered >= 500
 
@@ -174,18 +174,18 @@ def _is_unreachable(error: Exception) -> bool:
 def _explained(
     error: Exception, address: HubAddress, given: str
 ) -> CheckpointError | ResourceError:
-    """What went wrong in one sentence, and where to put the file."""
+    """Convert an error of the hub into one with the next step for the user."""
     from huggingface_hub import constants, errors  # noqa: PLC0415
 
     page = f"{constants.ENDPOINT}/{address.repo}"
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
-            f"{given} is given to those only who accepted its terms: accept them at {page}, log in"
-            " with hf auth login, or give the path of the downloaded file"
+            f"{given} requires accepting its terms: accept them at {page} and log in with hf auth"
+            " login, or give the path of the downloaded file"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return CheckpointError(
-            f"{given}: there is no repository {address.repo}, or it is private and needs hf auth"
+            f"{given}: there is no repository {address.repo}, or it is private and requires hf auth"
             " login"
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -196,7 +196,7 @@ def _explained(
         return CheckpointError(f"{given}: {one_line(error)}")
     return ResourceError(
         f"{given} is not in the cache and the hub cannot be reached ({type(error).__name__});"
-        f" download {address.file or 'the file of weights'} from {page} elsewhere and give its"
-        f" path, or put the repository's folder models--{address.repo.replace('/', '--')} into"
+        f" download {address.file or 'the file of weights'} from {page} on another machine and give"
+        f" its path, or put the repository's folder models--{address.repo.replace('/', '--')} into"
         f" {constants.HF_HUB_CACHE}"
     )

@@ -36,7 +36,7 @@ def total(outputs: dict[str, Tensor] | list[Tensor]) -> Tensor:
 
 
 def kept_bytes(model: nn.Module) -> int:
-    """What a forward pass keeps for the backward pass, each piece of memory counted once."""
+    """Bytes that a forward pass stores for the backward pass; shared memory counts once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -70,12 +70,12 @@ def test_gradients_statistics_and_random_numbers_are_those_without_it(
         assert torch.equal(mine.grad, other.grad), name
 
 
-def test_less_is_kept_for_the_backward_pass() -> None:
+def test_less_is_stored_for_the_backward_pass() -> None:
     plain, saving = pair(lambda **given: HRNet(HRNetVariant(8, (1, 2, 2), 2, 2, 16), **given))
     assert kept_bytes(saving.train()) < 0.5 * kept_bytes(plain.train())
 
 
-def test_nothing_is_computed_again_where_nothing_is_kept() -> None:
+def test_nothing_is_recomputed_without_gradients() -> None:
     _, saving = pair(trunk)
     calls = 0
 
@@ -93,7 +93,7 @@ def test_nothing_is_computed_again_where_nothing_is_kept() -> None:
     assert calls == 4
 
 
-def test_a_graph_that_is_kept_is_gone_through_twice() -> None:
+def test_a_retained_graph_can_be_used_twice() -> None:
     plain, saving = pair(trunk)
     for model in (plain, saving):
         loss = total(model.train()(IMAGES))
@@ -111,7 +111,7 @@ def test_buffers_are_the_same_objects_afterwards() -> None:
     assert {name: id(buffer) for name, buffer in layer.named_buffers()} == before
 
 
-def test_random_numbers_inside_are_drawn_again() -> None:
+def test_the_recomputation_draws_the_same_random_numbers() -> None:
     layer = nn.Sequential(nn.Conv2d(3, 64, kernel_size=1), nn.Dropout2d(0.5)).double()
     twin = copy.deepcopy(layer)
     torch.manual_seed(2)
@@ -122,7 +122,7 @@ def test_random_numbers_inside_are_drawn_again() -> None:
         assert torch.equal(mine.grad, other.grad)  # type: ignore[arg-type]
 
 
-def test_it_is_a_key_of_the_backbone_and_of_every_model_of_ours() -> None:
+def test_it_is_a_key_of_the_backbone_and_of_every_built_in_model() -> None:
     backbone = BACKBONES.build({"name": "hrnet_w18_small_v1", "activation_checkpointing": True})
     assert isinstance(backbone, HRNet)
     assert backbone.activation_checkpointing

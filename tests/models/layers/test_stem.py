@@ -1,4 +1,4 @@
-"""Stems for images that have not three channels."""
+"""Stems for images with another number of channels than three."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_three_channels_stay_as_they_are() -> None:
     assert widen(weight, 3) is weight
 
 
-def test_a_grey_image_gives_what_its_three_channels_gave() -> None:
+def test_a_grey_image_gives_the_features_of_three_equal_channels() -> None:
     weight, grey = torch.randn(8, 3, 3, 3).double(), torch.randn(2, 1, 9, 9).double()
     expected = F.conv2d(grey.expand(-1, 3, -1, -1), weight)
     assert torch.allclose(F.conv2d(grey, widen(weight, 1)), expected, rtol=0, atol=1e-12)
 
 
-def test_two_copies_of_an_image_give_what_one_gave() -> None:
+def test_repeated_channels_give_the_same_features() -> None:
     weight, images = torch.randn(8, 3, 3, 3).double(), torch.randn(2, 3, 9, 9).double()
     twice = F.conv2d(torch.cat([images, images], dim=1), widen(weight, 6))
     assert torch.allclose(twice, F.conv2d(images, weight), rtol=0, atol=1e-12)
@@ -36,7 +36,7 @@ def test_two_copies_of_an_image_give_what_one_gave() -> None:
 
 @pytest.mark.parametrize("in_channels", [2, 4, 5, 6, 10])
 def test_equal_channels_keep_the_scale(in_channels: int) -> None:
-    """Where all channels are equal, so are the sums of the filters up to the channels left over."""
+    """With equal channels, the sums of the filters agree up to the remaining channels."""
     weight = torch.ones(1, 3, 1, 1)
     assert widen(weight, in_channels).sum().item() == pytest.approx(3)
 

@@ -1,4 +1,4 @@
-"""Reading files of weights: what is taken, and one sentence for everything else."""
+"""Reading weight files: supported files, and one message for everything else."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from segtrain.engine.checkpoint import load_checkpoint, save_checkpoint
 from segtrain.errors import CheckpointError
 from segtrain.models.weights.files import find_state, read_weights
 
@@ -46,7 +47,7 @@ def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str) -> No
 def test_a_numpy_score_beside_the_weights_is_no_obstacle(
     tmp_path: Path, zipped: bool, number: Any, read: float | None
 ) -> None:
-    """The official checkpoint.pth.tar keeps best_mIoU as a NumPy number."""
+    """The official checkpoint.pth.tar stores best_mIoU as a NumPy number."""
     file = tmp_path / "checkpoint.pth.tar"
     content = {"epoch": 3, "best_mIoU": number, "state_dict": STATE, "optimizer": {"state": {}}}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
@@ -77,17 +78,17 @@ def _newer_protocol(file: Path) -> None:
 @pytest.mark.parametrize(
     "write", [_whole_module, _with_arguments, _old_with_arguments, _newer_protocol]
 )
-def test_what_needs_more_than_tensors_is_refused_and_its_conversion_works(
+def test_files_with_other_objects_are_refused_and_their_conversion_works(
     tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "best model.pth"
     write(file)
-    with pytest.raises(CheckpointError, match="where you trust it, convert it once with") as caught:
+    with pytest.raises(CheckpointError, match="if you trust it, convert it once with") as caught:
         read_weights(file)
     message = str(caught.value)
     code = message.split('python -c "')[1].split('"')[0]
     plain = tmp_path / "best model_plain.pth"
-    assert f"'{file}' '{plain}'" in message  # quoted for a shell, the space in the name
+    assert f"'{file}' '{plain}'" in message  # quoted for the shell because of the space
     monkeypatch.setattr(sys, "argv", ["-c", str(file), str(plain)])
     exec(code, {})  # noqa: S102  what a user would run
     state, _ = find_state(read_weights(plain), "best model_plain.pth")
@@ -119,16 +120,16 @@ def _torn(content: bytes) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
         (b"  \n<!DOCTYPE html><html><body>sign in</body></html>", "is a web page"),
         (b"<HTML><body>", "is a web page"),
-        (b"an error occurred" * 100, "is damaged or no file of PyTorch"),
-        (b"\x80\x02nonsense" * 20, "is damaged or no file of PyTorch"),
-        (b"PK\x03\x04" + bytes(600), "is damaged or no file of PyTorch"),
-        (bytes(4000), "is damaged or no file of PyTorch"),
-        (b"\xff" * 8 + b'{"a"', "is damaged or no file of PyTorch"),  # a header of 2^64 bytes
-        (pickle.dumps([1, 2], protocol=2), "is damaged or no file of PyTorch"),
-        (b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".", "is damaged or no file of PyTorch"),
+        (b"an error occurred" * 100, "is damaged or not a file of PyTorch"),
+        (b"\x80\x02nonsense" * 20, "is damaged or not a file of PyTorch"),
+        (b"PK\x03\x04" + bytes(600), "is damaged or not a file of PyTorch"),
+        (bytes(4000), "is damaged or not a file of PyTorch"),
+        (b"\xff" * 8 + b'{"a"', "is damaged or not a file of PyTorch"),  # a header of 2^64 bytes
+        (pickle.dumps([1, 2], protocol=2), "is damaged or not a file of PyTorch"),
+        (b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".", "is damaged or not a file of PyTorch"),
     ],
 )
-def test_what_is_no_file_of_weights_is_said_in_one_sentence(
+def test_files_without_weights_are_refused_with_one_message(
     tmp_path: Path, content: bytes, sentence: str
 ) -> None:
     file = tmp_path / "best.pth"
@@ -140,7 +141,7 @@ def test_what_is_no_file_of_weights_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize("name", ["best.pth", "old.pth", "best.safetensors"])
-def test_a_torn_file_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_reported_as_damaged(tmp_path: Path, name: str) -> None:
     file, state = tmp_path / name, {"weight": torch.rand(5000)}
     if file.suffix == ".safetensors":
         save_file(state, file)
@@ -151,7 +152,7 @@ def test_a_torn_file_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
         read_weights(file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no file at .*best\.pth"):
         read_weights(tmp_path / "best.pth")
     with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
@@ -177,7 +178,7 @@ def test_nested_weights_are_found(content: Any, path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([1, 2], "holds no weights: it is a list and no dict of tensors"),
+        ([1, 2], "does not contain weights: it is a list, not a dict of tensors"),
         (torch.zeros(3), "it is a Tensor"),
         ({}, "its dict is empty"),
         ({"epoch": 3, "lr": 0.1}, "its entries are 'epoch', 'lr'"),
@@ -185,6 +186,31 @@ def test_nested_weights_are_found(content: Any, path: tuple[str, ...]) -> None:
         ({"state_dict": {}}, "its entries are 'state_dict'"),
     ],
 )
-def test_a_file_without_weights_says_what_it_holds(content: Any, sentence: str) -> None:
+def test_a_file_without_weights_is_described(content: Any, sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         find_state(content, "a.pth")
+
+
+def flip_a_byte_inside(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_bit_in_a_weight_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "best.pth"
+    torch.save({"weight": torch.rand(4000)}, file)
+    assert read_weights(file)["weight"].shape == (4000,)
+    flip_a_byte_inside(file)
+    with pytest.raises(CheckpointError, match=r"best\.pth is damaged"):
+        read_weights(file)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "last.pt"
+    whole = {"model": {"weight": torch.rand(4000)}, "config": {"a": 1}, "metadata": {"b": 2}}
+    save_checkpoint(file, {**whole, "step": 3})
+    assert load_checkpoint(file)["step"] == 3
+    flip_a_byte_inside(file)
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        load_checkpoint(file)

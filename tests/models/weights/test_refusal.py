@@ -1,25 +1,33 @@
-"""What is said of weights that do not fit, and in which order things are asked."""
+"""Error messages for weights that do not fit, and their order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from segtrain.engine.checkpoint import load_checkpoint, save_checkpoint
+from segtrain.engine.checkpoint import save_checkpoint
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
-from segtrain.models import MODELS, Segmentor
-from segtrain.models.registry import ModelRegistry
-from segtrain.models.weights.files import read_weights
+from segtrain.models import MODELS
+from segtrain.models.weights import WeightsError
+from tests.models.weights.helpers import (
+    AFTER_HRNET,
+    OCR,
+    SMALL,
+    State,
+    build,
+    imagenet,
+    official,
+    report_of,
+    save,
+    untouched,
+)
 
-SMALL = "hrnet_w18_small_v1"
-OCR = f"{SMALL}_ocr"
 
-
-def official(tmp_path: Path, name: str = SMALL, num_classes: int = 5) -> str:
+def official_file(tmp_path: Path, name: str = SMALL, num_classes: int = 5) -> str:
     file = tmp_path / f"{name}.pth"
     state = MODELS.build(name, num_classes=num_classes).state_dict()
     torch.save({f"model.{key}": value for key, value in state.items()}, file)
@@ -32,42 +40,17 @@ def refused(name: str, weights: str, **params: Any) -> SegtrainError:
     return caught.value
 
 
-def flip_a_byte_inside(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def test_a_flipped_bit_is_no_weight(tmp_path: Path) -> None:
-    file = tmp_path / "best.pth"
-    torch.save({"weight": torch.rand(4000)}, file)
-    assert read_weights(file)["weight"].shape == (4000,)
-    flip_a_byte_inside(file)
-    with pytest.raises(CheckpointError, match=r"best\.pth is damaged"):
-        read_weights(file)
-
-
-def test_nor_one_of_our_own_checkpoints(tmp_path: Path) -> None:
-    file = tmp_path / "last.pt"
-    whole = {"model": {"weight": torch.rand(4000)}, "config": {"a": 1}, "metadata": {"b": 2}}
-    save_checkpoint(file, {**whole, "step": 3})
-    assert load_checkpoint(file)["step"] == 3
-    flip_a_byte_inside(file)
-    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
-        load_checkpoint(file)
-
-
-def test_nothing_is_asked_of_a_file_that_does_not_fit(tmp_path: Path) -> None:
-    error = refused("lraspp_mobilenet_v3_large", official(tmp_path))
+def test_no_key_is_required_for_a_file_that_does_not_fit(tmp_path: Path) -> None:
+    error = refused("lraspp_mobilenet_v3_large", official_file(tmp_path))
     assert isinstance(error, CheckpointError)
     assert "align_corners" not in str(error)
     assert f"it fits model={SMALL}" in str(error)
     assert "lraspp_mobilenet_v3_large" in str(error)
-    assert isinstance(refused(SMALL, official(tmp_path)), ConfigError)
+    assert isinstance(refused(SMALL, official_file(tmp_path)), ConfigError)
 
 
-def test_a_new_head_is_all_of_it_or_what_is_missing(tmp_path: Path) -> None:
-    weights = official(tmp_path, OCR, num_classes=7)
+def test_the_next_step_names_the_heads_to_reinitialise(tmp_path: Path) -> None:
+    weights = official_file(tmp_path, OCR, num_classes=7)
     given = {"align_corners": True}
     assert "model.reinit=[head]" in str(refused(OCR, weights, **given))
     partly = str(refused(OCR, weights, **given, reinit=["cls_head"]))
@@ -92,7 +75,7 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
     assert "same keys" not in error
 
 
-def test_another_convention_is_in_the_line_that_is_logged(tmp_path: Path) -> None:
+def test_another_align_corners_is_in_the_summary(tmp_path: Path) -> None:
     model = MODELS.build(SMALL, num_classes=5)
     metadata = {"model": {"name": SMALL}, "align_corners": False}
     file = tmp_path / "best.pt"
@@ -104,44 +87,89 @@ def test_another_convention_is_in_the_line_that_is_logged(tmp_path: Path) -> Non
     assert "trained with align_corners=false, used with true" in report.summary()
 
 
-@pytest.fixture
-def pooled() -> Segmentor:
-    models = ModelRegistry()
-
-    @models.register("pooled")
-    def pooled(num_classes: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(3, 4, 1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.BatchNorm2d(4),
-            nn.Conv2d(4, num_classes, 1),
-        )
-
-    return models.build("pooled", num_classes=2)
-
-
-def test_batch_norm_of_a_users_module_is_one_sentence(pooled: Segmentor) -> None:
-    with pytest.raises(ConfigError, match=r"batch norm in pooled .*trainer\.batch_size"):
-        pooled.train()(torch.rand(1, 3, 8, 8))
-    assert pooled.train()(torch.rand(2, 3, 8, 8))["out"].shape == (2, 2, 1, 1)
-    assert pooled.eval()(torch.rand(1, 3, 8, 8))["out"].shape == (1, 2, 1, 1)
+@pytest.mark.parametrize(
+    ("file_of", "model"),
+    [("hrnet_w18", "hrnet_w18_small_v2"), ("hrnet_w18_small_v2", SMALL)],
+)
+def test_a_trunk_of_another_size_is_refused_with_the_name_that_fits(
+    file_of: str, model: str, tmp_path: Path
+) -> None:
+    """w18 contains all weights of w18_small_v2, in the same shapes: none would be missing."""
+    state = imagenet(MODELS.build(file_of, num_classes=2).state_dict())
+    error = untouched(
+        lambda: MODELS.build(model, num_classes=2), save(state, tmp_path / "hrnet.pth")
+    )
+    assert f"use model={file_of}" in str(error)
+    assert error.report.refused
 
 
-def test_other_errors_of_a_users_module_stay_what_they_are() -> None:
-    models = ModelRegistry()
+def test_another_number_of_classes(states: Callable[[str], State], tmp_path: Path) -> None:
+    file = save(official(states(SMALL)), tmp_path / "best.pth")
+    with pytest.raises(WeightsError) as caught:
+        build(file, num_classes=19, align_corners=False)
+    message = str(caught.value)
+    assert "the file has 5 classes, the model 19: add model.reinit=[head]" in message
+    assert "last_layer.3.weight (5, 240, 1, 1) in the file, (19, 240, 1, 1) in the mo" in message
+    assert caught.value.report.refused.keys() == {"of another shape"}
+    model = build(file, num_classes=19, align_corners=False, reinit=["head"])
+    report = report_of(model)
+    heads = [key for key in model.state_dict() if key.startswith("last_layer.")]
+    assert list(report.reinitialised) == heads
+    assert set(report.loaded) == model.state_dict().keys() - set(heads)
 
-    class Fails(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            raise ValueError("of its own")
 
-    @models.register("fails")
-    def fails(num_classes: int) -> nn.Module:
-        return Fails()
+def test_a_file_without_ocr_is_refused_by_ocr_and_the_other_way_round(
+    states: Callable[[str], State], tmp_path: Path
+) -> None:
+    plain = save(official(states(SMALL)), tmp_path / "plain.pth")
+    ocr = save(official(states(OCR)), tmp_path / "ocr.pth")
+    with pytest.raises(
+        WeightsError,
+        match=rf"use model={SMALL}, or add model\.reinit=\[conv3x3_ocr,.* to start OCR",
+    ):
+        build(plain, OCR, align_corners=True)
+    with pytest.raises(
+        WeightsError, match=rf"use model={OCR}, or add model\.reinit=\[head\] to load only"
+    ):
+        build(ocr, SMALL, align_corners=True)
+    trunk = report_of(build(ocr, SMALL, align_corners=True, reinit=["head"]))
+    assert not any(key.startswith("last_layer.") for key in trunk.loaded)
+    assert {key.split(".")[0] for key in trunk.left_out} == {"aux_head", *AFTER_HRNET}
 
-    with pytest.raises(ValueError, match=r"^of its own$"):
-        models.build("fails", num_classes=2)(torch.rand(1, 3, 8, 8))
+
+def test_a_head_that_is_not_in_the_file(states: Callable[[str], State], tmp_path: Path) -> None:
+    file = save(official(states(SMALL)), tmp_path / "best.pth")
+    with pytest.raises(
+        WeightsError, match=r"9 are not in the file \(aux_head.*reinit=\[aux_head\]"
+    ):
+        build(file, align_corners=False, aux_head=True)
+    report = report_of(build(file, align_corners=False, aux_head=True, reinit=["aux_head"]))
+    assert "last_layer.0.weight" in report.loaded
 
 
-def test_a_users_model_is_called_by_its_name(pooled: Segmentor) -> None:
-    with pytest.raises(ConfigError, match="no ImageNet weights for pooled"):
-        pooled.pretrained_backbone()
+def test_a_missing_or_an_unknown_weight_is_named(
+    states: Callable[[str], State], tmp_path: Path
+) -> None:
+    state = dict(states(SMALL))
+    state["stage9.weight"] = state.pop("stage3.0.branches.1.0.conv2.weight")
+    file = save(state, tmp_path / "best.pth")
+    error = untouched(lambda: MODELS.build(SMALL, num_classes=5), file)
+    assert "1 is not in the file (stage3.0.branches.1.0.conv2.weight)" in str(error)
+    assert "1 is not in the model (stage9.weight)" in str(error)
+    rows = {what: names for what, _, names in error.report.rows()}
+    assert rows == {"refused: not in the file": "stage3", "refused: not in the model": "stage9"}
+
+
+@pytest.mark.parametrize("name", [SMALL, "encoder_decoder"])
+def test_loading_nothing_is_an_error(
+    name: str, states: Callable[[str], State], tmp_path: Path
+) -> None:
+    spec: dict[str, Any] = {"name": name}
+    if name == "encoder_decoder":
+        spec |= {"backbone": SMALL, "head": "hrnetv2"}
+    other = save({"a.weight": torch.zeros(2), "b": torch.zeros(1)}, tmp_path / "other.pth")
+    error = untouched(lambda: MODELS.build(spec, num_classes=5), other)
+    assert "none of its 2 weights has the name of a weight of" in str(error)
+    file = save(states(SMALL), tmp_path / "best.pth")
+    error = untouched(lambda: MODELS.build(spec, num_classes=5), file, reinit=["head", "backbone"])
+    assert "reinit selects the whole model; nothing was loaded" in str(error)

@@ -1,4 +1,4 @@
-"""Weights by name: files, run directories, and the Hugging Face hub from a local cache."""
+"""Sources of weights: files, run directories, and the Hugging Face hub with a local cache."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_an_address_has_a_repository_a_file_and_a_revision(given: str, expected:
 
 
 @pytest.mark.parametrize("given", ["hf://", "hf://name", "hf:///a/b", "hf://a/b c", "hf://a/b@"])
-def test_an_address_of_another_form_is_refused(given: str) -> None:
+def test_an_invalid_hub_address_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"not of the form hf://owner/name\[/file\]\[@revision\]"):
         check_source(given, KEY)
 
 
-def test_addresses_of_the_web_and_nothing_at_all_are_refused() -> None:
+def test_urls_and_empty_sources_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"model\.weights=https://a/b\.pth: nothing is downloaded"
+        ConfigError, match=r"model\.weights=https://a/b\.pth: downloads from URLs are not"
     ):
         check_source("https://a/b.pth", KEY)
     with pytest.raises(ConfigError, match=r"model\.weights is empty"):
@@ -109,7 +109,7 @@ def test_a_repository_with_none_or_several_files(hub: Path) -> None:
         ConfigError, match=r"has 2 files of weights; name one, as in hf://owner/name/x"
     ):
         find_file("hf://a/several", KEY)
-    with pytest.raises(CheckpointError, match=r"has no file of weights, but README\.md"):
+    with pytest.raises(CheckpointError, match=r"has no file of weights, only README\.md"):
         find_file("hf://a/none", KEY)
     assert find_file("hf://a/several/y.pth", KEY).name == "y.pth"
 
@@ -120,7 +120,7 @@ def test_a_repository_is_found_in_the_cache_at_its_revision(hub: Path) -> None:
     assert find_file("hf://a/b/sub/best.pth@v1", KEY) == snapshot / "sub" / "best.pth"
     assert find_file(f"hf://a/b@{COMMIT}", KEY) == snapshot / "model.safetensors"
     with pytest.raises(ResourceError, match="not in the cache and the hub cannot be reached"):
-        find_file("hf://a/b", KEY)  # of main, nothing is known
+        find_file("hf://a/b", KEY)  # main is not in the cache
 
 
 def test_weights_of_the_hub_load_like_a_file(hub: Path) -> None:
@@ -137,7 +137,7 @@ def test_weights_of_the_hub_load_like_a_file(hub: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["hf://a/b", "hf://a/b/best.pth"])
-def test_offline_one_sentence_says_where_to_put_the_file(hub: Path, given: str) -> None:
+def test_offline_the_message_says_where_to_put_the_file(hub: Path, given: str) -> None:
     with pytest.raises(
         ResourceError, match="not in the cache and the hub cannot be reac"
     ) as caught:
@@ -150,7 +150,7 @@ def test_offline_one_sentence_says_where_to_put_the_file(hub: Path, given: str) 
 
 
 def _said(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:
-    """What the client raises for an answer with `status`, whichever HTTP library it is built on."""
+    """The error of the client for a response with `status`, for any HTTP library."""
     answer: Any = SimpleNamespace(status_code=status, headers={}, request=None)
     return kind("said no", response=answer)
 
@@ -167,7 +167,7 @@ def _said(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPErr
         (ConnectionError("no route"), ResourceError, r"cannot be reached \(ConnectionError\)"),
     ],
 )
-def test_what_the_hub_answers_is_said_in_one_sentence(
+def test_errors_of_the_hub_give_one_message(
     error: Exception,
     kind: type[Exception],
     sentence: str,
@@ -186,7 +186,7 @@ def test_what_the_hub_answers_is_said_in_one_sentence(
             find_file("hf://a/b@v9", KEY)
 
 
-def test_what_the_hub_lists_is_what_is_downloaded(
+def test_a_file_that_the_hub_lists_is_downloaded(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -202,7 +202,7 @@ def test_what_the_hub_lists_is_what_is_downloaded(
     assert asked == [("a/b", "hrnet.pth", "v2")]
 
 
-def test_without_the_extra_the_sentence_says_how_to_install_it(
+def test_a_missing_extra_is_reported_with_its_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
