@@ -1,4 +1,4 @@
-# What a person runs; `make help` lists it. CI runs `make test` and the static checks through .ci/run.
+# `make help` lists the targets. CI runs `make test` and the static checks through .ci/run.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -29,42 +29,42 @@ $(VENV)/.docs: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@
 
-install: $(VENV)/.dev ## make .venv with everything for development
+install: $(VENV)/.dev ## create .venv with everything for development
 
-train: $(VENV)/.base ## train on the embedded default; make train ARGS="loss=focal"
+train: $(VENV)/.base ## train with the default configuration; make train ARGS="loss=focal"
 	$(BIN)/python tools/train.py $(ARGS)
 
-test: $(VENV)/.test ## the suite, doctests included
+test: $(VENV)/.test ## run the tests and doctests; make test ARGS="tests/losses"
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(VENV)/.test ## the long checks
+test-slow: $(VENV)/.test ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-doctest: $(VENV)/.test ## the examples in the docstrings alone
+doctest: $(VENV)/.test ## run the examples in docstrings only
 	$(BIN)/python -m pytest segtrain
 
-smoke: $(VENV)/.base ## 20 steps on the embedded default
+smoke: $(VENV)/.base ## train 20 steps with the default configuration
 	$(BIN)/python tools/train.py name=smoke trainer.max_steps=20 trainer.log_every=5
 
-format: $(VENV)/.dev ## rewrite the layout of the code
+format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: $(VENV)/.dev ## layout and lint, nothing rewritten
+lint: $(VENV)/.dev ## check formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.dev ## mypy --strict
+types: $(VENV)/.dev ## check types with mypy --strict
 	$(BIN)/mypy
 
-imports: $(VENV)/.dev ## who may import whom
+imports: $(VENV)/.dev ## check the import direction
 	$(BIN)/lint-imports
 
-gallery: $(VENV)/.docs ## write docs/losses and the README's table anew, pictures included
+gallery: $(VENV)/.docs ## write docs/losses and the tables in the README, with pictures
 	$(BIN)/python tools/gallery.py $(ARGS)
 
-check: lint types imports test ## everything that must be green
+check: lint types imports test ## run all checks
 
-clean: ## remove what tools leave behind
+clean: ## remove caches and build files
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -18,7 +18,6 @@ from segtrain.models.weights.sources import IMAGENET, find_file
 from segtrain.schema.sections import Config, ImportConfig
 from segtrain.terminal import logger
 
-_DATASETS_WITHOUT_CLASSES = ("folder", "list", "coco", "webdataset")  # the user names the classes
 _LABEL_KEYS = (
     "num_classes", "ignore_label", "label_map", "class_names", "palette", "multi_label"
 )  # fmt: skip
@@ -36,14 +35,14 @@ def complete(raw: dict[str, Any], weights: str, *, model_given: bool) -> dict[st
         ConfigError: If the model is missing, or ``model.weights`` is set.
         CheckpointError: If the file cannot be read, or holds a backbone only.
     """
-    if (raw.get("model") or {}).get("weights") is not None:
+    if raw["model"].get("weights") is not None:
         raise ConfigError("model.weights is not set here: the file is weights=...")
     file = _open(weights)
     if not model_given:
         fits = "" if file.fits is None else f"; the file fits model={file.fits}"
         raise ConfigError(f"model=NAME is needed, the model of the weights{fits}")
-    dataset = dict(raw.get("dataset") or {})
-    if dataset.get("name") in _DATASETS_WITHOUT_CLASSES and file.num_classes is not None:
+    dataset = dict(raw["dataset"])
+    if "num_classes" in DATASETS.schema(dataset["name"]) and file.num_classes is not None:
         dataset.setdefault("num_classes", file.num_classes)
         if file.class_names and dataset.get("class_names") is None:
             dataset["class_names"] = list(file.class_names)
