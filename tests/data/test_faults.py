@@ -420,7 +420,7 @@ def test_binary_masks_whose_object_would_be_ignored(
 
 def test_a_map_that_does_not_fit_is_removed(root: Path, run: Run) -> None:
     words = ("dataset.label_map={0:0,255:1}",)
-    refuses(run, "already hold class ids", "set dataset.label_map=null", words=words)
+    assert_refused(run, "already hold class ids", "set dataset.label_map=null", words=words)
     assert run(*words, "dataset.label_map=null")[0] == 0
 
 
