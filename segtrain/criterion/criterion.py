@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrain.criterion.strips import can_walk, strip_total
+from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import DerivedTarget, Loss
 from segtrain.losses.base import at_least_float32, safe_ratio
@@ -110,7 +110,7 @@ class Criterion(nn.Module):
                 f"criterion.strip_rows must be at least 1, 'auto' or null, got {rows!r}"
             )
         terms = [item for loss in self._losses() for item in loss.terms().items()]
-        whole = [name for name, term in terms if not can_walk(term)]
+        whole = [name for name, term in terms if not term.runs_in_strips]
         if whole and isinstance(rows, int):
             raise ConfigError(
                 f"criterion.strip_rows: loss {whole[0]!r} needs the whole image, so it has"

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.mining.base import MININGS, Mining
+from segtrain.losses.mining.base import MININGS, Mining, StreamingMining
 
 Count = TypeVar("Count", int, Tensor)
 
 
 @MININGS.register("ohem")
-class OhemMining(Mining):
+class OhemMining(StreamingMining):
     r"""Online hard example mining: the mean over the pixels predicted with little probability.
 
     With the probabilities of the valid pixels of the batch in ascending order, :math:`p_{(0)} \le
@@ -56,7 +56,6 @@ class OhemMining(Mining):
     """
 
     needs_probability = True
-    streaming = "mostly"
 
     def __init__(
         self, *, threshold: float = 0.7, min_kept: int = 100_000, ratio: float | None = None

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
 from segtrain.losses.distance import boundary_distance
-from segtrain.losses.families.pixel import PixelLoss, check_channels
+from segtrain.losses.families.pixel import PixelLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 
@@ -53,7 +53,7 @@ class DistanceWeightedCrossEntropy(PixelLoss):
 
     def __init__(self, *, strength: float = 5.0, scale: float = 5.0, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         if not 0 <= strength < math.inf:
             raise ConfigError(f"strength must not be negative and must be finite, got {strength}")
         if not 0 < scale < math.inf:

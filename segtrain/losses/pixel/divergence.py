@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Dense
-from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 LN_2 = math.log(2)
@@ -30,7 +30,7 @@ class _Divergence(TargetProbabilityLoss):
         self, *, target_logits: bool = False, temperature: float = 1.0, **common: Any
     ) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         if not 0 < temperature < math.inf:
             raise ConfigError(f"temperature must be finite and above 0, got {temperature}")
         self.temperature = temperature

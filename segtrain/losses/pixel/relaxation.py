@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.families.pixel import PixelLoss, check_channels
+from segtrain.losses.families.pixel import PixelLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 
@@ -57,7 +57,7 @@ class LabelRelaxation(PixelLoss):
 
     def __init__(self, *, radius: int = 1, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         if radius < 1:
             raise ConfigError(f"radius must be at least 1, got {radius}")
         self.radius = radius
