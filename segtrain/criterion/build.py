@@ -109,7 +109,7 @@ def _build_tasks(
     output_losses: Mapping[str, str | Mapping[str, Any]] | None,
     output_targets: Mapping[str, str | Mapping[str, Any] | None] | None,
 ) -> dict[str, Task]:
-    """The tasks of the outputs that have their own loss or target; by default they take `default`."""
+    """The tasks of the outputs with a loss or target of their own; `default` is the other loss."""
     losses, targets = check_output_specs(output_losses, output_targets)
     by_name = [name for name in outputs or () if name in TARGETS.names()]
     tasks = {}
