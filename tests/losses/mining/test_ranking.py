@@ -15,7 +15,6 @@ from segtrain.losses import (
     CrossEntropy,
     Focal,
     HardNegativeMining,
-    MeanMining,
     OhemMining,
     PixelLoss,
     TopKMining,
@@ -84,12 +83,6 @@ def test_enough_hard_pixels_decide_without_the_whole_batch() -> None:
     assert decided(6, min_kept=1, ratio=0.6)
     assert not decided(9, min_kept=100)
     assert decided(10, min_kept=100, ratio=1.0)
-
-
-def test_mean_by_hand() -> None:
-    weights = torch.tensor([[[1.0, 2.0, 0.0]]])
-    values = torch.tensor([[[3.0, 2 * 6.0, 0.0]]])
-    assert float(MeanMining()(values, weights, weights > 0)) == pytest.approx(15 / 3)
 
 
 def test_class_weights_do_not_divide_under_ohem() -> None:
@@ -469,9 +462,7 @@ def test_wrong_mining(spec: str | dict[str, object], message: str) -> None:
         CrossEntropy(num_classes=2, mining=spec)
 
 
-def test_none_is_the_mean() -> None:
-    assert isinstance(MININGS.build("none"), MeanMining)
-    assert isinstance(CrossEntropy(num_classes=2).mining, MeanMining)
+def test_repr() -> None:
     assert repr(OhemMining()) == "OhemMining(threshold=0.7, min_kept=100000)"
     assert repr(OhemMining(ratio=0.5)) == "OhemMining(threshold=0.7, min_kept=100000, ratio=0.5)"
     assert repr(TopKMining()) == "TopKMining(ratio=0.25)"
