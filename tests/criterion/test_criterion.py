@@ -97,8 +97,8 @@ class TestOfficial:
             return
         expected, grads = case["value"], [grad.clone() for grad in case["grads"]]
         if name.startswith("ohem_2out"):
-            # There the auxiliary term is a mean over all pixels, ignored ones as 0, divided by no
-            # weights; here it is the mean over the valid ones, as without OHEM.
+            # In the official code the auxiliary term is an unweighted mean over all pixels, with 0
+            # for ignored ones. Here it is the mean over valid pixels, as without OHEM.
             valid = target != 255
             weights = torch.tensor(CITYSCAPES) if case["class_weights"] else torch.ones(19)
             correction = target.numel() / weights[target[valid]].sum()
@@ -123,7 +123,7 @@ class TestOfficial:
 
 
 class TestStepShare:
-    """A step seen in parts is the step."""
+    """The parts of a step add up to the step."""
 
     @pytest.mark.parametrize("rows", [None, 4])
     @pytest.mark.parametrize("ignored", ["some", "a part", "all"])
@@ -160,7 +160,7 @@ class TestStepShare:
 
 
 class TestShares:
-    """Parts of a step add up, whatever shares a loss or a target."""
+    """The parts of a step add up, also if outputs share a loss or a target."""
 
     def parts_add_up(self, criterion: Criterion, targets: dict[str, Tensor]) -> None:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Class-map losses beside strips: between the two passes, each class is upsampled alone."""
+"""Class-map losses: each class is upsampled on its own, between the two passes over the strips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segtrain.losses.families.class_map import ClassMap
 
 
 class _ClassMaps(StripTerm):
-    """A class-map loss; a subclass says how logits become a map, and gradients the way back."""
+    """A class-map loss. Subclasses turn logits into a map, and its gradient into that of logits."""
 
     is_by_class = True
 
@@ -146,7 +146,7 @@ class SoftmaxMaps(_ClassMaps):
 
 
 def class_map_term(term: ClassMapLoss, weight: Tensor, batch: Batch) -> StripTerm:
-    """The class that takes `term` through the classes."""
+    """Build the strip term for a class-map loss."""
     if term.shares_softmax(batch.target):
         return SoftmaxMaps(term, weight, batch)
     return (LogitMaps if term.reads_logits else SigmoidMaps)(term, weight, batch)

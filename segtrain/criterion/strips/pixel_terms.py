@@ -264,7 +264,7 @@ class WholeProbabilities(ReducedTerm):
 
 
 def pixel_term(term: PixelLoss, weight: Tensor, batch: Batch, *, is_alone: bool) -> StripTerm:
-    """The class that takes `term` through the strips.
+    """Build the strip term for a pixel loss.
 
     Args:
         term: The term.
@@ -284,7 +284,7 @@ def pixel_term(term: PixelLoss, weight: Tensor, batch: Batch, *, is_alone: bool)
         return whole
     if isinstance(mining, MeanMining) and mining.streams:
         return (LoneMeanPixels if is_alone else MeanPixels)(term, reader, weight, batch)
-    # Elsewhere than on the CPU it would have to wait for the number that decides.
+    # Only on the CPU: another device would have to wait for the number that decides.
     on_cpu = batch.logits.device.type == "cpu"
     if isinstance(mining, StreamingMining) and mining.streams and is_alone and on_cpu:
         return LoneKeptPixels(term, reader, weight, batch, mining=mining, whole=whole)

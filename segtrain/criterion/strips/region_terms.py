@@ -64,6 +64,6 @@ class SoftmaxSums(LogitSums):
 
 
 def region_term(term: RegionLoss, weight: Tensor, batch: Batch) -> ReducedTerm:
-    """The class that takes `term` through the strips."""
+    """Build the strip term for a region loss."""
     kind = SoftmaxSums if term.shares_softmax(batch.target) else LogitSums
     return kind(term, weight, batch)

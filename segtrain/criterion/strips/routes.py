@@ -1,4 +1,4 @@
-"""Which class takes a term through the strips."""
+"""The choice of a strip term for a term: the one place that looks at its family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segtrain.losses import ClassMapLoss, PixelLoss, RegionLoss, Term
 
 
 def strip_term(term: Term, weight: Tensor, batch: Batch, *, is_alone: bool) -> StripTerm:
-    """The strip term for `term`, by its family.
+    """Build the strip term for `term`, by its family.
 
     Args:
         term: A term that runs in strips.

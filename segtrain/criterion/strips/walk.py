@@ -79,14 +79,14 @@ class Walk:
             self.terms = [term.in_two_passes() for term in self.terms]
         if any(term.needs_look for term in self.terms):
             self._pass(values=True, gradient=False)
-        # By classes last: by then the other terms have let go of their maps.
+        # Class maps come last, when the other terms have freed their maps.
         for term in sorted(self.terms, key=lambda term: term.is_by_class):
             term.reduce(wants_gradient=wants_gradient)
         if wants_gradient and any(term.needs_gradient for term in self.terms):
             self._pass(values=False, gradient=True)
 
     def _pass(self, *, values: bool, gradient: bool) -> None:
-        """Show every strip to every term: first to those that need its logits as they are."""
+        """Visit every strip, first with the terms that read its logits before the softmax does."""
         separate = [term for term in self.terms if not term.shares_softmax]
         sharing = [term for term in self.terms if term.shares_softmax]
         for block in self._batch.blocks():
@@ -102,9 +102,9 @@ class Walk:
 
     def _softmax(self, strip: Strip) -> SoftmaxStrip:
         """The softmax of a strip, in the memory of its logits."""
-        # The terms that share it agree on this, or read nothing of it but the normaliser.
+        # The terms that share it agree on the valid pixels, or read only its normaliser.
         valid = Term.valid(self._sharing[0], strip.target)
-        # With a dense target all of them are of the second kind, and any ids will do.
+        # With a dense target all of them read only the normaliser, so the ids do not matter.
         is_dense = strip.target.dim() == 4
         ids = valid.long() if is_dense else torch.where(valid, strip.target, 0)
         return SoftmaxStrip(strip.logits, ids, valid, safe=self._is_safe)
@@ -113,7 +113,7 @@ class Walk:
 def _visit(
     terms: Sequence[StripTerm], strip: Strip, *, values: bool, gradient: bool
 ) -> Tensor | None:
-    """Show a strip to some terms; return the sum of their gradients for its logits."""
+    """Visit a strip with some terms; return the sum of their gradients for its logits."""
     found = None
     for term in terms:
         if not gradient:

@@ -225,12 +225,12 @@ class TargetProbabilityLoss(PixelLoss):
     for the logits, :math:`\ell'(\log p_y)\,(\delta_{cy} - p_c)`, is written into its memory,
     without autograd.
 
-    A class that writes :meth:`loss_of` promises that it says all that the class's `pixel_loss`,
-    `weighted_pixel_loss`, `context`, `pixel_loss_in_context`, `target_probability` and `maps` do.
-    The promise holds for the targets for which :meth:`reads_target_probability` is true. A subclass
-    that overrides one of these methods and leaves :meth:`loss_of` as it was has made no such
-    promise, so strips treat it as any other pixel loss. The same goes for one that overrides
-    :meth:`valid` or :meth:`clean`, on which losses that share a softmax must agree.
+    A class that writes :meth:`loss_of` promises that its `pixel_loss`, `weighted_pixel_loss`,
+    `context`, `pixel_loss_in_context`, `target_probability` and `maps` give the same losses, for
+    the targets for which :meth:`reads_target_probability` is true. A subclass that overrides one of
+    these methods and leaves :meth:`loss_of` as it was has made no such promise, so strips treat it
+    as any other pixel loss. The same applies to a subclass that overrides :meth:`valid` or
+    :meth:`clean`, because losses that share a softmax must agree on the valid pixels.
     """
 
     _promised: ClassVar[tuple[Callable[..., Any], ...]] = ()

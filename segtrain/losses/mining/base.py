@@ -1,7 +1,7 @@
-"""The base classes of minings, which reduce a map of pixel losses to one number, and the mean.
+"""The base classes of hard-example mining, which reduces a map of pixel losses to one number.
 
 - :class:`Mining`: any function of the maps of the whole batch. Write ``forward``.
-- :class:`StreamingMining`: a mean over pixels each of which is kept or dropped on its own. Write
+- :class:`StreamingMining`: a mean over pixels, each of which is kept or dropped on its own. Write
   ``forward``, ``kept``, ``denominator`` and ``decided``; strips then need one pass, not two.
 - :class:`MeanMining`: the mean over all valid pixels, the default.
 """

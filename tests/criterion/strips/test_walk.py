@@ -206,7 +206,7 @@ class Bent(TargetProbabilityLoss):
 
 
 class Far(ClassMapLoss):
-    """The error of classes that are there; nothing, without a graph, for others."""
+    """The error of the classes that are present; 0 without a graph for others."""
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
@@ -219,7 +219,7 @@ class Far(ClassMapLoss):
 
 
 class Tempered(MeanMining):
-    """A mean with another formula, that says nothing of how it streams."""
+    """A mean with another formula, which strips must not take for the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ LEARNING: dict[str, Callable[..., Loss]] = {
 
 
 @pytest.mark.parametrize("kind", LEARNING)
-def test_what_a_part_learns_has_the_same_gradient_in_strips(kind: str) -> None:
+def test_trained_parameters_have_the_same_gradient_in_strips(kind: str) -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(2, 5, 4, 6).double(), torch.randint(0, 4, (2, 13, 17))
     found = []

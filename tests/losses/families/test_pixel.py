@@ -1,4 +1,4 @@
-"""What the class that writes `loss_of` promises, and which subclass no longer keeps it."""
+"""The promise of a class that writes `loss_of`, and the subclasses that break it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Doubled(Focal):
 
 
 class Rewritten(Doubled):
-    """Says again all that its `pixel_loss` does."""
+    """Writes `loss_of` again, to agree with its `pixel_loss`."""
 
     def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:
         return 2 * super().loss_of(log_probability, target)
 
 
 class Inherits(Doubled):
-    """Says nothing, and inherits a method that `loss_of` does not know of."""
+    """Inherits a `pixel_loss` with which `loss_of` does not agree."""
 
 
 class _Halved:
@@ -41,7 +41,7 @@ class _Halved:
 
 
 class Mixed(_Halved, Focal):
-    """Has its other method from a class that is no loss."""
+    """Inherits its `pixel_loss` from a class that is not a loss."""
 
 
 class FewerValid(Focal):
