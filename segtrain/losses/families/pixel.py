@@ -26,10 +26,9 @@ class PixelLoss(Term):
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
         class_weights: One non-negative number per class, or a file that holds them; the mean
-            becomes the weighted mean, as in :class:`torch.nn.CrossEntropyLoss`. A pixel of a dense
-            target has the sum of its channels' weights, each times the channel's value. If a pixel
-            may have several classes, as for every sigmoid loss, it has the mean weight of its
-            labels.
+            becomes the weighted mean, as in :class:`torch.nn.CrossEntropyLoss`. With a dense
+            target, a pixel's weight is the sum over channels of weight times value. If a pixel may
+            have several classes, as for every sigmoid loss, it is the mean weight of its labels.
         mining: Which pixels count how much: the name of a mining, or a mapping with its name and
             parameters.
 
