@@ -1,4 +1,4 @@
-"""From the outputs of a model to losses: weights, targets, strips."""
+"""The criterion: losses over the outputs of a model, with weights, targets and strips."""
 
 from segtrain.criterion.build import build_criterion
 from segtrain.criterion.criterion import Criterion, CriterionReport, Task

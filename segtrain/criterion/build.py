@@ -1,20 +1,21 @@
-"""From names and plain values to the parts of a run: losses, criteria, models, datasets."""
+"""Build a criterion from names and plain values, as a configuration has them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from segtrain.criterion.criterion import LEARNED, MAIN_OUTPUT, Criterion, OutputWeights, Task
 from segtrain.errors import ConfigError
-from segtrain.losses import TARGETS, DerivedTarget
+from segtrain.losses import TARGETS, DerivedTarget, Loss
 from segtrain.losses.build import build_loss
 from segtrain.losses.class_weights import AutoWeights
 from segtrain.losses.mining.base import MiningSpec
 from segtrain.schema.values import check_value
 
-# A derived target has classes of its own, and a dataset says nothing of them.
+# The names and weights of the dataset's classes, which are not those of a derived target.
 _UNNAMED: dict[str, Any] = {"class_names": (), "auto_weights": None}
 
 
@@ -33,25 +34,23 @@ def build_criterion(  # noqa: PLR0913  one per key of the configuration
     class_names: Sequence[str] | None = None,
     auto_weights: AutoWeights | None = None,
 ) -> Criterion:
-    """A :class:`Criterion` around the loss that `loss` describes.
-
-    A mining acts on the main output only; auxiliary outputs take the mean over all their valid
-    pixels, as in the official HRNet code.
+    """Build a :class:`Criterion` around the loss that `loss` describes.
 
     Args:
         loss: As in :func:`build_loss`.
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
         align_corners: As in the model.
-        outputs: The names of the model's outputs, where some of them follow from their names alone:
-            one called as a target (``boundary``, ``distance``) learns that target.
-        output_weights: Weight per output; 1 for ``out`` and 0.4 for any other unless given.
-            ``learned`` for one of them, or for all of `outputs`, makes it a trained number.
-        output_losses: A loss of its own for an output, as in :func:`build_loss`.
-        output_targets: A target of its own for an output: a name or mapping as registered with
-            ``register_target``, or None for the class ids.
-        strip_rows: Rows of the target that are upsampled at a time; None: all at once.
-        mining: As in :func:`build_loss`.
+        outputs: Names of the model's outputs. An output that is named like a registered target
+            (``boundary``, ``distance``) learns that target.
+        output_weights: Weight per output; by default 1 for ``out`` and 0.4 for every other. The
+            weight ``learned``, of an output or of all `outputs`, is a trained number.
+        output_losses: Loss per output, as in :func:`build_loss`.
+        output_targets: Target per output: a name or mapping as registered with
+            ``register_target``; None: the class ids.
+        strip_rows: Rows of the target to upsample at a time; None: all at once.
+        mining: As in :func:`build_loss`, for the main output only. Auxiliary outputs take the mean
+            over all valid pixels, as in the official HRNet code.
         class_names: As in :func:`build_loss`.
         auto_weights: As in :func:`build_loss`.
 
@@ -65,26 +64,13 @@ def build_criterion(  # noqa: PLR0913  one per key of the configuration
         >>> sorted(criterion(outputs, torch.zeros(1, 4, 4, dtype=torch.long)).parts)
         ['boundary/bce', 'out/cross_entropy']
     """
-    common: dict[str, Any] = {
-        "num_classes": num_classes,
-        "ignore_label": ignore_label,
-        "class_names": class_names,
-        "auto_weights": auto_weights,
-    }
-    main = build_loss(loss, mining=mining, **common)
+    build = partial(build_loss, num_classes=num_classes, ignore_label=ignore_label)
+    build = partial(build, class_names=class_names, auto_weights=auto_weights)
     plain = _without_mining(loss)
-    losses, targets = check_output_specs(output_losses, output_targets)
-    tasks = {}
-    for name in _with_tasks(outputs, losses, targets):
-        target = _build_target(name, targets)
-        spec = losses.get(name, target.default_loss if target else plain)
-        own = {} if target is None else {"num_classes": target.num_channels, **_UNNAMED}
-        where = f"criterion.output_losses.{name}"
-        tasks[name] = Task(build_loss(spec, where=where, **{**common, **own}), target)
     return Criterion(
-        main,
-        auxiliary_loss=build_loss(plain, **common),
-        tasks=tasks,
+        build(loss, mining=mining),
+        auxiliary_loss=build(plain),
+        tasks=_build_tasks(plain, build, outputs, output_losses, output_targets),
         output_weights=_output_weights(output_weights, outputs),
         align_corners=align_corners,
         strip_rows=strip_rows,
@@ -94,10 +80,13 @@ def build_criterion(  # noqa: PLR0913  one per key of the configuration
 def check_output_specs(
     losses: Mapping[str, Any] | None, targets: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What single outputs are given for a loss and a target; nothing inside is checked.
+    """Check which outputs have their own loss or target, but not yet the losses and targets.
+
+    Returns:
+        The two mappings, empty instead of None.
 
     Raises:
-        ConfigError: When the main output is among them, or one of the two is no mapping.
+        ConfigError: If one of the two is not a mapping by output, or names the main output.
     """
     spec = str | dict[str, Any]
     losses = check_value(losses or {}, dict[str, spec], "criterion.output_losses")
@@ -113,10 +102,24 @@ def check_output_specs(
     return dict(losses), dict(targets)
 
 
-def _with_tasks(outputs: Sequence[str] | None, *given: Mapping[str, Any]) -> dict[str, None]:
-    """The outputs that learn something of their own."""
+def _build_tasks(
+    default: str | Mapping[str, Any],
+    build: Callable[..., Loss],
+    outputs: Sequence[str] | None,
+    output_losses: Mapping[str, str | Mapping[str, Any]] | None,
+    output_targets: Mapping[str, str | Mapping[str, Any] | None] | None,
+) -> dict[str, Task]:
+    """The tasks of the outputs with a loss or target of their own; `default` is the other loss."""
+    losses, targets = check_output_specs(output_losses, output_targets)
     by_name = [name for name in outputs or () if name in TARGETS.names()]
-    return dict.fromkeys([*by_name, *(name for mapping in given for name in mapping)])
+    tasks = {}
+    for name in dict.fromkeys([*by_name, *losses, *targets]):
+        target = _build_target(name, targets)
+        spec = losses.get(name, target.default_loss if target else default)
+        own = {} if target is None else {"num_classes": target.num_channels, **_UNNAMED}
+        loss = build(spec, where=f"criterion.output_losses.{name}", **own)
+        tasks[name] = Task(loss, target)
+    return tasks
 
 
 def _build_target(

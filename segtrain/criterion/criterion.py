@@ -1,4 +1,4 @@
-"""From the outputs of a model to one number: their weights, the upsampling and the losses."""
+"""The criterion: the weighted sum of losses over the outputs of a model."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtrain.criterion.strips import can_walk, strip_total
+from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import DerivedTarget, Loss
 from segtrain.losses.base import at_least_float32, safe_ratio
 
 MAIN_OUTPUT = "out"
 LEARNED = "learned"
-_OTHERS = ""  # the outputs that learn the main target with the auxiliary loss
 OutputWeights = Mapping[str, float | Literal["learned"]]
-AUXILIARY_WEIGHT = 0.4  # of every output but the main one, unless output_weights says otherwise
+AUXILIARY_WEIGHT = 0.4  # the default weight of every output except the main one
 AUTO_STRIP_ROWS = 16
-AUTO_STRIP_BYTES = (
-    8 * 2**20
-)  # upsampled logits smaller than this are cheaper to hold than to make twice
+# Keeping smaller upsampled logits in memory is cheaper than computing them twice.
+AUTO_STRIP_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class CriterionReport:
-    """What a criterion found: the scalar to train, and its parts.
+    """The result of a criterion.
 
     Attributes:
-        total: ``()``, with a graph.
-        parts: The value of each term of each output, ``"out/dice"``, detached and before its
-            weights.
+        total: The scalar to train, ``()``, with a graph.
+        parts: The value ``()`` of each term of each output, under keys such as ``"out/dice"``,
+            detached and before its weights.
     """
 
     total: Tensor
@@ -42,32 +40,88 @@ class CriterionReport:
 
 @dataclass(frozen=True)
 class Task:
-    """What an output learns where it is not what the main output learns.
+    """The loss and the target of an output that does not learn what the main output learns.
 
     Attributes:
-        loss: Its own loss.
-        target: Makes its target of the class ids; None: the class ids themselves.
+        loss: The loss.
+        target: Computes the target from the class ids; None: the class ids themselves.
     """
 
     loss: Loss
     target: DerivedTarget | None = None
 
 
+@dataclass
+class _Goal:
+    """What an output learns from one batch.
+
+    Attributes:
+        loss: The loss.
+        target: The target, as the loss takes it.
+        factor: The scale of each term, ``(T,)``, if the batch is one of several of a step.
+    """
+
+    loss: Loss
+    target: Tensor
+    factor: Tensor | None = None
+
+    def share(self) -> Tensor:
+        """:meth:`Loss.share` of the target, ``(T,)``."""
+        return self.loss.share(self.target)
+
+
+@dataclass
+class _Goals:
+    """What all outputs learn from one batch.
+
+    Attributes:
+        by_output: The goals of the main output and of every output with a target or a task.
+        auxiliary: The goal of all other outputs. It is the main one if they have the same loss.
+    """
+
+    by_output: dict[str, _Goal]
+    auxiliary: _Goal
+
+    def of(self, output: str) -> _Goal:
+        return self.by_output.get(output, self.auxiliary)
+
+    def share(self) -> Tensor:
+        """The shares of all goals, each once, one after the other."""
+        return torch.cat([goal.share() for goal in self._each()])
+
+    def scale(self, step_share: Tensor) -> None:
+        """Set the factors of a batch that is one of several of a step with `step_share`."""
+        goals = self._each()
+        shares = [goal.share() for goal in goals]
+        factors = safe_ratio(torch.cat(shares), step_share)
+        pieces = torch.split(factors, [len(share) for share in shares])
+        for goal, factor in zip(goals, pieces, strict=True):
+            goal.factor = factor
+
+    def _each(self) -> list[_Goal]:
+        goals = list(self.by_output.values())
+        is_known = any(goal is self.auxiliary for goal in goals)
+        return goals if is_known else [*goals, self.auxiliary]
+
+
 class Criterion(nn.Module):
     """The weighted sum of a loss over the outputs of a model, upsampled to the target's size.
 
     Args:
-        loss: For the main output, ``out``.
-        auxiliary_loss: For every other output; `loss` unless given. The configuration builds it
+        loss: The loss of the main output, ``out``.
+        auxiliary_loss: The loss of every other output; by default `loss`. A configuration builds it
             without mining, which acts on the main output only, as in the official HRNet code.
-        tasks: Outputs with a loss, or a loss and a target, of their own.
-        output_weights: Weight per output; 1 for ``out`` and 0.4 for any other unless given. An
-            output that weighs ``learned`` has a trained number :math:`s`, 0 at first, and counts
-            as :math:`e^{-s} L + s / 2` (Kendall et al., CVPR 2018, eq. 10): hand
+        tasks: The outputs that have their own loss, or their own loss and target.
+        output_weights: Weight per output; by default 1 for ``out`` and 0.4 for every other. The
+            weight ``learned`` stands for a trained number :math:`s`, initially 0: the output adds
+            :math:`e^{-s} L + s / 2` (Kendall et al., CVPR 2018, eq. 10). Pass
             ``criterion.parameters()`` to the optimizer, as the trainer does.
         align_corners: As in :func:`torch.nn.functional.interpolate`; the model must use the same.
-        strip_rows: How many rows of the target to upsample at a time; None upsamples the whole,
-            ``"auto"`` chooses by size. It changes memory and time, not the value.
+        strip_rows: Number of rows of the target to upsample at a time; None: all at once;
+            ``"auto"``: chosen by size. It changes memory and time, not the value.
+
+    Raises:
+        ConfigError: If `strip_rows` is not valid, or a number although a loss has no strips.
 
     Example:
         >>> import torch
@@ -94,7 +148,7 @@ class Criterion(nn.Module):
         self.loss = loss
         self.auxiliary_loss = auxiliary_loss or loss
         self.tasks = dict(tasks or {})
-        # Lists, because a name of an output may be one that a container of torch has for itself.
+        # Lists, as the name of an output may be an attribute of torch's containers by name.
         self.task_losses = nn.ModuleList([task.loss for task in self.tasks.values()])
         self.output_weights = None if output_weights is None else dict(output_weights)
         weights = (output_weights or {}).items()
@@ -110,7 +164,7 @@ class Criterion(nn.Module):
                 f"criterion.strip_rows must be at least 1, 'auto' or null, got {rows!r}"
             )
         terms = [item for loss in self._losses() for item in loss.terms().items()]
-        whole = [name for name, term in terms if not can_walk(term)]
+        whole = [name for name, term in terms if not term.runs_in_strips]
         if whole and isinstance(rows, int):
             raise ConfigError(
                 f"criterion.strip_rows: loss {whole[0]!r} needs the whole image, so it has"
@@ -125,73 +179,57 @@ class Criterion(nn.Module):
         *,
         step_share: Tensor | None = None,
     ) -> CriterionReport:
-        """Total and parts.
+        """Compute the total and its parts.
 
         Args:
-            outputs: Logits, or a dict of logits that has ``out``, each at any resolution.
-            target: Class ids or ``ignore_label`` at label resolution; or a dict that has ``out``
-                and may have the target of any other output.
-            step_share: The sum of :meth:`share` over all batches of the step, when this is one of
-                several; values are scaled so that the sum over the batches is what one large batch
-                would give.
+            outputs: Logits; or a dict of logits, each at any resolution, with the key ``out``.
+            target: Class ids or ``ignore_label`` at label resolution; or a dict of targets by
+                output. It must have ``out`` and may have any other output.
+            step_share: The sum of :meth:`share` over all batches of the step, if this is one of
+                several. The total is scaled so that the totals of these batches add up to the total
+                of one large batch.
 
         Shape:
             - outputs: ``(N, C, h, w)`` each, float.
-            - target: ``(N, H, W)``, integer, or what the loss of the output takes.
+            - target: ``(N, H, W)``, integer, or as the loss of the output takes it.
 
         Raises:
-            ValueError: On an output without a weight, a weight without an output, or as
+            ValueError: If an output has no weight or a weight has no output, or as
                 :meth:`Loss.forward`.
         """
         named = {MAIN_OUTPUT: outputs} if isinstance(outputs, Tensor) else dict(outputs)
         weights = self._weights(named)
-        targets = self._targets(target)
-        factors = self._factors(targets, step_share)
-        total, parts = torch.zeros((), device=targets[MAIN_OUTPUT].device), {}
+        goals = self._goals(target)
+        if step_share is not None:
+            goals.scale(step_share)
+        total, parts = torch.zeros((), device=goals.of(MAIN_OUTPUT).target.device), {}
         for name, logits in named.items():
-            loss = self._loss_of(name)
-            goal = targets[name if name in targets else MAIN_OUTPUT]
-            factor = None if factors is None else factors[self._key(name, targets)]
-            value, values = self._value(loss, logits, goal, factor)
-            total = total + self._weighted(name, value, weights[name], goal, factor)
-            parts.update(
-                {f"{name}/{term}": value for term, value in zip(loss.terms(), values, strict=True)}
-            )
+            goal = goals.of(name)
+            value, values = self._value(goal, logits)
+            total = total + self._weighted(value, weights[name], name, goal)
+            for term, part in zip(goal.loss.terms(), values, strict=True):
+                parts[f"{name}/{term}"] = part
         return CriterionReport(total, parts)
 
     def at_step(self, step: int) -> None:
-        """Tell the losses that `step` optimizer steps are done: see :meth:`Loss.at_step`."""
+        """Set the number of optimizer steps done so far: see :meth:`Loss.at_step`."""
         for loss in self._losses():
             loss.at_step(step)
 
     def share(self, target: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """How much a batch counts within its step, per term of every loss and target."""
+        """The share of a batch in its step, for each term of every loss and target.
+
+        See :meth:`Loss.share`. The sum over the batches of a step is the `step_share` of
+        :meth:`forward`.
+        """
+        return self._goals(target).share()
+
+    def _goals(self, target: Tensor | Mapping[str, Tensor]) -> _Goals:
         targets = self._targets(target)
-        return torch.cat(list(self._shares(targets).values()))
-
-    def _shares(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The shares of the terms of each output that has a loss or a target of its own."""
-        shares = {name: self._loss_of(name).share(goal) for name, goal in targets.items()}
-        if self.auxiliary_loss is not self.loss:
-            shares[_OTHERS] = self.auxiliary_loss.share(targets[MAIN_OUTPUT])
-        return shares
-
-    def _key(self, output: str, targets: Mapping[str, Tensor]) -> str:
-        """Under which name of :meth:`_shares` an output is found."""
-        if output in targets:
-            return output
-        return _OTHERS if self.auxiliary_loss is not self.loss else MAIN_OUTPUT
-
-    def _factors(
-        self, targets: Mapping[str, Tensor], step_share: Tensor | None
-    ) -> dict[str, Tensor] | None:
-        """What scales the terms of each loss."""
-        if step_share is None:
-            return None
-        shares = self._shares(targets)
-        factors = safe_ratio(torch.cat(list(shares.values())), step_share)
-        pieces = torch.split(factors, [len(share) for share in shares.values()])
-        return dict(zip(shares, pieces, strict=True))
+        goals = {name: _Goal(self._loss_of(name), found) for name, found in targets.items()}
+        main = goals[MAIN_OUTPUT]
+        is_same = self.auxiliary_loss is self.loss
+        return _Goals(goals, main if is_same else _Goal(self.auxiliary_loss, main.target))
 
     def _losses(self) -> list[Loss]:
         """Every loss once."""
@@ -204,7 +242,7 @@ class Criterion(nn.Module):
         return self.loss if output == MAIN_OUTPUT else self.auxiliary_loss
 
     def _targets(self, given: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The target of the main output, and of each that has one of its own."""
+        """The target of the main output, and of each output with a given target or a task."""
         targets = {MAIN_OUTPUT: given} if isinstance(given, Tensor) else dict(given)
         if MAIN_OUTPUT not in targets:
             raise ValueError(
@@ -231,28 +269,19 @@ class Criterion(nn.Module):
             )
         return self.output_weights
 
-    def _weighted(
-        self,
-        name: str,
-        value: Tensor,
-        weight: float | str,
-        target: Tensor,
-        factor: Tensor | None,
-    ) -> Tensor:
-        """What an output adds to the total."""
+    def _weighted(self, value: Tensor, weight: float | str, output: str, goal: _Goal) -> Tensor:
+        """The part of the total that an output adds."""
         if not isinstance(weight, str):
             return weight * value
-        log_variance = self.log_variances[self._learned.index(name)]
-        share = self._loss_of(name).share(target)[0] if factor is None else factor[0]
-        penalty = log_variance / 2 * (share.sign() if factor is None else share)
-        weighted: Tensor = torch.exp(-log_variance) * value + penalty
+        log_variance = self.log_variances[self._learned.index(output)]
+        share = goal.share()[0].sign() if goal.factor is None else goal.factor[0]
+        weighted: Tensor = torch.exp(-log_variance) * value + log_variance / 2 * share
         return weighted
 
-    def _value(
-        self, loss: Loss, logits: Tensor, target: Tensor, factor: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _value(self, goal: _Goal, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one output, and the detached values ``(T,)`` of its terms."""
-        target = loss.check_target(target, logits, resized=True)
+        loss, factor = goal.loss, goal.factor
+        target = loss.check_target(goal.target, logits, resized=True)
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             weights = loss.term_weights(logits)
@@ -267,6 +296,7 @@ class Criterion(nn.Module):
     def _terms(
         self, loss: Loss, logits: Tensor, target: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the terms of `loss`, ``()``, and their detached values ``(T,)``."""
         terms = list(loss.terms().values())
         rows = self._rows(logits, target)
         if rows is not None:
@@ -287,6 +317,7 @@ class Criterion(nn.Module):
         return (values * weights).sum(), values.detach()
 
     def _rows(self, logits: Tensor, target: Tensor) -> int | None:
+        """The number of rows in a strip; None: all rows at once."""
         if logits.shape[-2:] == target.shape[-2:] or not target.numel():
             return None
         if self.strip_rows != "auto":

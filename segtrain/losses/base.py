@@ -1,14 +1,14 @@
-"""What a loss is: one term or several, each a scalar from logits and a target of one resolution.
+"""The base classes of losses: a loss has one or more terms, each a scalar of logits and target.
 
-There are three families of terms, and each is defined so that whoever holds the logits need not
-hold all of them upsampled (see :mod:`segtrain.criterion.strips`):
+There are three families of terms. Each can be computed without holding all upsampled logits at
+once (see :mod:`segtrain.criterion.strips`):
 
-- :class:`~segtrain.losses.families.pixel.PixelLoss`, a map of pixel losses that a mining reduces;
-- :class:`~segtrain.losses.families.region.RegionLoss`, a few sums per class and a formula of them;
-- :class:`~segtrain.losses.families.class_map.ClassMapLoss`, a function of one class's map.
+- :class:`~segtrain.losses.families.pixel.PixelLoss`: a map of pixel losses, reduced by a mining;
+- :class:`~segtrain.losses.families.region.RegionLoss`: a formula of a few sums per class;
+- :class:`~segtrain.losses.families.class_map.ClassMapLoss`: a function of the map of one class.
 
-A loss computes at the resolution of its target, in float32 or better, and never resizes, moves or
-changes what it is given.
+A loss computes at the resolution of its target, in float32 or float64. It never resizes its inputs,
+changes them or moves them to another device.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Dense = Literal["probability", "multi_hot", "regression"]
 
 
 class Loss(nn.Module, ABC):
-    """A scalar from logits and target of one resolution, made of one or several terms.
+    """A scalar of logits and a target at the same resolution, computed from one or more terms.
 
     Args:
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
 
     Attributes:
-        dense: What a target with a value per channel means to this loss: a ``probability`` or soft
-            label in [0, 1], a ``multi_hot`` label in {0, 1}, or a ``regression`` target of any
-            size; None where the loss takes class ids only.
+        dense: How the loss reads a dense target, which has a value per channel: as a
+            ``probability`` or soft label in [0, 1], as a ``multi_hot`` label in {0, 1}, or as a
+            ``regression`` target of any magnitude. None: the loss takes class ids only.
     """
 
     registered_name: ClassVar[str] = ""
@@ -53,46 +53,46 @@ class Loss(nn.Module, ABC):
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether each channel answers yes or no for itself, so that a pixel may have several."""
+        """Whether a pixel may have several classes: each channel is a yes or no by itself."""
         return all(term.is_multi_label for term in self.terms().values())
 
     @abstractmethod
     def terms(self) -> dict[str, Term]:
-        """The terms by name; a loss that is no combination has one, itself."""
+        """The terms by name. A loss that is not a combination has one term, itself."""
 
     def term_weights(self, like: Tensor) -> Tensor:
-        """The weight of each term ``(T,)``, of the dtype and on the device of `like`."""
+        """The weight of each term, ``(T,)``, with the dtype and device of `like`."""
         return like.new_ones(len(self.terms()))
 
     def term_penalties(self, like: Tensor) -> Tensor | None:  # noqa: ARG002
-        """What is added for each term beside its weighted value, ``(T,)``; None: nothing."""
+        """A number to add for each term besides its weighted value, ``(T,)``; None: nothing."""
         return None
 
     def at_step(self, step: int) -> None:
-        """Tell the loss that `step` optimizer steps are done, for weights that follow a plan."""
+        """Set the number of optimizer steps done so far, for weights that follow a schedule."""
 
     def share(self, target: Tensor) -> Tensor:
-        """How much `target` counts among the batches of one step, for each term: ``(T,)``.
+        """The share of `target` in the batches of one step, for each term: ``(T,)``.
 
-        A step may see its batch in parts (accumulation, several processes). Each part's value,
-        scaled by its share over the step's share, adds up to the mean over all valid pixels of the
-        step.
+        A step may see its batch in parts (gradient accumulation, several processes). Scale the
+        value of each part by its share divided by the sum of the shares; the scaled values add up
+        to the mean over all valid pixels of the step.
         """
         return torch.stack([term.term_share(target) for term in self.terms().values()])
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Shape:
-            - logits: ``(N, C, H, W)``, float, unnormalised. Computed in float32 or better.
-            - target: ``(N, H, W)``, integer, in ``[0, C)`` or ``ignore_label``. A loss that has
-              `dense` also takes ``(N, C, H, W)``, float or integer; a pixel is ignored there where
-              a channel is NaN or, but for regression, ``ignore_label``.
+            - logits: ``(N, C, H, W)``, float, unnormalised. Computed in float32 or float64.
+            - target: ``(N, H, W)``, integer, in ``[0, C)`` or ``ignore_label``. A loss whose
+              `dense` is not None also takes ``(N, C, H, W)``, float or integer. A pixel of such a
+              target is ignored if a channel is NaN or, except for regression, ``ignore_label``.
             - output: ``()``, float32 (float64 for float64 logits).
 
         Raises:
-            TypeError: When a dtype is wrong.
-            ValueError: When a shape is wrong or a target value is neither a class id nor
+            TypeError: If a dtype is wrong.
+            ValueError: If a shape is wrong, or a target value is neither a class id nor
                 ``ignore_label``.
         """
         target = self.check_target(target, logits)
@@ -104,11 +104,14 @@ class Loss(nn.Module, ABC):
             return total if penalties is None else total + self.penalty(penalties, target)
 
     def penalty(self, penalties: Tensor, target: Tensor) -> Tensor:
-        """The sum of `penalties` of the terms that count for something in `target`."""
+        """The sum of the `penalties` of those terms that have a share in `target`."""
         return torch.where(self.share(target) > 0, penalties, 0).sum()
 
     def check_target(self, target: Tensor, logits: Tensor, *, resized: bool = False) -> Tensor:
-        """`target` as int64 after the checks of :meth:`forward`, size left out when `resized`."""
+        """Check both tensors as :meth:`forward` does, and return the target, int64 or dense float.
+
+        With `resized` the two may differ in height and width.
+        """
         if logits.dim() != 4 or logits.shape[1] != self.num_classes:
             raise ValueError(
                 f"logits must be (N, {self.num_classes}, H, W), got {tuple(logits.shape)}"
@@ -134,7 +137,7 @@ class Loss(nn.Module, ABC):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"target must hold integers, got {target.dtype}")
         target = target.long()
-        # On another device a look at the values would wait for it.
+        # Only on the CPU: reading values from another device would wait for it.
         if target.device.type == "cpu" and target.numel():
             largest = max(self.num_classes, 2) - 1  # one logit channel tells two classes apart
             outside = (target > largest) | (target < 0)
@@ -164,13 +167,36 @@ class Loss(nn.Module, ABC):
 
 
 class Term(Loss):
-    """A loss that is no combination of others."""
+    """A single loss, as opposed to a combination of losses.
+
+    Derive a custom loss from one of the families: they compute it in strips, and each lists the
+    methods to write and what turns its fast paths off. A direct subclass of `Term` writes
+    :meth:`value` and is always computed from all upsampled logits at once.
+
+    Attributes:
+        can_strip: Set it to False in a class that needs all logits at once. It is then never
+            computed in strips.
+    """
 
     can_strip: ClassVar[bool] = True
 
     @property
+    def runs_in_strips(self) -> bool:
+        """Whether strips of rows give the same loss as the whole image. The families answer."""
+        return False
+
+    def shares_softmax(self, target: Tensor) -> bool:  # noqa: ARG002
+        """Whether strips may compute the loss from a softmax that several terms share."""
+        return False
+
+    @property
+    def _has_default_valid(self) -> bool:
+        """Whether the class keeps :meth:`valid` and :meth:`clean`, on which terms must agree."""
+        return type(self).valid is Term.valid and type(self).clean is Term.clean
+
+    @property
     def is_multi_label(self) -> bool:
-        activation = getattr(self, "activation", None)  # of the losses that leave the choice
+        activation = getattr(self, "activation", None)  # only region and class-map losses have it
         if activation is not None:
             return bool(activation == "sigmoid") and self.dense in ("multi_hot", "probability")
         return self.dense == "multi_hot"
@@ -180,14 +206,14 @@ class Term(Loss):
 
     @abstractmethod
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss ``()`` of logits and target of one size, both checked, with a graph."""
+        """Compute the loss ``()``, with a graph, of checked logits and target of the same size."""
 
     def term_share(self, target: Tensor) -> Tensor:
-        """:meth:`Loss.share` of this term, ``()``: its valid pixels unless it says otherwise."""
+        """:meth:`Loss.share` of this term, ``()``: by default the number of valid pixels."""
         return self.valid(target).count_nonzero().float()
 
     def valid(self, target: Tensor) -> Tensor:
-        """Where a pixel counts: ``(N, H, W)`` bool."""
+        """The mask of the pixels that count: ``(N, H, W)``, bool."""
         if target.dim() == 3:
             return target != self.ignore_label
         missing = target.isnan()
@@ -196,12 +222,12 @@ class Term(Loss):
         return ~missing.any(1)
 
     def clean(self, target: Tensor, valid: Tensor) -> Tensor:
-        """`target` with 0 at the pixels that do not count."""
+        """`target` with 0 at the ignored pixels."""
         return torch.where(valid if target.dim() == 3 else valid[:, None], target, 0)
 
 
 def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Tensor:
-    """`numerator` / `denominator`, and `empty` with a zero gradient where the denominator is 0.
+    """Divide; where `denominator` is 0 the result is `empty`, with a zero gradient.
 
     Example:
         >>> safe_ratio(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]), empty=1.0)
@@ -213,5 +239,5 @@ def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Te
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """`logits` in float64 if they are, else in float32."""
+    """`logits` as float32; float64 logits stay as they are."""
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,4 +1,4 @@
-"""What :mod:`segtrain.criterion.build` refuses, in one sentence that starts with the key."""
+"""Criteria from plain values: mistakes, whose messages start with the key, and tasks of outputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from segtrain import build_criterion, build_loss
 from segtrain.assembly.trial import try_criterion
 from segtrain.errors import ConfigError
+from segtrain.losses import TARGETS
+from tests.criterion.cases import build
 
 
 class TestLoss:
@@ -116,6 +120,129 @@ class TestCriterion:
         build_criterion("dice", output_losses=losses, **known)
         losses = {"aux": {"name": "bce", "class_weights": {"car": 2.0}}}
         build_criterion("dice", output_losses=losses, **known)
+
+
+class TestTasks:
+    """Outputs with a loss and a target of their own."""
+
+    @pytest.fixture
+    def outputs(self) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        channels = {"out": 5, "aux": 5, "boundary": 1, "distance": 1}
+        return {
+            name: torch.randn(2, number, 8, 8, dtype=torch.float64, requires_grad=True)
+            for name, number in channels.items()
+        }
+
+    @pytest.fixture
+    def target(self) -> Tensor:
+        target = torch.arange(5).repeat_interleave(13)[:64].expand(2, 48, 64).contiguous()
+        target[0, :5] = 255
+        return target
+
+    @pytest.mark.parametrize("rows", [None, 16])
+    def test_a_name_says_what_is_learned(
+        self, outputs: dict[str, Tensor], target: Tensor, rows: int | None
+    ) -> None:
+        criterion = build_criterion(
+            "cross_entropy", num_classes=5, outputs=list(outputs), strip_rows=rows
+        )
+        report = criterion(outputs, target)
+        upsampled = {
+            name: F.interpolate(logits, (48, 64), mode="bilinear")
+            for name, logits in outputs.items()
+        }
+        edge = TARGETS.build("boundary")(target, 255)
+        far = TARGETS.build("distance")(target, 255)
+        expected = {
+            "out/cross_entropy": build("cross_entropy")(upsampled["out"], target),
+            "aux/cross_entropy": build("cross_entropy")(upsampled["aux"], target),
+            "boundary/bce": build("bce", "hard_negative", num_classes=1)(
+                upsampled["boundary"], edge
+            ),
+            "distance/smooth_l1": build("smooth_l1", num_classes=1, beta=0.1)(
+                upsampled["distance"], far
+            ),
+        }
+        torch.testing.assert_close(report.parts, {k: v.detach() for k, v in expected.items()})
+        total = expected["out/cross_entropy"] + 0.4 * sum(list(expected.values())[1:])
+        torch.testing.assert_close(report.total, total)
+        report.total.backward()
+        assert all(logits.grad is not None and logits.grad.any() for logits in outputs.values())
+
+    def test_losses_and_targets_of_choice(self, target: Tensor) -> None:
+        criterion = build_criterion(
+            "cross_entropy",
+            num_classes=5,
+            output_losses={"edge": {"name": "sigmoid_focal"}, "aux": "focal"},
+            output_targets={"edge": {"name": "boundary", "width": 2}},
+        )
+        outputs = {name: torch.randn(2, 5, 8, 8) for name in ("out", "aux")}
+        outputs["edge"] = torch.randn(2, 1, 8, 8)
+        parts = criterion(outputs, target).parts
+        assert list(parts) == ["out/cross_entropy", "aux/focal", "edge/sigmoid_focal"]
+        edge = F.interpolate(outputs["edge"], (48, 64), mode="bilinear")
+        wide = TARGETS.build({"name": "boundary", "width": 2})(target, 255)
+        expected = build("sigmoid_focal", num_classes=1)(edge, wide)
+        torch.testing.assert_close(parts["edge/sigmoid_focal"], expected)
+
+    def test_a_target_may_be_given(self, target: Tensor) -> None:
+        criterion = build_criterion(
+            "cross_entropy",
+            num_classes=5,
+            output_losses={"depth": "smooth_l1"},
+            output_targets={"depth": "distance"},
+        )
+        outputs = {"out": torch.randn(2, 5, 8, 8), "depth": torch.randn(2, 1, 8, 8)}
+        depth = torch.rand(2, 1, 48, 64)
+        parts = criterion(outputs, {"out": target, "depth": depth}).parts
+        found = F.interpolate(outputs["depth"], (48, 64), mode="bilinear")
+        torch.testing.assert_close(parts["depth/smooth_l1"], F.smooth_l1_loss(found, depth))
+        with pytest.raises(ValueError, match="target must have 'out', got depth"):
+            criterion(outputs, {"depth": depth})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"output_targets": {"edge": "boundry"}}, "unknown target 'boundry'; did you mean 'bo"),
+            ({"output_losses": {"aux": {"name": "dicee"}}}, "unknown loss 'dicee'"),
+            ({"output_weights": "learned"}, "needs the names of the outputs"),
+            ({"output_weights": {"out": "learnt"}}, "a number or 'learned'"),
+        ],
+    )
+    def test_mistakes(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            build_criterion("cross_entropy", num_classes=5, **options)
+
+    @pytest.mark.parametrize("rows", [None, 16])
+    def test_parts_of_a_step_add_up(
+        self, outputs: dict[str, Tensor], target: Tensor, rows: int | None
+    ) -> None:
+        criterion = build_criterion(
+            {"name": "uncertainty", "terms": {"cross_entropy": {}, "bce": {}}},
+            num_classes=5,
+            outputs=list(outputs),
+            output_losses={"boundary": "bce"},
+            output_weights="learned",
+            strip_rows=rows,
+        ).double()
+        with torch.no_grad():
+            for parameter in criterion.parameters():
+                parameter.fill_(0.7)
+        expected = criterion(outputs, target).total
+        expected.backward()
+        known = {name: parameter.grad for name, parameter in criterion.named_parameters()}
+        criterion.zero_grad()
+        share = sum(criterion.share(piece) for piece in target.split(1))
+        totals = []
+        for index in range(2):
+            pieces = {name: value[index : index + 1].detach() for name, value in outputs.items()}
+            report = criterion(pieces, target[index : index + 1], step_share=share)
+            report.total.backward()
+            totals.append(report.total.detach())
+        torch.testing.assert_close(sum(totals), expected.detach(), atol=1e-6, rtol=1e-6)
+        for name, parameter in criterion.named_parameters():
+            torch.testing.assert_close(parameter.grad, known[name], atol=1e-6, rtol=1e-6)
 
 
 class TestTrial:

@@ -1,4 +1,4 @@
-"""What every loss keeps, over the registry: a new loss or mining is tested with no new file."""
+"""The contract of every registered loss; a new loss or mining is tested without a new file."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_better_logits_score_lower(case: str, shape: tuple[int, ...]) -> None:
     direction = torch.nn.functional.one_hot(target, num_classes).movedim(-1, 1) * 2.0 - 1
     loss = make(case, num_classes=num_classes)
     values = []
-    # Information has no sign: a prediction and its complement tell as much of the target.
+    # Mutual information has no sign: a prediction and its complement have the same.
     scales = (0.0, 5.0, 20.0, 100.0) if case == "rmi" else (-5.0, 0.0, 5.0, 20.0, 100.0)
     for scale in scales:
         leaf = (scale * direction).requires_grad_()
@@ -316,7 +316,7 @@ PROVIDED = ("num_classes", "ignore_label")
 
 
 def alternatives(name: str, annotation: Any) -> list[Any]:
-    """Values of a parameter, one of which has to make a difference or to be refused."""
+    """Values of a parameter, of which at least one must change the loss or be rejected."""
     if name in ALTERNATIVES:
         return ALTERNATIVES[name]
     if get_origin(annotation) is Literal:
@@ -329,7 +329,7 @@ def alternatives(name: str, annotation: Any) -> list[Any]:
 def changes(build: Callable[[Any], Loss], base: Loss, values: list[Any], target: Tensor) -> bool:
     logits = torch.randn(3, C, 6, 5, generator=torch.Generator().manual_seed(3)) * 2
     seen_by_all = [target, torch.where(target == 3, 0, target)]
-    if base.dense is not None:  # some arguments say what such a target means
+    if base.dense is not None:  # some arguments affect dense targets only
         seen_by_all.append(
             torch.randn(3, C, 6, 5, generator=torch.Generator().manual_seed(4)).softmax(1)
         )
@@ -363,7 +363,7 @@ def test_every_argument_does_something(name: str, key: str, target: Tensor) -> N
     ("name", "key"), [(name, key) for name in MININGS.names() for key in MININGS.schema(name)]
 )
 def test_every_argument_of_a_mining_does_something(name: str, key: str, target: Tensor) -> None:
-    # One argument at a time would hide `min_kept` behind a large `threshold`.
+    # With the default `threshold`, no value of `min_kept` would change anything.
     small: dict[str, Any] = {"threshold": 0.01, "min_kept": 1}
     if name == "hard_negative":  # three to one keeps nearly all of so few pixels
         small["ratio"] = 0.0

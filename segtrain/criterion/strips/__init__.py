@@ -1,6 +1,5 @@
-"""A loss over upsampled logits that are never whole: a few rows, or one class, at a time."""
+"""A loss over upsampled logits that are never in memory as a whole: rows or classes at a time."""
 
 from segtrain.criterion.strips.autograd import strip_total
-from segtrain.criterion.strips.routes import can_walk
 
-__all__ = ["can_walk", "strip_total"]
+__all__ = ["strip_total"]

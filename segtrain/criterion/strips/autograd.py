@@ -1,4 +1,4 @@
-"""The walk over the strips as one step of autograd."""
+"""The walk over the strips as one autograd function."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segtrain.criterion.strips.walk import Walk, trained_parameters
+from segtrain.criterion.strips.batch import trained_parameters
+from segtrain.criterion.strips.walk import Walk
 from segtrain.losses import Term
+
+_NUM_OPTIONS = 5  # of the arguments of forward: target to wants_gradient, which have no gradient
 
 
 class _StripTotal(torch.autograd.Function):
-    """The weighted sum ``()`` and the values ``(T,)`` of `terms` on upsampled logits."""
+    """The weighted sum ``()`` and the values ``(T,)`` of `terms` on upsampled logits.
+
+    The forward computes the gradients, too; the backward only scales them.
+    """
 
     @staticmethod
     def forward(
@@ -25,30 +31,22 @@ class _StripTotal(torch.autograd.Function):
         rows: int,
         align_corners: bool,
         wants_gradient: bool,
-        *parameters: Tensor,  # noqa: ARG004  so that they get their gradient
+        *parameters: Tensor,  # noqa: ARG004  arguments, so that autograd gives them a gradient
     ) -> tuple[Tensor, Tensor]:
         walk = Walk(logits.detach(), target, terms, weights.detach(), rows, align_corners)
         walk.run(wants_gradient=wants_gradient)
-        values = torch.stack([state.value for state in walk.states])
-        ctx.save_for_backward(walk.total, values, *walk.parameter_totals)
+        values = torch.stack([term.value for term in walk.terms])
+        ctx.save_for_backward(walk.gradients.logits, values, *walk.gradients.parameters)
         ctx.mark_non_differentiable(values)
         return (values * weights).sum(), values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        total, values, *parameters = ctx.saved_tensors
+        logits, values, *parameters = ctx.saved_tensors
         factor = upstream[0]
-        return (
-            total * factor,
-            values * factor,
-            None,
-            None,
-            None,
-            None,
-            None,
-            *(parameter * factor for parameter in parameters),
-        )
+        of_parameters = (parameter * factor for parameter in parameters)
+        return logits * factor, values * factor, *(None,) * _NUM_OPTIONS, *of_parameters
 
 
 def strip_total(
@@ -60,20 +58,20 @@ def strip_total(
     rows: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The weighted sum of `terms` on bilinearly upsampled logits, and the value of each.
+    """Compute the weighted sum of `terms` on bilinearly upsampled logits, and the value of each.
 
     Args:
         logits: At any resolution, float32 or float64.
-        target: At its own resolution, checked.
-        terms: Terms with ``can_strip``; they share each strip.
-        weights: What each term counts.
+        target: At the resolution to upsample to, checked.
+        terms: Terms that run in strips; they share each strip.
+        weights: The weight of each term.
         rows: Rows of the target in a strip.
         align_corners: As in :func:`torch.nn.functional.interpolate`.
 
     Shape:
         - logits: ``(N, C, h, w)``; target: ``(N, H, W)`` or ``(N, C, H, W)``; weights: ``(T,)``.
-        - output: ``()`` with a graph to logits, weights and the terms' parameters, and ``(T,)``
-          without one. The gradient is that of first order.
+        - output: ``()``, with a graph to logits, weights and the terms' parameters, and ``(T,)``,
+          without a graph. It can be differentiated once.
     """
     parameters = trained_parameters(terms)
     wanted = logits.requires_grad or bool(parameters)
@@ -84,7 +82,7 @@ def strip_total(
         terms,
         rows,
         align_corners,
-        wanted and torch.is_grad_enabled(),  # not so inside of the function
+        wanted and torch.is_grad_enabled(),  # inside the function it is always disabled
         *parameters,
     )
     return total, values

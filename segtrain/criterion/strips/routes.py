@@ -1,66 +1,33 @@
-"""What the walk may do with a term: only what a subclass has not changed behind its back."""
+"""The choice of a strip term for a term: the one place that looks at its family."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-from segtrain.losses import (
-    ClassMapLoss,
-    MeanMining,
-    PixelLoss,
-    RegionLoss,
-    TargetProbabilityLoss,
-    Term,
-)
-
-_FAMILIES = (PixelLoss, RegionLoss, ClassMapLoss)
-# What a class that writes `loss_of` answers for: a subclass that changes one of these and leaves
-# `loss_of` as it is means something that `loss_of` does not say.
-_OF_LOSS_OF = (
-    "pixel_loss",
-    "weighted_pixel_loss",
-    "context",
-    "pixel_loss_in_context",
-    "target_probability",
-    "maps",
-)
+from segtrain.criterion.strips.batch import Batch
+from segtrain.criterion.strips.class_map_terms import class_map_term
+from segtrain.criterion.strips.pixel_terms import pixel_term
+from segtrain.criterion.strips.region_terms import region_term
+from segtrain.criterion.strips.strip_term import StripTerm
+from segtrain.losses import ClassMapLoss, PixelLoss, RegionLoss, Term
 
 
-def can_walk(term: Term) -> bool:
-    """Whether the parts of the term that the walk calls make its value."""
-    return term.can_strip and any(
-        isinstance(term, family) and type(term).value is family.value for family in _FAMILIES
-    )
+def strip_term(term: Term, weight: Tensor, batch: Batch, *, is_alone: bool) -> StripTerm:
+    """Build the strip term for `term`, by its family.
 
+    Args:
+        term: A term that runs in strips.
+        weight: Its weight, ``()``.
+        batch: The batch.
+        is_alone: Whether it is the only term of the loss.
 
-def is_fused(term: Term, target: Tensor) -> bool:
-    """Whether the term reads the logits through the softmax that the terms share."""
-    if type(term).valid is not Term.valid or type(term).clean is not Term.clean:
-        return False
-    if isinstance(term, TargetProbabilityLoss):
-        return term.reads_target_probability(target) and _answers(term, "loss_of", _OF_LOSS_OF)
+    Raises:
+        TypeError: If the term belongs to no family.
+    """
+    if isinstance(term, PixelLoss):
+        return pixel_term(term, weight, batch, is_alone=is_alone)
     if isinstance(term, RegionLoss):
-        return term.fuses(target) and type(term).sums is RegionLoss.sums
-    return isinstance(term, ClassMapLoss) and term.activation == "softmax" and not term.reads_logits
-
-
-def streams(term: PixelLoss) -> Literal["always", "mostly", "never"]:
-    """Whether the term's pixels count or not by themselves: see :class:`Mining`."""
-    mining = term.mining
-    if type(term).reduce is not PixelLoss.reduce or not _answers(mining, "streaming", ("forward",)):
-        return "never"
-    if mining.streaming == "always" and type(mining).denominator is not MeanMining.denominator:
-        return "never"
-    return mining.streaming
-
-
-def _answers(part: object, anchor: str, others: tuple[str, ...]) -> bool:
-    """Whether no class below the one that has `anchor` changes one of `others`."""
-    for cls in type(part).__mro__:
-        if anchor in cls.__dict__:
-            return True
-        if any(name in cls.__dict__ for name in others):
-            return False
-    return False
+        return region_term(term, weight, batch)
+    if isinstance(term, ClassMapLoss):
+        return class_map_term(term, weight, batch)
+    raise TypeError(f"{type(term).__name__} belongs to no family of losses that runs in strips")

@@ -1,4 +1,4 @@
-"""The softmax of a strip, its summaries and its gradient, all in the memory of the strip."""
+"""The softmax of a strip, its sums and its gradient, all in the memory of the strip."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CHUNK = 2**17  # numbers that are written beside the strip at a time
+_CHUNK = 2**17  # elements of the largest temporary tensor beside the strip
 
 
 @dataclass
 class SoftmaxGradient:
-    r"""The gradient of a value with respect to what a softmax is summarised to.
+    r"""The gradient of the loss for what terms read of a softmax; None: no term reads it.
 
     Attributes:
         slope: ``(N, R, W)``, for the log-probability of the target's class; 0 at ignored pixels.
         offset: ``(N, R, W)``, :math:`\sum_c p_c\, \partial L / \partial p_c` of a loss whose
-            :math:`p_c\, \partial L / \partial p_c` are already in the logits' gradient.
+            :math:`p_c\, \partial L / \partial p_c` are already in the gradient for the logits.
         predicted: ``(N, C)``, for the sum of each class's probability over the valid pixels.
-        tp: ``(N, C)``, for the sum of each class's probability over its own pixels.
+        tp: ``(N, C)``, for the sum of each class's probability over the pixels of the class.
     """
 
     slope: Tensor | None = None
@@ -28,24 +28,27 @@ class SoftmaxGradient:
     tp: Tensor | None = None
 
     def add_slope(self, slope: Tensor) -> None:
-        """One more loss that reads the target's log-probability."""
+        """Add the gradient of a loss that reads the target's log-probability."""
         self.slope = slope if self.slope is None else self.slope + slope
 
     def add_sums(self, predicted: Tensor, tp: Tensor) -> None:
-        """One more loss that reads the sums."""
+        """Add the gradient of a loss that reads the sums."""
         self.predicted = predicted if self.predicted is None else self.predicted + predicted
         self.tp = tp if self.tp is None else self.tp + tp
 
 
 class SoftmaxStrip:
-    """Takes the memory of `logits` ``(N, C, R, W)`` for their exponentials.
+    """The softmax of a strip; its exponentials take the memory of the logits.
 
     Args:
-        logits: Overwritten.
-        ids: ``(N, R, W)``, class ids, any at pixels that do not count.
+        logits: ``(N, C, R, W)``, overwritten.
+        ids: ``(N, R, W)``, class ids; any class id at ignored pixels.
         valid: ``(N, R, W)``, bool, the pixels that count.
-        safe: The logits are at most 0 and some class is not far below it, so their largest need not
-            be looked for.
+        safe: Whether the largest logit of every pixel is at most 0 and not far below it, so that it
+            need not be subtracted before the exponential.
+
+    Attributes:
+        log_probability: ``(N, R, W)``, of the class in `ids`.
     """
 
     def __init__(self, logits: Tensor, ids: Tensor, valid: Tensor, *, safe: bool) -> None:
@@ -63,13 +66,13 @@ class SoftmaxStrip:
 
     @property
     def log_normaliser(self) -> Tensor:
-        """The log of the sum of the exponentials of the logits as they came, ``(N, R, W)``."""
+        """The log of the sum of the exponentials of the given logits, ``(N, R, W)``."""
         return self._log_normaliser[:, 0]
 
     def sums(self) -> tuple[Tensor, Tensor]:
-        """Of each class's probability, ``(N, C)``: over its own pixels, over all valid ones."""
+        """The sums of each class's probability, ``(N, C)``: over its own pixels, and over all."""
         weight = self.valid.to(self._exponentials.dtype)
-        # One after the other, so many small numbers need more than float32.
+        # The scatter adds one number after the other, for which float32 is not precise enough.
         of_target = (self.log_probability.exp() * weight).flatten(1).double()
         shape = self._exponentials.shape[:2]
         tp = of_target.new_zeros(shape).scatter_add_(1, self.ids.flatten(1), of_target)
@@ -95,8 +98,8 @@ class SoftmaxStrip:
             mean = torch.bmm(wanted.predicted[:, None], flat).view_as(inverse) * inverse
             at_target = at_target + of_target
             lowering = lowering + of_target + mean
-            # A_c - m as a product of rank two takes one pass to write, and a few classes at a time
-            # no memory to speak of.
+            # As a product of rank two, A_c - m is written in one pass; in chunks of a few classes
+            # it takes little memory.
             left = torch.stack([wanted.predicted, -torch.ones_like(wanted.predicted)], dim=2)
             right = torch.stack([inverse, lowering * inverse], dim=1).flatten(2)
             step = max(1, _CHUNK // max(1, inverse.numel()))

@@ -1,9 +1,9 @@
-"""Bilinear upsampling a strip of rows at a time, and its adjoint.
+"""Bilinear upsampling of a strip of rows at a time, and its adjoint.
 
-Bilinear upsampling is two banded linear maps, one along the columns and one along the rows. Each is
-cut into blocks whose source is a few entries wide, so a strip costs little more than writing it:
-two small matrix products, for any ratio and either `align_corners`, and the adjoint is the same
-products transposed.
+Bilinear upsampling is two banded linear maps, one along the columns and one along the rows. Each
+matrix is cut into blocks whose source is a few entries wide. A strip is then two small matrix
+products, which cost little more than writing the result, for any ratio and either value of
+`align_corners`. The adjoint is the transposed products.
 """
 
 from __future__ import annotations
@@ -16,16 +16,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_COLUMNS = 256  # of the result in one product: wide enough to be fast, narrow enough to be sparse
+# Columns of the result in one product: many enough to be fast, few enough for a narrow source.
+_COLUMNS = 256
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some entries of the result along one axis, and the source entries that they come from."""
+    """Some entries of the result along one axis, and the source entries that they depend on.
+
+    Attributes:
+        rows: The entries of the result, along either axis.
+        source: The entries of the source.
+        matrix: The weights, ``(source, rows)``.
+    """
 
     rows: slice
     source: slice
-    matrix: Tensor  # (source, rows)
+    matrix: Tensor
 
 
 @lru_cache(maxsize=32)
@@ -37,7 +44,7 @@ def _blocks(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Block, ...]:
-    """Linear interpolation from `source` to `size` entries in blocks of `width` results."""
+    """The blocks of `width` results of a linear interpolation from `source` to `size` entries."""
     identity = torch.eye(source, dtype=dtype)[None]
     whole = F.interpolate(identity, size=size, mode="linear", align_corners=align_corners)[0]
     blocks = []
@@ -50,7 +57,10 @@ def _blocks(
 
 
 class Upsampling:
-    """From logits ``(N, C, h, w)`` to `size` ``(H, W)``, for tensors of one dtype and device."""
+    """Upsampling from logits ``(N, C, h, w)`` to `size` ``(H, W)``.
+
+    It takes other tensors of the same height, width, dtype and device, too.
+    """
 
     def __init__(self, logits: Tensor, size: tuple[int, int], align_corners: bool) -> None:
         self.size = size
@@ -64,13 +74,13 @@ class Upsampling:
         return _blocks(self._source[0], self.size[0], rows, *self._options)
 
     def rows(self, logits: Tensor, strip: Block, *, lowered: bool = False) -> Tensor:
-        """The rows ``(N, C, R, W)`` of one strip, in memory that the next call uses again.
+        """Compute one strip, ``(N, C, R, W)``, in memory that the next call uses again.
 
         Args:
             logits: ``(N, C, h, w)``.
             strip: One of :meth:`strips`.
-            lowered: Subtract the largest class from every source entry first, which no softmax
-                notices: no entry of the result is above 0 then.
+            lowered: Whether to subtract the largest class from every source entry first. The result
+                is then at most 0, and its softmax is the same.
         """
         source = logits[:, :, strip.source]
         if lowered:
@@ -85,7 +95,7 @@ class Upsampling:
         return torch.bmm(vertical, stacked, out=out).view(*source.shape[:2], -1, self.size[1])
 
     def add_adjoint(self, gradient: Tensor, strip: Block, total: Tensor) -> None:
-        """Add to `total` ``(N, C, h, w)`` what a strip's `gradient` means for the logits."""
+        """Add to `total` ``(N, C, h, w)`` the gradient for the logits, from that for a strip."""
         stacked = gradient.reshape(-1, *gradient.shape[-2:])
         vertical = strip.matrix.expand(len(stacked), -1, -1)
         wide = self._buffer("wide", len(stacked), vertical.shape[1], self.size[1])
@@ -97,7 +107,7 @@ class Upsampling:
         target += lines.view(target.shape)
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
-        """Memory that every strip uses anew: a fresh page costs more than what is done with it."""
+        """A tensor in memory that all strips share: allocating it costs more than the products."""
         size = math.prod(shape)
         kept = self._buffers.get(name)
         if kept is None or kept.numel() < size:
@@ -107,7 +117,7 @@ class Upsampling:
         return kept[:size].view(shape)
 
     def image(self, logits: Tensor, rows: int) -> Tensor:
-        """The whole of some channels, ``(N, C, H, W)``."""
+        """Compute all rows of a few channels, ``(N, C, H, W)``, by strips of `rows` rows."""
         images = logits.new_empty(*logits.shape[:2], *self.size)
         for strip in self.strips(rows):
             images[:, :, strip.rows] = self.rows(logits, strip)
@@ -120,15 +130,16 @@ class Upsampling:
 
 
 def is_safe_lowered(logits: Tensor) -> bool:
-    """Whether some exponential of lowered logits is above 0 everywhere, without a look per strip.
+    """Whether the exponentials of the lowered logits do not all underflow at any pixel.
 
-    Interpolated between pixels that two different classes lead, every class may be far below 0;
-    never farther than the classes are apart at one source entry. Only the CPU is asked, as a look
-    at the values would wait for any other device.
+    Between two source entries with different largest classes, interpolation may bring every class
+    far below 0, but never farther than the classes are apart at one source entry. On a device other
+    than the CPU the answer is False, because reading the values would wait for the device.
     """
     if logits.device.type != "cpu" or not logits.numel():
         return False
     return bool((logits.amax(1) - logits.amin(1)).amax() < _SAFE_SPREAD)
 
 
-_SAFE_SPREAD = 60.0  # exp(-60) leaves twelve digits above the smallest normal float32
+# exp(-60) is 9e-27, twelve orders of magnitude above the smallest normal float32.
+_SAFE_SPREAD = 60.0

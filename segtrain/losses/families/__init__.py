@@ -1,1 +1,1 @@
-"""The base classes of losses; the family decides how a loss is computed in strips."""
+"""The families of losses, as base classes: each decides how its losses run in strips."""

@@ -1,4 +1,4 @@
-"""Losses that look at the whole map of one class at a time: order, distance, structure."""
+"""Losses of the whole map of one class at a time: its ranking, distances or structure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from segtrain.losses.families.class_mean import ClassMean, class_counts
 
 @dataclass(frozen=True)
 class ClassMap:
-    """One class in one image or in the batch: which images, which class, its share of the mean."""
+    """One class in one image or in the batch.
+
+    Attributes:
+        images: The images of the map.
+        index: The class id.
+        weight: Its weight in the mean over classes and images, ``()``.
+    """
 
     images: slice
     index: int
@@ -26,9 +32,8 @@ class ClassMap:
 class ClassMapLoss(ClassMean):
     """A loss of the map of one class, averaged over classes.
 
-    A subclass writes :meth:`class_map_loss`; the mean over classes, ignored pixels and class
-    weights come with it. In strips one class is upsampled at a time, so what is kept at label
-    resolution are a few maps, whatever the number of classes.
+    A subclass writes :meth:`class_map_loss`. The base class adds the mean over classes, ignored
+    pixels, class weights and strips.
 
     Args:
         num_classes: Number of channels of the logits.
@@ -43,29 +48,42 @@ class ClassMapLoss(ClassMean):
             over the images that have a valid pixel.
 
     Attributes:
-        reads_logits: The map is that of the logits themselves, and there is no activation.
+        reads_logits: Whether the map is that of the logits themselves, without an activation.
+
+    Note:
+        With strips one class is upsampled at a time, so only a few maps are in memory at label
+        resolution, for any number of classes. A softmax needs a pass over strips of rows before,
+        for its normaliser, which terms share, and one after, for the gradient. A subclass that
+        overrides :meth:`value` is computed from the whole image.
     """
 
     dense: Dense | None = "multi_hot"  # type: ignore[misc]
     reads_logits: ClassVar[bool] = False
 
+    @property
+    def runs_in_strips(self) -> bool:
+        return self.can_strip and type(self).value is ClassMapLoss.value
+
+    def shares_softmax(self, target: Tensor) -> bool:  # noqa: ARG002
+        return self.activation == "softmax" and not self.reads_logits
+
     @abstractmethod
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-        """The loss ``()`` of one class.
+        """Compute the loss ``()`` of one class.
 
         Shape:
             - probability: ``(N, H, W)`` of the class, float32 or float64, with a graph; 0 at
-              ignored pixels. Logits where `reads_logits` is set.
+              ignored pixels. Logits if `reads_logits` is set.
             - positive: ``(N, H, W)``, bool: the pixels of the class; False at ignored pixels.
             - valid: ``(N, H, W)``, bool: the pixels that count.
         """
 
     def class_maps(self, target: Tensor) -> Iterator[ClassMap]:
-        """What the mean is made of; weights add up to 1, or there are none."""
+        """The maps to average. Their weights add up to 1, unless there are no maps."""
         valid = self.valid(target)
         clean, weight = self.clean(target, valid), valid.flatten(1).float()
         clean = clean.flatten(-2) if target.dim() == 3 else clean.flatten(-2).float()
-        # What a class weighs, a third say, would in float32 spoil the value of float64 logits.
+        # In float64: a weight such as 1/3 in float32 would make the loss of float64 logits inexact.
         actual = class_counts(clean, weight, self.num_classes).double()
         counted = weight.sum(1).sign().double()
         if not self.per_image:
@@ -77,13 +95,13 @@ class ClassMapLoss(ClassMean):
             yield ClassMap(images, index, weight[group, index])
 
     def positive(self, target: Tensor, index: int) -> Tensor:
-        """The pixels of class `index`, ``(N, H, W)`` bool."""
+        """The mask of the pixels of class `index`, ``(N, H, W)``, bool."""
         if target.dim() == 4:
             return (target[:, index] > 0.5) & self.valid(target)
         return target == (1 if self.num_classes == 1 else index)
 
     def map_value(self, values: Tensor, target: Tensor, item: ClassMap) -> Tensor:
-        """What `item` adds to the loss, from the map of its class in its images."""
+        """The part of the loss that `item` adds, from the map of its class in its images."""
         target = target[item.images]
         valid = self.valid(target)
         values = torch.where(valid, values, 0)
@@ -95,7 +113,7 @@ class ClassMapLoss(ClassMean):
             values = logits
         else:
             values = logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
-        total = logits.flatten()[:0].sum()  # nothing, with a graph
+        total = logits.flatten()[:0].sum()  # 0 with a graph
         for item in self.class_maps(target):
             total = total + self.map_value(values[item.images, item.index], target, item)
         return total

@@ -1,4 +1,4 @@
-"""The mean over classes that region and class-map losses share."""
+"""The mean over classes, shared by region and class-map losses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from segtrain.losses.class_weights import ClassWeights, check_class_weights
 from segtrain.schema.values import did_you_mean
 
 Classes = Literal["present", "all"] | list[int]
-
-
 Activation = Literal["softmax", "sigmoid"]
 
 
 class ClassMean(Term):
-    """A mean over classes, of the batch or of each image: what region and class-map losses share.
+    """The base of losses that are a mean over classes, of the batch or of each image.
 
     See :class:`RegionLoss` for the arguments.
     """
@@ -61,9 +59,9 @@ class ClassMean(Term):
         return torch.zeros(self.num_classes).index_fill_(0, torch.tensor(list(chosen)), 1.0)
 
     def _mean_weights(self, actual: Tensor) -> Tensor:
-        """What each class weighs in the mean, ``(..., C)``, from its target pixels `actual`."""
+        """The weight of each class in the mean, ``(..., C)``; `actual` counts its target pixels."""
         weight = self.selected.to(actual.dtype)
-        if self.class_weights is not None:  # one channel has two weights, and is the second class
+        if self.class_weights is not None:  # one channel has two weights; it stands for class 1
             weight = weight * self.class_weights[-self.num_classes :].to(actual.dtype)
         if self.present_only and self.num_classes > 1:
             return weight * (actual > 0)
@@ -75,25 +73,25 @@ class ClassMean(Term):
 
 
 def _check_word(name: str, word: str, known: Sequence[str], also: str = "") -> None:
-    """Refuse a `word` that is not `known`, where the schema of a config did not."""
+    """Check that `word` is known, for callers whose arguments no schema has checked."""
     if word not in known:
         raise ConfigError(f"unknown {name} {word!r}{did_you_mean(str(word), known)}{also}")
 
 
 def count_pixels(valid: Tensor) -> Tensor:
-    """How many pixels count in each image, ``(N,)`` int64, from ``(N, H, W)`` bool."""
+    """The number of valid pixels of each image, ``(N,)`` int64, from ``(N, H, W)`` bool."""
     if not len(valid):
         return valid.new_zeros(0, dtype=torch.long)
-    # A sum along an axis would first make an int64 of every pixel.
+    # A sum along an axis would first convert every pixel to int64.
     return torch.stack([image.count_nonzero() for image in valid])
 
 
 def class_counts(target: Tensor, weight: Tensor, num_classes: int) -> Tensor:
-    """How many pixels each class has in each image, ``(N, C)``.
+    """The number of pixels of each class in each image, ``(N, C)``.
 
     Args:
         target: Clean, ``(N, P)`` class ids or ``(N, C, P)`` dense.
-        weight: ``(N, P)``, 1 where a pixel counts and 0 elsewhere; its dtype is the result's.
+        weight: ``(N, P)``, 1 where a pixel counts, else 0. The result has its dtype.
         num_classes: C.
     """
     if target.dim() == 3:

@@ -1,9 +1,10 @@
-"""Losses that are a map of pixels, which a mining reduces to one number."""
+"""Losses that are a map of pixel losses, which a mining reduces to one number."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,28 +18,34 @@ from segtrain.losses.mining.base import MeanMining, Mining, MiningSpec, build_mi
 class PixelLoss(Term):
     """A loss per pixel, averaged over the valid pixels or reduced by a mining.
 
-    A subclass writes :meth:`pixel_loss`; ignored pixels, class weights, mining and strips come with
-    it. One whose loss depends on the target only through the softmax probability of its class
-    derives from :class:`TargetProbabilityLoss` instead, and is faster.
+    A subclass writes :meth:`pixel_loss`. The base class adds ignored pixels, class weights, mining
+    and strips. If the loss depends on the target only through the softmax probability of its class,
+    derive from :class:`TargetProbabilityLoss` instead, which is faster.
 
     Args:
         num_classes: Number of channels of the logits.
         ignore_label: Target value of the pixels that do not count.
         class_weights: One non-negative number per class, or a file that holds them; the mean
-            becomes the weighted mean, as in :class:`torch.nn.CrossEntropyLoss`. A pixel of a dense
-            target weighs what its channels weigh together, in proportion to their values; one that
-            may have several classes, as for every sigmoid loss, what its labels weigh on average.
+            becomes the weighted mean, as in :class:`torch.nn.CrossEntropyLoss`. With a dense
+            target, a pixel's weight is the sum over channels of weight times value. If a pixel may
+            have several classes, as for every sigmoid loss, it is the mean weight of its labels.
         mining: Which pixels count how much: the name of a mining, or a mapping with its name and
             parameters.
 
     Note:
-        In strips :meth:`pixel_loss` sees a few rows of the image at a time. A loss that looks at
-        neighbouring pixels, or at sums or a maximum over the image, would be wrong there at the
-        edges of the strips, or everywhere. What it has to know of the *target* around a pixel comes
-        from :meth:`context`; a loss of the map of one class is a
-        :class:`~segtrain.losses.families.class_map.ClassMapLoss`; and one that has to see all
-        logits at once says so with ``can_strip = False`` in its class, and is never taken in
-        strips, at the price of all of them in memory.
+        In strips :meth:`pixel_loss` sees a few rows of the image at a time. A loss that reads
+        neighbouring pixels would be wrong at the edges of the strips, and one that divides by a sum
+        or a maximum over the image would be wrong everywhere. There are three ways out:
+
+        - Information on the *target* around a pixel comes from :meth:`context`.
+        - A loss of the map of one class is a
+          :class:`~segtrain.losses.families.class_map.ClassMapLoss`.
+        - A class that needs all logits at once sets ``can_strip = False``. It is never computed in
+          strips, and all upsampled logits are in memory.
+
+        A subclass may override every other method, too. Strips call all of them but :meth:`value`:
+        a class that overrides :meth:`value` is computed from the whole image. One that overrides
+        :meth:`reduce` takes two passes over the strips, even with a mining that needs one.
 
     Example:
         >>> class Squared(PixelLoss):
@@ -69,41 +76,49 @@ class PixelLoss(Term):
         self.mining.check_classes(max(num_classes, 2))
 
     @property
+    def runs_in_strips(self) -> bool:
+        return self.can_strip and type(self).value is PixelLoss.value
+
+    @property
+    def is_reduced_by_mining(self) -> bool:
+        """Whether the mining reduces the maps, that is, :meth:`reduce` is not overridden."""
+        return type(self).reduce is PixelLoss.reduce
+
+    @property
     def multi_label(self) -> bool:
-        """Whether a pixel of a dense target may have several classes or none, each for itself."""
+        """Whether a pixel of a dense target may have several classes or none."""
         return self.dense == "multi_hot"
 
     @abstractmethod
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each pixel, from that pixel alone: see the note of the class.
+        """Compute the loss of each pixel from that pixel alone: see the note of the class.
 
         It must not change `logits` in place: in strips they are a leaf of the graph.
 
         Shape:
-            - logits: ``(N, C, R, W)``, float32 or float64; R rows of the image, which may be a part
-              of it.
+            - logits: ``(N, C, R, W)``, float32 or float64: R rows, of the image or of a part of it.
             - target: ``(N, R, W)``, int64, class ids only: ignored pixels come as class 0 and are
-              dropped afterwards. For a loss that has `dense` it may also be ``(N, C, R, W)``,
-              float, with 0 at ignored pixels.
+              dropped afterwards. If `dense` is not None it may also be ``(N, C, R, W)``, float,
+              with 0 at ignored pixels.
             - output: ``(N, R, W)``.
         """
 
     def context(self, target: Tensor) -> Tensor | None:  # noqa: ARG002
-        """What a pixel's loss has to know of the target around it, ``(..., H, W)``; None: nothing.
+        """Information on the target around each pixel, ``(..., H, W)``; None: not needed.
 
-        It is made once from the whole target and handed to :meth:`pixel_loss_in_context` with the
-        rows of the strip.
+        It is computed once from the whole target. :meth:`pixel_loss_in_context` gets its rows of
+        the strip.
         """
         return None
 
     def pixel_loss_in_context(self, logits: Tensor, target: Tensor, context: Tensor) -> Tensor:  # noqa: ARG002
-        """:meth:`pixel_loss` of a loss that has a :meth:`context`."""
+        """Compute :meth:`pixel_loss` with the rows of :meth:`context`, if the loss has one."""
         return self.pixel_loss(logits, target)
 
     def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        r"""Probability of the target ``(N, R, W)``: minings tell hard pixels by it.
+        r"""The probability of the target, ``(N, R, W)``, by which minings find hard pixels.
 
-        With a dense target it is the expected one, :math:`\sum_c t_c p_c / \sum_c t_c`.
+        For a dense target it is the expected probability, :math:`\sum_c t_c p_c / \sum_c t_c`.
         """
         if target.dim() == 4:
             expected = (logits.softmax(1) * target).sum(1)
@@ -115,7 +130,11 @@ class PixelLoss(Term):
     def weighted_pixel_loss(
         self, logits: Tensor, target: Tensor, context: Tensor | None = None
     ) -> Tensor:
-        """:meth:`pixel_loss` times what each pixel weighs."""
+        """:meth:`pixel_loss` times the weight of each pixel, ``(N, R, W)``.
+
+        Raises:
+            ConfigError: If :meth:`pixel_loss` returns another shape.
+        """
         if context is None:
             values = self.pixel_loss(logits, target)
         else:
@@ -129,7 +148,7 @@ class PixelLoss(Term):
         return values if weights is None else values * weights
 
     def class_weight_map(self, target: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What the class weights make of each pixel of a clean target, ``(N, R, W)``."""
+        """The weight of each pixel of a clean target, ``(N, R, W)``; None without class weights."""
         if self.class_weights is None:
             return None
         weights = self.class_weights.to(dtype)
@@ -141,11 +160,11 @@ class PixelLoss(Term):
         labels = torch.einsum("nchw,c->nhw", target, weights)
         if not self.multi_label:
             return labels
-        # A pixel weighs what its labels weigh on average, and one without any what all do.
+        # A pixel has the mean weight of its labels; without a label, the mean of all weights.
         return safe_ratio(labels, target.sum(1), empty=0.0) + weights.mean() * (target.sum(1) == 0)
 
     def pixel_weights(self, target: Tensor, dtype: torch.dtype) -> Tensor:
-        """Weight of each pixel in the mean, ``(N, H, W)``: 0 where it is ignored."""
+        """The weight of each pixel in the mean, ``(N, H, W)``, 0 where it is ignored."""
         valid = self.valid(target)
         weights = None
         if self.class_weights is not None:
@@ -155,7 +174,11 @@ class PixelLoss(Term):
     def maps(
         self, logits: Tensor, target: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The weighted losses of these rows, 0 where ignored, and what the mining asks for."""
+        """The weighted losses of these rows, 0 where ignored, and the probability if it is needed.
+
+        Shape:
+            - output: two of ``(N, R, W)``. The second is None if the mining needs none.
+        """
         valid = self.valid(target)
         clean = self.clean(target, valid)
         values = torch.where(valid, self.weighted_pixel_loss(logits, clean, context), 0)
@@ -165,7 +188,7 @@ class PixelLoss(Term):
             return values, self.target_probability(logits, clean)
 
     def mining_target(self, target: Tensor) -> Tensor:
-        """`target` for a mining: class ids ``(N, H, W)``, unless a pixel may have several."""
+        """The target that a mining gets: class ids ``(N, H, W)``, or the dense multi-hot target."""
         if target.dim() == 3:
             return target
         if self.num_classes == 1:
@@ -177,14 +200,14 @@ class PixelLoss(Term):
         return torch.where(self.valid(target), ids, self.ignore_label)
 
     def reduce(self, values: Tensor, probability: Tensor | None, target: Tensor) -> Tensor:
-        """The value ``()`` from the maps of the whole batch."""
+        """Reduce the maps of the whole batch to the value ``()``."""
         weights, valid = self.pixel_weights(target, values.dtype), self.valid(target)
-        asked: dict[str, Any] = {}
+        needed: dict[str, Any] = {}
         if self.mining.needs_probability:
-            asked["probability"] = probability
+            needed["probability"] = probability
         if self.mining.needs_target:
-            asked["target"] = self.mining_target(target)
-        value: Tensor = self.mining(values, weights, valid, **asked)
+            needed["target"] = self.mining_target(target)
+        value: Tensor = self.mining(values, weights, valid, **needed)
         return value
 
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -197,13 +220,45 @@ class PixelLoss(Term):
 class TargetProbabilityLoss(PixelLoss):
     r"""A pixel loss that is a function of the log-probability of the target's class alone.
 
-    A subclass writes :meth:`loss_of`. In strips such losses share one softmax, and their gradient
-    for the logits, :math:`\ell'(\log p_y)\,(\delta_{cy} - p_c)`, is written in its place.
+    A subclass writes :meth:`loss_of`. In strips all such losses share one softmax. Their gradient
+    for the logits, :math:`\ell'(\log p_y)\,(\delta_{cy} - p_c)`, is written into its memory,
+    without autograd.
+
+    A class that writes :meth:`loss_of` promises that its `pixel_loss`, `weighted_pixel_loss`,
+    `context`, `pixel_loss_in_context`, `target_probability` and `maps` give the same losses, for
+    the targets for which :meth:`reads_target_probability` is true. A subclass that overrides one of
+    these methods and leaves :meth:`loss_of` as it was has made no such promise, so strips treat it
+    as any other pixel loss. The same applies to a subclass that overrides :meth:`valid` or
+    :meth:`clean`, because losses that share a softmax must agree on the valid pixels.
     """
+
+    _promised: ClassVar[tuple[Callable[..., Any], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Record the methods that a newly written ``loss_of`` goes with."""
+        super().__init_subclass__(**kwargs)
+        if cls.loss_of not in cls._promised:
+            cls._promised = cls._methods_of_loss_of()
+
+    @classmethod
+    def _methods_of_loss_of(cls) -> tuple[Callable[..., Any], ...]:
+        return (
+            cls.loss_of,
+            cls.pixel_loss,
+            cls.weighted_pixel_loss,
+            cls.context,
+            cls.pixel_loss_in_context,
+            cls.target_probability,
+            cls.maps,
+        )
+
+    def shares_softmax(self, target: Tensor) -> bool:
+        is_promised = self._methods_of_loss_of() == self._promised
+        return self._has_default_valid and is_promised and self.reads_target_probability(target)
 
     @abstractmethod
     def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        r"""The loss of each pixel.
+        r"""Compute the loss of each pixel.
 
         Shape:
             - log_probability: ``(N, R, W)``, :math:`\log p_y \le 0`, float32 or float64.
@@ -212,14 +267,14 @@ class TargetProbabilityLoss(PixelLoss):
         """
 
     def reads_target_probability(self, target: Tensor) -> bool:
-        """Whether :meth:`loss_of` says everything, for a target of this kind."""
+        """Whether :meth:`loss_of` gives the loss of a target of this kind: here, of class ids."""
         return target.dim() == 3
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.loss_of(logits.log_softmax(1).gather(1, target[:, None])[:, 0], target)
 
     def maps_of(self, log_probability: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """:meth:`maps` from log-probabilities."""
+        """:meth:`maps`, computed from the log-probability of the target's class ``(N, R, W)``."""
         valid = self.valid(target)
         clean = self.clean(target, valid)
         values = self.loss_of(log_probability, clean)
@@ -228,11 +283,11 @@ class TargetProbabilityLoss(PixelLoss):
         return values, log_probability.detach().exp() if self.mining.needs_probability else None
 
 
-def check_channels(num_classes: int) -> None:
-    """Refuse one channel, whose softmax is always 1.
+def check_softmax_channels(num_classes: int) -> None:
+    """Check that there are at least two channels: the softmax of one channel is always 1.
 
     Raises:
-        ConfigError: When `num_classes` is 1.
+        ConfigError: If `num_classes` is 1.
     """
     if num_classes < 2:
         raise ConfigError(

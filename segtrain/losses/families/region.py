@@ -1,4 +1,4 @@
-"""Losses that are a formula of a few sums per class."""
+"""Losses that are a formula of a few sums over pixels per class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segtrain.losses.families.class_mean import ClassMean, class_counts, count_p
 
 @dataclass(frozen=True)
 class RegionSums:
-    r"""Sums over the valid pixels of an image, or of the batch, for each class: ``(..., C)``.
+    r"""The sums over the valid pixels of an image, or of the batch, for each class: ``(..., C)``.
 
     With the probability :math:`p_{ic}` and the target :math:`y_{ic}` of pixel :math:`i`:
 
@@ -22,8 +22,8 @@ class RegionSums:
         predicted: :math:`\sum_i p_{ic}`.
         actual: :math:`\sum_i y_{ic}`.
         count: :math:`\sum_i 1`, ``(..., 1)``.
-        tp_squared: :math:`\sum_i p_{ic}^2 y_{ic}`, for losses with ``needs_squares``.
-        predicted_squared: :math:`\sum_i p_{ic}^2`, likewise.
+        tp_squared: :math:`\sum_i p_{ic}^2 y_{ic}`; None unless the loss has `needs_squares`.
+        predicted_squared: :math:`\sum_i p_{ic}^2`; None unless the loss has `needs_squares`.
     """
 
     tp: Tensor
@@ -52,8 +52,8 @@ class RegionSums:
 class RegionLoss(ClassMean):
     """A loss per class from sums over the valid pixels, averaged over classes.
 
-    A subclass writes :meth:`class_loss` (or :meth:`class_values`, where true negatives or squares
-    are needed); the mean over classes, ignored pixels, class weights and strips come with it.
+    A subclass writes :meth:`class_loss`, or :meth:`class_values` if it needs true negatives or
+    squares. The base class adds the mean over classes, ignored pixels, class weights and strips.
 
     Args:
         num_classes: Number of channels of the logits.
@@ -67,29 +67,44 @@ class RegionLoss(ClassMean):
             ids.
         per_image: Sum over each image alone and average over the images that have a valid pixel,
             instead of summing over the batch. Only then does a batch equal the mean of its images.
+
+    Attributes:
+        needs_squares: Whether :meth:`class_values` reads the sums of squares.
+
+    Note:
+        Strips add up :meth:`sums` over the rows and call :meth:`reduce` once. With class ids and a
+        softmax they take the sums from the softmax that terms share, and write the gradient into
+        its memory. A subclass that overrides :meth:`sums`, `valid` or `clean`, or that sets
+        `needs_squares`, is computed through autograd, strip by strip. A subclass that overrides
+        :meth:`value` is computed from the whole image.
     """
 
     dense: Dense | None = "probability"  # type: ignore[misc]
     needs_squares: bool = False
 
+    @property
+    def runs_in_strips(self) -> bool:
+        return self.can_strip and type(self).value is RegionLoss.value
+
+    def shares_softmax(self, target: Tensor) -> bool:
+        is_softmax_of_ids = self.activation == "softmax" and target.dim() == 3
+        has_default_sums = type(self).sums is RegionLoss.sums and not self.needs_squares
+        return self._has_default_valid and has_default_sums and is_softmax_of_ids
+
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        """The loss of each class from its soft counts, ``(..., C)`` each, which may all be 0."""
+        """Compute the loss of each class from its soft counts, ``(..., C)`` each; all may be 0."""
         raise NotImplementedError(f"{type(self).__name__} must write class_loss or class_values")
 
     def class_values(self, sums: RegionSums) -> Tensor:
-        """The loss of each class, ``(..., C)``: :meth:`class_loss` unless overridden."""
+        """Compute the loss of each class, ``(..., C)``: by default with :meth:`class_loss`."""
         return self.class_loss(sums.tp, sums.fp, sums.fn)
 
     def mean(self, sums: RegionSums, weight: Tensor) -> Tensor:
-        """The loss of each image ``(...,)``: the mean of the classes by `weight` ``(..., C)``."""
+        """The loss of each image, ``(...,)``: the mean over classes, weighted by ``(..., C)``."""
         return safe_ratio((weight * self.class_values(sums)).sum(-1), weight.sum(-1))
 
-    def fuses(self, target: Tensor) -> bool:
-        """Whether the sums are those of a softmax and of class ids, which strips make in place."""
-        return self.activation == "softmax" and target.dim() == 3 and not self.needs_squares
-
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
-        """``(N, K, C)``: true positives, predicted and actual of these rows; squares if needed."""
+        """The sums of some rows, ``(N, K, C)``: tp, predicted, actual, and squares if needed."""
         valid = self.valid(target)
         clean = self.clean(target, valid).flatten(-2)
         weight = valid.to(logits.dtype).flatten(1)
@@ -97,19 +112,19 @@ class RegionLoss(ClassMean):
         probability = (logits.softmax(1) if softmax else logits.sigmoid()).flatten(2)
         rows = [probability] if not self.needs_squares else [probability, probability.square()]
         tp = [_overlap(row, clean, weight) for row in rows]
-        # Not a matrix product: it adds a million numbers with less care than a sum does.
+        # Not a matrix product, which rounds more than a sum does over a million numbers.
         predicted = [(row * weight[:, None]).sum(-1) for row in rows]
         actual = class_counts(clean, weight, self.num_classes)
         return torch.stack([tp[0], predicted[0], actual, *tp[1:], *predicted[1:]], dim=1)
 
     def reduce(self, sums: Tensor, target: Tensor) -> Tensor:
-        """The value ``()`` from the sums ``(N, K, C)`` of the whole batch."""
+        """Reduce the sums of the whole batch, ``(N, K, C)``, to the value ``()``."""
         count = count_pixels(self.valid(target))[:, None]
         if not self.per_image:
             sums, count = sums.sum(0, keepdim=True), count.sum(0, keepdim=True)
         tp, predicted, actual, *squares = sums.unbind(1)
         found = RegionSums(tp, predicted, actual.detach(), count.to(sums.dtype), *squares)
-        # An image with no valid pixel leaves the mean rather than scoring as perfect.
+        # An image without a valid pixel is left out of the mean; it would score as perfect.
         counted = (count > 0).to(sums.dtype)
         weight = self._mean_weights(found.actual) * counted
         return safe_ratio(self.mean(found, weight).sum(), counted.sum())
@@ -119,12 +134,12 @@ class RegionLoss(ClassMean):
 
 
 def _overlap(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The sums ``(N, C)`` of `values` ``(N, C, P)`` at the target's class, in a clean target."""
+    """Sum `values` ``(N, C, P)`` at the class of a clean target, ``(N, C)``."""
     if target.dim() == 3:
         return (values * target * weight[:, None]).sum(-1)
     if values.shape[1] == 1:
         return (values * (weight * target)[:, None]).sum(-1)
-    # A scatter adds one after the other, and so many small numbers need more than float32.
+    # A scatter adds one number after the other, for which float32 is not precise enough.
     of_target = (values.gather(1, target[:, None])[:, 0] * weight).double()
     total = of_target.new_zeros(values.shape[:2]).scatter_add(1, target, of_target)
     return total.to(values.dtype)

@@ -1,1 +1,1 @@
-"""Hard-example mining: which pixels a pixel loss averages, and with what weight."""
+"""Hard-example mining: which pixels a pixel loss averages, and with which weights."""

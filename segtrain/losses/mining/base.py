@@ -1,10 +1,16 @@
-"""From a map of pixel losses to one number: which pixels count, and how much."""
+"""The base classes of hard-example mining, which reduces a map of pixel losses to one number.
+
+- :class:`Mining`: any function of the maps of the whole batch. Write ``forward``.
+- :class:`StreamingMining`: a mean over pixels, each of which is kept or dropped on its own. Write
+  ``forward``, ``kept``, ``denominator`` and ``decided``; strips then need one pass, not two.
+- :class:`MeanMining`: the mean over all valid pixels, the default.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +21,19 @@ MiningSpec = str | Mapping[str, object] | None
 
 
 class Mining(nn.Module, ABC):
-    """Reduces the weighted losses of the pixels of a batch to a scalar.
+    """A reduction of the weighted losses of all pixels of a batch to a scalar.
 
-    A mining that can tell from a pixel alone whether it counts sets `streaming` and has
-    :meth:`kept`, :meth:`denominator` and :meth:`decided`; in strips its gradient is then made in
-    the same pass as its value.
+    A custom mining writes :meth:`forward` and is registered with ``segtrain.register_mining``. In
+    strips it works as it is: the maps of the whole batch are collected in a first pass, and a
+    second pass makes the gradient.
 
     Attributes:
-        needs_probability: It is called with ``probability``.
-        needs_target: It is called with ``target``.
-        streaming: ``always`` where :meth:`decided` holds for any batch and the denominator follows
-            from the target alone, ``mostly`` where it usually does.
+        needs_probability: Whether :meth:`forward` is called with ``probability``.
+        needs_target: Whether :meth:`forward` is called with ``target``.
     """
 
     needs_probability: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
-    streaming: ClassVar[Literal["always", "mostly", "never"]] = "never"
 
     @abstractmethod
     def forward(
@@ -41,48 +44,93 @@ class Mining(nn.Module, ABC):
         probability: Tensor | None = None,
         target: Tensor | None = None,
     ) -> Tensor:
-        """The value of the batch; 0 with a zero gradient when no pixel is kept.
+        """Compute the value of the batch; 0 with a zero gradient if no pixel is kept.
 
         Shape:
             - values: ``(N, H, W)``, losses times the weights, 0 where not valid.
-            - weights: ``(N, H, W)``, what each pixel weighs in a mean, 0 where not valid.
+            - weights: ``(N, H, W)``, the weight of each pixel in a mean, 0 where not valid.
             - valid: ``(N, H, W)``, bool.
-            - probability: ``(N, H, W)`` of the target's class, only when `needs_probability`.
-            - target: ``(N, H, W)`` class ids (of probabilities, the most probable class) and
-              ``ignore_label``; or ``(N, C, H, W)`` where a pixel may have several classes. Only
-              when `needs_target`.
+            - probability: ``(N, H, W)``, of the target's class; only if `needs_probability`.
+            - target: ``(N, H, W)``, class ids and ``ignore_label``; for a target of probabilities
+              the id is the most probable class. ``(N, C, H, W)`` if a pixel may have several
+              classes. Only if `needs_target`.
             - output: ``()``.
         """
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse parameters that do not go with targets of `num_classes` ids.
+        """Check that the parameters suit targets with `num_classes` ids.
 
         Raises:
-            ConfigError: When they do not.
+            ConfigError: If they do not.
         """
 
     def share(self, weights: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
-        """How much this batch counts among several of one step: its valid pixels by default."""
+        """The share of this batch in a step of several: by default the number of valid pixels."""
         return valid.sum().float()
 
+
+class StreamingMining(Mining):
+    r"""A mean over pixels that a rule keeps or drops one by one, from their probability alone.
+
+    .. math:: L = \sum_{i \in K} w_i \ell_i \Big/ d(K)
+
+    A subclass writes :meth:`kept` (the set :math:`K`), :meth:`denominator` (:math:`d`) and
+    :meth:`decided`, besides :meth:`forward`, which computes the same for a whole batch. Strips make
+    value and gradient in one pass if this is the only term of the loss and it runs on a CPU. If
+    :meth:`decided` then rejects the pass, :meth:`forward` reduces the maps of the whole batch.
+
+    A class that writes :meth:`kept` promises that its :meth:`forward` agrees with it. A subclass
+    that overrides :meth:`forward` and leaves :meth:`kept` as it was has made no such promise, so
+    strips treat it as any other mining.
+    """
+
+    _promised: ClassVar[tuple[Callable[..., Any], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Record the ``forward`` that a newly written ``kept`` goes with."""
+        super().__init_subclass__(**kwargs)
+        if cls.kept not in cls._promised:
+            cls._promised = (cls.kept, cls.forward)
+
+    @property
+    def streams(self) -> bool:
+        """Whether :meth:`kept` and :meth:`forward` are still those of one class."""
+        return (type(self).kept, type(self).forward) == self._promised
+
+    @abstractmethod
     def kept(self, valid: Tensor, probability: Tensor | None) -> Tensor:
-        """Of some rows, the pixels that count, ``(N, R, W)`` bool."""
-        raise NotImplementedError
+        """The mask of the pixels that are kept in some rows of the batch.
 
+        Shape:
+            - valid: ``(N, R, W)``, bool.
+            - probability: ``(N, R, W)``; only if `needs_probability`.
+            - output: ``(N, R, W)``, bool.
+        """
+
+    @abstractmethod
     def denominator(self, weights: Tensor, kept: Tensor) -> Tensor:
-        """What `kept` pixels add to the number that the sum of the values is divided by, ``()``."""
-        raise NotImplementedError
+        """The part of the denominator that the `kept` pixels of some rows add, ``()``.
 
+        Shape:
+            - weights: ``(N, R, W)``, as in :meth:`forward`; its dtype is the dtype of the output.
+            - kept: ``(N, R, W)``, bool.
+        """
+
+    @abstractmethod
     def decided(self, denominator: Tensor, num_valid: int) -> bool:
-        """Whether :meth:`kept` was right about the whole batch, on the CPU."""
-        raise NotImplementedError
+        """Whether :meth:`kept` chose the right pixels, now that the whole batch has been seen.
+
+        Args:
+            denominator: The sum over all rows, ``()``, on the CPU.
+            num_valid: Number of valid pixels in the batch.
+        """
 
 
 MININGS: Registry[Mining] = Registry("mining")
 
 
 def build_mining(spec: str | Mapping[str, object]) -> Mining:
-    """The mining that `spec` names, parameters checked."""
+    """Build the mining that `spec` describes and check its parameters."""
     return MININGS.build(spec)
 
 
@@ -98,7 +146,10 @@ class MeanMining(Mining):
         tensor(2.)
     """
 
-    streaming = "always"
+    @property
+    def streams(self) -> bool:
+        """Whether this is the mean: strips add up its parts unless a subclass changes it."""
+        return type(self).forward is MeanMining.forward
 
     def forward(
         self,
@@ -113,12 +164,3 @@ class MeanMining(Mining):
 
     def share(self, weights: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
         return weights.sum()
-
-    def kept(self, valid: Tensor, probability: Tensor | None) -> Tensor:  # noqa: ARG002
-        return valid
-
-    def denominator(self, weights: Tensor, kept: Tensor) -> Tensor:  # noqa: ARG002
-        return weights.sum()
-
-    def decided(self, denominator: Tensor, num_valid: int) -> bool:  # noqa: ARG002
-        return True

@@ -1,4 +1,4 @@
-"""A mining that gives easy, middling and hard pixels the same say."""
+"""Gradient harmonising: pixels of every difficulty have the same total weight."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from segtrain.losses.mining.base import MININGS, Mining
 
 @MININGS.register("ghm")
 class GhmMining(Mining):
-    r"""The mean over all pixels, weighted down where many pixels are as hard: harmonised gradients.
+    r"""The mean over all pixels, with lower weights where many pixels have the same difficulty.
 
     The gradient norm of a pixel is :math:`g = 1 - p`, with :math:`p` the probability of its target.
-    [0, 1] is cut into bins; of those, :math:`M` hold a pixel, and bin :math:`b` holds :math:`R_b`
-    of the :math:`N` valid ones. Then
+    The range [0, 1] is divided into bins. :math:`M` bins hold a pixel, and bin :math:`b` holds
+    :math:`R_b` of the :math:`N` valid pixels. Then
 
     .. math:: L = \sum_i \beta_i w_i \ell_i \Big/ \sum_i w_i, \qquad \beta_i = \frac{N}{M R_{b(i)}}
 
-    so every bin with a pixel in it has the same weight in total.
+    so every bin with a pixel in it has the same total weight.
 
     Args:
-        bins: Into how many bins of one width [0, 1] is cut, at least 1, which is the mean.
+        bins: Number of bins of equal width in [0, 1], at least 1; one bin is the mean.
         momentum: :math:`\alpha` in [0, 1): the counts are running averages, :math:`R_b \leftarrow
-            \alpha R_b + (1 - \alpha) \cdot \text{count}`, and :math:`N` is their sum. Above 0 for
-            batches too small to show every bin; the authors train with 0.75, and 30 bins. 0 has no
-            memory.
+            \alpha R_b + (1 - \alpha) \cdot \text{count}`, and :math:`N` is their sum. Set it above
+            0 if batches are too small to fill every bin; the authors train with 0.75 and 30 bins.
+            With 0 every batch has its own counts.
 
     Attributes:
-        running_counts: ``(bins,)``, with a momentum. It is part of the state, so that a resumed run
-            goes on as before, and is updated once for each forward in training mode. Each process
+        running_counts: ``(bins,)``; None without a momentum. It is part of the state, so a resumed
+            run gives the same losses. It is updated once per forward in training mode. Each process
             has its own.
 
     Note:
-        Where all bins hold equally many pixels it is the mean, weighted by class if there are class
-        weights. For smooth L1, whose ``target_probability`` is one minus the normalised gradient
-        norm, it is GHM-R. A dense or multi-label pixel is one example here, by its
-        ``target_probability``; the paper has one per class. It is no mean over the parts of a
-        batch.
+        If all bins hold the same number of pixels it is the mean, weighted by class if there are
+        class weights. For smooth L1, whose ``target_probability`` is one minus the normalised
+        gradient norm, it is GHM-R. A pixel of a dense or multi-label target is one example here,
+        with its ``target_probability``; in the paper it is one example per class. The values of the
+        parts of a batch do not add up to the value of the batch.
 
     Example:
         >>> valid = torch.ones(1, 1, 4, dtype=torch.bool)
@@ -49,11 +49,12 @@ class GhmMining(Mining):
 
     References:
         Li, Liu and Wang, Gradient Harmonized Single-stage Detector, AAAI 2019. The paper's
-        :math:`\beta_i = N / (R_b \cdot \text{bins})` counts empty bins too, so that the weights add
-        up to less than :math:`N`; the authors' code counts those with a pixel, as here. With a
-        momentum the code divides the pixels of the batch by counts that start at 0, which makes the
-        first losses :math:`1 / (1 - \alpha)` times as large, and lets only bins with a pixel
-        forget; here :math:`N` is averaged with the counts, and all bins forget, as in the paper.
+        :math:`\beta_i = N / (R_b \cdot \text{bins})` counts empty bins, too, so the weights add up
+        to less than :math:`N`; the authors' code counts the bins with a pixel, as here. With a
+        momentum, the code divides the number of pixels of the batch by counts that start at 0, so
+        the first losses are :math:`1 / (1 - \alpha)` times as large, and it updates only bins with
+        a pixel. Here :math:`N` is averaged like the counts, and all bins are updated, as in the
+        paper.
     """
 
     needs_probability = True
@@ -90,7 +91,7 @@ class GhmMining(Mining):
         return weights.sum()
 
     def _averaged(self, counts: Tensor) -> Tensor:
-        """The counts, or with a momentum their running average, kept if this is training."""
+        """The counts; with a momentum their running average, which training mode stores."""
         running = self.running_counts
         if running is None:
             return counts
@@ -104,11 +105,11 @@ class GhmMining(Mining):
 
 
 def _histogram(index: Tensor, valid: Tensor, bins: int) -> Tensor:
-    """How many valid pixels have each `index`, ``(bins,)``."""
+    """The number of valid pixels with each `index`, ``(bins,)``."""
     index = torch.where(valid, index, bins).flatten()
     if index.device.type == "cpu":
         return torch.bincount(index, minlength=bins + 1)[:bins]
-    return _compare(index, bins)  # bincount would wait for the device, to learn its size
+    return _compare(index, bins)  # bincount would wait for the device to know its output's size
 
 
 def _compare(index: Tensor, bins: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The minings that rank pixels: those that are predicted badly, or cost most, count."""
+"""Hard-example mining by rank: the pixels with the lowest probability or the largest loss count."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.mining.base import MININGS, Mining
+from segtrain.losses.mining.base import MININGS, Mining, StreamingMining
 
 Count = TypeVar("Count", int, Tensor)
 
 
 @MININGS.register("ohem")
-class OhemMining(Mining):
-    r"""Online hard example mining: the mean over the pixels predicted with little probability.
+class OhemMining(StreamingMining):
+    r"""Online hard example mining: the mean over the pixels predicted with low probability.
 
     With the probabilities of the valid pixels of the batch in ascending order, :math:`p_{(0)} \le
     p_{(1)} \le \dots`,
@@ -25,22 +25,23 @@ class OhemMining(Mining):
     .. math:: t = \max(\text{threshold},\ p_{(\min(\text{min\_kept},\,n-1))}), \qquad
               L = \frac{1}{|K|} \sum_{i \in K} w_i \ell_i, \quad K = \{i : p_i < t\}
 
-    so at least ``min_kept`` pixels count when there are more. The mean divides by the number of
-    kept pixels, not by their weights, as the official HRNet code does.
+    so at least ``min_kept`` pixels count if more than these are valid. The sum is divided by the
+    number of kept pixels, not by their weights, as in the official HRNet code.
 
     Args:
-        threshold: Pixels predicted with less than this probability are hard, in (0, 1].
-        min_kept: How many pixels to keep at least, over the batch of one process.
-        ratio: Which share of the valid pixels to keep at least, in (0, 1], whatever the size of
-            the batch. Of the two, the one that keeps more decides: set ``min_kept=1`` to leave it
-            to ``ratio``. Null: no such share.
+        threshold: Pixels whose target has less than this probability are hard, in (0, 1].
+        min_kept: Minimum number of pixels to keep in the batch of one process.
+        ratio: Minimum share of the valid pixels to keep, in (0, 1], for any size of the batch.
+            Whichever of ``min_kept`` and ``ratio`` keeps more pixels decides; with ``min_kept=1``
+            it is ``ratio``. Null: no minimum share.
 
     Note:
-        When no more than ``min_kept`` pixels are valid, the easiest ones are left out if they reach
-        the threshold. Of pixels equal to the last one that ``min_kept`` reaches, none is kept; of
-        those equal to the last one that ``ratio`` reaches, all are, and ``ratio=1`` is the mean of
-        all. The official code crashes without a valid pixel and gives NaN when none is below ``t``;
-        here the loss is 0 then. It is no mean over the parts of a batch.
+        If at most ``min_kept`` pixels are valid, the easiest of them is dropped unless it is below
+        the threshold. Pixels that tie with the last one that ``min_kept`` reaches are all dropped.
+        Pixels that tie with the last one that ``ratio`` reaches are all kept, so ``ratio=1`` is the
+        mean of all. Without a valid pixel, or without a pixel below :math:`t`, the loss is 0; the
+        official code crashes in the first case and gives NaN in the second. The values of the parts
+        of a batch do not add up to the value of the batch.
 
     Example:
         >>> valid = torch.ones(1, 1, 3, dtype=torch.bool)
@@ -56,7 +57,6 @@ class OhemMining(Mining):
     """
 
     needs_probability = True
-    streaming = "mostly"
 
     def __init__(
         self, *, threshold: float = 0.7, min_kept: int = 100_000, ratio: float | None = None
@@ -84,7 +84,7 @@ class OhemMining(Mining):
         if not values.numel():
             return values.sum()
         hardness = torch.where(valid, probability.detach(), torch.inf)
-        # Not "<": a pixel whose probability is NaN has to be kept, or its loss would be lost.
+        # Not "<": a pixel whose probability is NaN must be kept, to make the loss NaN.
         kept = ~(hardness >= self._limit(hardness.flatten(), valid)) & valid
         if self.ratio is not None:
             kept |= (hardness <= self._last_of_ratio(hardness.flatten(), valid)) & valid
@@ -105,7 +105,7 @@ class OhemMining(Mining):
         return max(min(num_valid - 1, self.min_kept), 0)
 
     def _limit(self, probability: Tensor, valid: Tensor) -> Tensor:
-        """The probability below which a pixel is kept, without waiting for the device."""
+        """The probability below which a pixel is kept, found without waiting for the device."""
         threshold = probability.new_tensor(self.threshold)
         rank = (valid.sum() - 1).clamp(0, self.min_kept)
         if self._are_hard(probability, rank + 1):
@@ -113,7 +113,7 @@ class OhemMining(Mining):
         return torch.maximum(ranked(probability, rank), threshold)
 
     def _last_of_ratio(self, probability: Tensor, valid: Tensor) -> Tensor:
-        """The probability up to which a pixel is kept, so that the share is reached."""
+        """The probability up to which a pixel is kept, to reach the share."""
         assert self.ratio is not None
         count = portion(self.ratio, valid.sum())
         if self._are_hard(probability, count):
@@ -121,7 +121,7 @@ class OhemMining(Mining):
         return ranked(probability, count - 1)
 
     def _are_hard(self, probability: Tensor, count: Tensor) -> bool:
-        """Whether `count` pixels are below the threshold, and need no ranking; on the CPU."""
+        """Whether `count` pixels are below the threshold, so no ranking is needed; on the CPU."""
         if probability.device.type != "cpu":
             return False
         return int((probability < self.threshold).sum()) >= int(count)
@@ -133,7 +133,7 @@ class OhemMining(Mining):
 
 @MININGS.register("top_k")
 class TopKMining(Mining):
-    r"""The mean over the pixels with the largest losses, a fixed share or number of them.
+    r"""The mean over a fixed share or number of pixels, those with the largest losses.
 
     With the losses of the valid pixels of the batch in descending order, :math:`v_{(1)} \ge v_{(2)}
     \ge \dots`, :math:`v_i = w_i \ell_i`,
@@ -142,15 +142,15 @@ class TopKMining(Mining):
               k = \lceil \text{ratio} \cdot n \rceil \text{ or } \min(\text{k}, n)
 
     Args:
-        ratio: Which share of the :math:`n` valid pixels counts, in (0, 1]. A quarter gives the
-            rare classes a say and is not yet a few mislabelled pixels.
-        k: How many pixels count, at least 1, over the batch of one process; in place of `ratio`.
+        ratio: Share of the :math:`n` valid pixels that count, in (0, 1]. A quarter is small enough
+            for rare classes to matter, and too large for a few mislabelled pixels to dominate.
+        k: Number of pixels that count in the batch of one process, at least 1; replaces `ratio`.
 
     Note:
-        Pixels are ranked by their loss times its class weight, and the sum is divided by the number
+        Pixels are ranked by their loss times the class weight, and the sum is divided by the number
         of pixels, not by their weights; ``ratio=1`` without class weights is the mean. Pixels that
-        tie for the last places share them, so neither value nor gradient depends on their order. It
-        is no mean over the parts of a batch.
+        tie for the last places share them equally, so neither value nor gradient depends on their
+        order. The values of the parts of a batch do not add up to the value of the batch.
 
     Example:
         >>> valid = torch.ones(1, 1, 4, dtype=torch.bool)
@@ -159,10 +159,10 @@ class TopKMining(Mining):
         tensor(3.)
 
     References:
-        Fan et al., Learning with Average Top-k Loss, NeurIPS 2017, over the pixels of a batch in
-        place of the training set. Wu, Shen and van den Hengel, Bridging Category-level and
-        Instance-level Semantic Image Segmentation, 2016, rank the pixels of one image, by
-        probability, and keep a fixed number (512).
+        Fan et al., Learning with Average Top-k Loss, NeurIPS 2017; here over the pixels of a batch
+        and not over the training set. Wu, Shen and van den Hengel, Bridging Category-level and
+        Instance-level Semantic Image Segmentation, 2016, rank the pixels of one image by their
+        probability and keep a fixed number (512).
     """
 
     def __init__(self, *, ratio: float = 0.25, k: int | None = None) -> None:
@@ -193,32 +193,31 @@ class TopKMining(Mining):
 
 @MININGS.register("hard_negative")
 class HardNegativeMining(Mining):
-    r"""The mean over all pixels of objects and a few of the background, those with large losses.
+    r"""The mean over all object pixels and the background pixels with the largest losses.
 
-    With the positive pixels :math:`P` and of the others the :math:`k` with the largest losses,
+    With the positive pixels :math:`P` and the :math:`k` negative pixels with the largest losses,
     :math:`N_k`,
 
     .. math:: L = \frac{1}{|P| + k} \sum_{i \in P \cup N_k} w_i \ell_i, \qquad
               k = \max(\text{ratio} \cdot |P|,\ \text{min\_negatives})
 
     Args:
-        ratio: How many negatives there are for each positive, at least 0, as far as there are so
-            many; 3 is the paper's choice, and infinity keeps all pixels.
-        background: The class id of the negatives, one of those that there are; for one channel 0
-            or 1.
-        min_negatives: How many negatives to keep at least, so that a batch without a positive is
-            still trained on; 0 makes its loss 0, as in the paper.
+        ratio: Number of negatives to keep per positive, at least 0. If the batch has fewer, all are
+            kept. 3 is the paper's choice; infinity keeps all pixels.
+        background: Class id of the negatives, below the number of classes; 0 or 1 for one channel.
+        min_negatives: Minimum number of negatives to keep, so that a batch without a positive still
+            has a loss; with 0 that loss is 0, as in the paper.
 
     Note:
-        A pixel of a target of probabilities has the class of its largest channel (of two that tie,
-        either), so a one-hot target gives what its ids give. One that may have several classes, in
-        a dense target of a sigmoid loss with several channels, is positive where any of them is
-        above 0.5, and `background` is not used.
+        A pixel of a target of probabilities has the class of its largest channel (any of them in a
+        tie), so a one-hot target and its class ids give the same value. In a dense target of a
+        sigmoid loss with several channels, a pixel may have several classes: it is positive if any
+        channel is above 0.5, and `background` is not used.
 
-        Negatives are ranked over the batch of one process by their loss times its class weight,
-        :math:`k` is rounded, and pixels that tie for the last places share them. The sum is divided
-        by the number of pixels, not by their weights; ``ratio=inf`` without class weights is the
-        mean. It is no mean over the parts of a batch.
+        Negatives are ranked over the batch of one process by their loss times the class weight,
+        :math:`k` is rounded, and pixels that tie for the last places share them equally. The sum is
+        divided by the number of pixels, not by their weights; ``ratio=inf`` without class weights
+        is the mean. The values of the parts of a batch do not add up to the value of the batch.
 
     Example:
         >>> valid = torch.ones(1, 1, 4, dtype=torch.bool)
@@ -229,9 +228,9 @@ class HardNegativeMining(Mining):
 
     References:
         Liu et al., SSD: Single Shot MultiBox Detector, ECCV 2016, section 2.2, hard negative
-        mining. There the negatives are boxes, chosen in each image, and the sum is divided by the
-        number of positives alone, which makes the value about ``1 + ratio`` times as large and
-        undefined without a positive.
+        mining. There the negatives are boxes chosen in each image, and the sum is divided by the
+        number of positives alone: the value is about ``1 + ratio`` times as large, and undefined
+        without a positive.
     """
 
     needs_target = True
@@ -274,7 +273,7 @@ class HardNegativeMining(Mining):
         return (values * share).sum() / (positive.sum() + count).clamp(min=1)
 
     def _count(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """How many negatives count."""
+        """The number of negatives that count."""
         if math.isinf(self.ratio):
             return negatives
         wanted = (positives * self.ratio).round().clamp(min=self.min_negatives)
@@ -287,7 +286,7 @@ class HardNegativeMining(Mining):
 
 
 def portion(ratio: float, count: Count) -> Count:
-    """The smallest number that is at least `ratio` of `count`, with no rounding of floats.
+    """The smallest integer that is at least `ratio` times `count`, without floating-point errors.
 
     Example:
         >>> portion(0.1, 30), portion(0.25, torch.tensor(9))  # 0.1 * 30 is above 3
@@ -298,9 +297,9 @@ def portion(ratio: float, count: Count) -> Count:
 
 
 def ranked(values: Tensor, rank: Tensor) -> Tensor:
-    """Of flat `values`, the one with `rank` others before it, in ascending order.
+    """The element of flat `values` with `rank` others before it in ascending order.
 
-    On a device it is found without waiting for `rank`; on the CPU without a sort.
+    On the CPU it is found without a sort; on another device without waiting for `rank`.
 
     Example:
         >>> ranked(torch.tensor([4.0, 1.0, 3.0]), torch.tensor(1))
@@ -313,14 +312,15 @@ def ranked(values: Tensor, rank: Tensor) -> Tensor:
 
 
 def share_of_largest(values: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """Which pixels have the `count` largest values, as numbers that add up to `count`.
+    """The mask of the `count` largest values, as numbers that add up to `count`.
 
-    1 for those that do and 0 for the others; pixels that tie for the last places share them.
+    It is 1 for these values and 0 for the others. Values that tie for the last places share them
+    equally.
 
     Args:
         values: ``(N, H, W)``.
-        among: Where to look, ``(N, H, W)``, bool.
-        count: ``()``, integer, not above the number of pixels in `among`.
+        among: ``(N, H, W)``, bool: the pixels to choose from.
+        count: ``()``, integer, at most the number of pixels in `among`.
 
     Example:
         >>> values, among = torch.tensor([3.0, 2.0, 2.0, 9.0]), torch.tensor([1, 1, 1, 0]).bool()
@@ -330,7 +330,7 @@ def share_of_largest(values: Tensor, among: Tensor, count: Tensor) -> Tensor:
     values = values.detach()
     candidates = torch.where(among, values, -torch.inf).flatten()
     last = ranked(candidates, values.numel() - count)
-    # Not ">": NaN has to be among the largest, or it would be lost.
+    # Not ">": NaN must be among the largest, to make the loss NaN.
     above, level = among & ~(values <= last), among & (values == last)
     left = (count - above.sum()).to(values.dtype)
     return above + level * (left / level.sum().clamp(min=1))

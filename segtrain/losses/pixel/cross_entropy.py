@@ -22,7 +22,7 @@ class _SoftmaxLoss(TargetProbabilityLoss):
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.dim() == 3:
@@ -84,7 +84,7 @@ class CrossEntropy(TargetProbabilityLoss):
 
     def __init__(self, *, label_smoothing: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(
                 f"label_smoothing must be at least 0 and below 1, got {label_smoothing}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtrain.losses.arguments import check_positive
 from segtrain.losses.base import Dense
-from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 LN_2 = math.log(2)

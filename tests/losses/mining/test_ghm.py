@@ -26,7 +26,7 @@ def ghm(mining: GhmMining, probability: Tensor = PROBABILITY) -> Tensor:
 
 
 def plain(values: Tensor, norm: Tensor, valid: Tensor, bins: int) -> float:
-    """The authors' rule, a bin at a time."""
+    """The authors' rule, one bin at a time."""
     found = 0.0
     occupied = 0
     for number in range(bins):
@@ -81,8 +81,8 @@ class TestIdentities:
         expected = CrossEntropy(num_classes=3, mining="ghm")(logits, target)
         torch.testing.assert_close(weighted(logits, target), expected)
 
-    def test_every_bin_has_the_same_say(self) -> None:
-        # What a bin's pixels weigh together, from the gradient: the same for each.
+    def test_every_bin_has_the_same_weight(self) -> None:
+        # The total weight of each bin's pixels, read from the gradient, is the same.
         torch.manual_seed(0)
         probability, valid = torch.rand(1, 30, 30).square(), torch.rand(1, 30, 30) > 0.2
         leaf = torch.zeros(1, 30, 30, requires_grad=True)
@@ -90,8 +90,8 @@ class TestIdentities:
         GhmMining(bins=5)(values, valid.float(), valid, probability).backward()
         assert leaf.grad is not None
         bins = ((1 - probability) * 5).long().clamp(max=4)
-        say = [float(leaf.grad[bins == number].sum()) for number in range(5)]
-        assert say == pytest.approx([0.2] * 5)
+        totals = [float(leaf.grad[bins == number].sum()) for number in range(5)]
+        assert totals == pytest.approx([0.2] * 5)
 
     @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
     @pytest.mark.parametrize("momentum", [0.0, 0.75])
@@ -119,7 +119,7 @@ class TestIdentities:
 class TestMomentum:
     def test_by_hand(self) -> None:
         mining = GhmMining(bins=2, momentum=0.75)
-        # The first batch is as without a momentum, whatever the counts start from.
+        # The first batch gives the same value as without a momentum.
         assert ghm(mining).item() == pytest.approx(6.25)
         assert mining.running_counts is not None
         assert mining.running_counts.tolist() == [1.0, 0.25]  # 4 and 1, a quarter of each

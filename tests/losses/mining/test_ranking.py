@@ -15,7 +15,6 @@ from segtrain.losses import (
     CrossEntropy,
     Focal,
     HardNegativeMining,
-    MeanMining,
     OhemMining,
     PixelLoss,
     TopKMining,
@@ -84,12 +83,6 @@ def test_enough_hard_pixels_decide_without_the_whole_batch() -> None:
     assert decided(6, min_kept=1, ratio=0.6)
     assert not decided(9, min_kept=100)
     assert decided(10, min_kept=100, ratio=1.0)
-
-
-def test_mean_by_hand() -> None:
-    weights = torch.tensor([[[1.0, 2.0, 0.0]]])
-    values = torch.tensor([[[3.0, 2 * 6.0, 0.0]]])
-    assert float(MeanMining()(values, weights, weights > 0)) == pytest.approx(15 / 3)
 
 
 def test_class_weights_do_not_divide_under_ohem() -> None:
@@ -247,7 +240,7 @@ class TestHardNegative:
         assert found.item() == pytest.approx(sum(kept) / len(kept))
 
     def test_another_background(self) -> None:
-        # Positive are all but the 5: eight pixels, and one negative.
+        # All pixels but the 5 are positive: eight, and one negative.
         mining = HardNegativeMining(ratio=0.1, background=1)
         expected = (5 + 33 - 5) / 9
         found = reduce(mining, VALUES_OF_TEN, NINE_VALID, self.TARGET)
@@ -256,7 +249,7 @@ class TestHardNegative:
     def test_multi_hot(self) -> None:
         target = torch.zeros(1, 2, 2, 5)
         target[0, 0, 0, 0] = target[0, 1, 0, 4] = 1.0
-        target[0, 0, 0, 1] = 0.4  # not there, rather
+        target[0, 0, 0, 1] = 0.4  # below 0.5, so not positive
         target[0, :, 1, 0] = torch.nan
         mining = HardNegativeMining(ratio=1.0, background=1)
         found = reduce(mining, VALUES_OF_TEN, NINE_VALID, target)
@@ -306,8 +299,8 @@ class TestHardNegative:
         assert abs(expected - mean(logits, dense)) > 1e-2
 
     def test_probabilities_have_the_class_of_the_largest_channel(self) -> None:
-        # Of (.4, .35, .25) the class is 0, of (.2, .6, .2) it is 1, and half the mass is no class
-        # by itself: one positive, and of the three negatives the one with the largest loss.
+        # (.4, .35, .25) has class 0 although no channel is above .5, and (.2, .6, .2) has class 1:
+        # one positive, and the one of the three negatives with the largest loss.
         logits = torch.tensor([[0.0, 2, 1, 4], [0.0, 0, 0, 0], [0.0, 0, 0, 0]]).reshape(1, 3, 1, 4)
         target = torch.tensor([[0.2, 0.6, 0.2], *[[0.4, 0.35, 0.25]] * 3]).T.reshape(1, 3, 1, 4)
         loss = CrossEntropy(num_classes=3, mining={"name": "hard_negative", "ratio": 1.0})
@@ -331,7 +324,7 @@ class TestHardNegative:
         torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
 
     def test_one_channel_has_a_background_too(self) -> None:
-        # The negatives are the ones then: of 3 and 2 the loss is small, and ids and answers agree.
+        # The negatives are the ones. Class ids and a dense target of one channel agree.
         logits = torch.tensor([0.0, 3.0, 2.0, -1.0]).reshape(1, 1, 1, 4)
         mining = {"name": "hard_negative", "ratio": 1.0, "background": 1}
         expected = torch.nn.functional.softplus(torch.tensor([0.0, -2.0])).mean()
@@ -469,9 +462,7 @@ def test_wrong_mining(spec: str | dict[str, object], message: str) -> None:
         CrossEntropy(num_classes=2, mining=spec)
 
 
-def test_none_is_the_mean() -> None:
-    assert isinstance(MININGS.build("none"), MeanMining)
-    assert isinstance(CrossEntropy(num_classes=2).mining, MeanMining)
+def test_repr() -> None:
     assert repr(OhemMining()) == "OhemMining(threshold=0.7, min_kept=100000)"
     assert repr(OhemMining(ratio=0.5)) == "OhemMining(threshold=0.7, min_kept=100000, ratio=0.5)"
     assert repr(TopKMining()) == "TopKMining(ratio=0.25)"
