@@ -50,13 +50,24 @@ def ours(
     name: str, num_classes: int, strip_rows: int | Literal["auto"] | None = "auto"
 ) -> Contender:
     """The criterion around the case `name`, or around the loss of that name with its defaults."""
+    return criterion_total(OURS.get(name, {"name": name}), num_classes, strip_rows=strip_rows)
+
+
+def criterion_total(
+    loss: Mapping[str, Any],
+    num_classes: int,
+    *,
+    strip_rows: int | Literal["auto"] | None = "auto",
+    device: torch.device | str = "cpu",
+) -> Contender:
+    """The total of a criterion around `loss`, on `device`."""
     criterion = segtrain.build_criterion(
-        OURS.get(name, {"name": name}),
+        loss,
         num_classes=num_classes,
         ignore_label=IGNORE_LABEL,
         align_corners=False,
         strip_rows=strip_rows,
-    )
+    ).to(device)
     return lambda logits, target: criterion({"out": logits}, target).total
 
 

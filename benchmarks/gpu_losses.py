@@ -1,0 +1,163 @@
+"""Part 2 of ``benchmarks/gpu.py``: losses against ``F.interpolate`` and ``F.cross_entropy``.
+
+Each call is forward and backward from logits at a quarter of the target's size. Plain PyTorch runs
+in turns with each loss; its bfloat16 logits are under autocast, as in training, where
+``F.cross_entropy`` computes in float32. The case `plain bfloat16` leaves autocast out.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from contenders import OURS, Contender, criterion_total, plain_cross_entropy, upsampled
+from gpu_parts import Item, Row, Setting, alternate, fits, milliseconds, peak_mib
+from torch import Tensor
+from workloads import Workload
+
+TITLE = "Losses against F.interpolate + F.cross_entropy"
+COLUMNS = {
+    "workload": "logits",
+    "dtype": "dtype",
+    "case": "loss",
+    "ms": "ms",
+    "plain_ms": "plain ms",
+    "ratio": "x plain",
+    "peak_mib": "peak MiB",
+    "plain_peak_mib": "plain MiB",
+    "memory_ratio": "x plain",
+    "runs": "runs",
+}
+ROUNDS = 7
+SLOW_SECONDS = 4.0  # the warm-up of a loss that takes longer is its measurement
+WORKLOADS = {
+    "(8,150,256,256)": Workload(1024, 1024, num_classes=150, classes_per_image=15, batch_size=8),
+    "(16,19,128,256)": Workload(512, 1024, num_classes=19, classes_per_image=19, batch_size=16),
+}
+PLAIN_BF16 = "plain bfloat16"
+CASES: dict[str, Mapping[str, Any]] = {
+    **{name: OURS[name] for name in ("cross_entropy", "focal", "dice")},
+    "ce_dice": {"name": "sum", "terms": {"cross_entropy": {}, "dice": {}}},
+    **{name: OURS[name] for name in ("ohem", "lovasz_softmax")},
+    "boundary": {"name": "boundary"},  # last: its distances are computed on the CPU
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def items(setting: Setting) -> dict[str, Item]:
+    """The measurements, the slow ones last."""
+    workloads = WORKLOADS
+    if setting.tiny:
+        workloads = {"tiny": Workload(64, 64, num_classes=5, classes_per_image=5, batch_size=1)}
+    found: dict[str, Item] = {}
+    for case in (PLAIN_BF16, *CASES):
+        for name, workload in workloads.items():
+            for dtype in DTYPES:
+                if case != PLAIN_BF16 or dtype == "bfloat16":
+                    key = f"{case} {name} {dtype}"
+                    found[key] = partial(_measure, name, workload, dtype, case)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _batch(workload: Workload, dtype: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    logits, target = workload.make()
+    return logits.detach().to(device, DTYPES[dtype]).requires_grad_(), target.to(device)
+
+
+def _measure(
+    name: str, workload: Workload, dtype: str, case: str, setting: Setting
+) -> Iterator[Row]:
+    device = setting.device
+    logits, target = _batch(workload, dtype, device)
+    plain = upsampled(plain_cross_entropy)
+    steps = {
+        "ours": _Step(
+            plain if case == PLAIN_BF16 else _ours(case, workload, device), logits, target
+        ),
+        "plain": _Step(
+            _under_autocast(plain, device) if dtype == "bfloat16" else plain, logits, target
+        ),
+    }
+    # The first call is the warm-up; it also shows what does not fit.
+    calls = {key: step for key, step in steps.items() if fits(step.measure_peak, device)}
+    row = {"workload": name, "dtype": dtype, "case": case}
+    if "ours" not in calls:
+        yield {**row, "state": "out of memory"}
+        return
+    if steps["ours"].first > SLOW_SECONDS:
+        seconds = {key: [step.first] for key, step in calls.items()}
+    else:
+        seconds = alternate(calls, 1 if setting.tiny else ROUNDS, setting)
+    figures = _figures(seconds, {key: step.peak for key, step in calls.items()})
+    values = {key: step.value for key, step in calls.items()}
+    _check_values(case, values)
+    yield {**row, **figures, "value": values["ours"], "plain_value": values.get("plain")}
+
+
+class _Step:
+    """Forward and backward of a contender, its value and the peak memory that it took."""
+
+    def __init__(self, contender: Contender, logits: Tensor, target: Tensor) -> None:
+        self.contender, self.logits, self.target = contender, logits, target
+        self.loss: Tensor | None = None
+        self.peak: float | None = None
+        self.first = 0.0  # seconds of the warm-up
+
+    def __call__(self) -> None:
+        self.logits.grad = None
+        loss = self.contender(self.logits, self.target)
+        loss.backward()
+        self.loss = loss.detach()
+
+    def measure_peak(self) -> None:
+        """Call once, with the gradient of an earlier call freed."""
+        self.logits.grad = None
+        start = perf_counter()
+        self.peak = peak_mib(self, self.logits.device)
+        self.first = perf_counter() - start
+
+    @property
+    def value(self) -> float:
+        """The loss of the last call."""
+        assert self.loss is not None
+        return self.loss.item()
+
+
+def _check_values(case: str, values: Mapping[str, float]) -> None:
+    if not all(map(math.isfinite, values.values())):
+        raise AssertionError(f"a loss is not finite: {values}")
+    same = math.isclose(values["ours"], values.get("plain", values["ours"]), rel_tol=1e-3)
+    if case == "cross_entropy" and not same:
+        raise AssertionError(f"cross_entropy is not what plain PyTorch gives: {values}")
+
+
+def _ours(case: str, workload: Workload, device: torch.device) -> Contender:
+    return criterion_total(CASES[case], workload.num_classes, device=device)
+
+
+def _under_autocast(contender: Contender, device: torch.device) -> Contender:
+    def call(logits: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return contender(logits, target)
+
+    return call
+
+
+def _figures(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> Row:
+    """Medians, ratios against plain PyTorch, and "out of memory" where that did not fit."""
+    ours, plain = seconds["ours"], seconds.get("plain")
+    row: Row = {"ms": milliseconds(ours), "peak_mib": peaks["ours"], "runs": len(ours)}
+    if plain is None:
+        return {**row, "plain_ms": "out of memory", "plain_peak_mib": "out of memory"}
+    row["plain_ms"] = milliseconds(plain)
+    row["ratio"] = statistics.median(a / b for a, b in zip(ours, plain, strict=True))
+    row["plain_peak_mib"] = peaks["plain"]
+    if peaks["ours"] is not None and peaks["plain"]:
+        row["memory_ratio"] = peaks["ours"] / peaks["plain"]
+    return row
