@@ -74,3 +74,11 @@ def lines(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
         return found
 
     return read
+
+
+@pytest.fixture
+def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    def read() -> str:
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return read

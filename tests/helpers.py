@@ -33,6 +33,11 @@ SMALL = [
     "loader.num_workers=0",
     "evaluation.batch_size=2",
 ]
+THREE_STEPS = [
+    *(f"plugins=[{TINY}]", "model=tiny", "dataset.size=[48,48]", "dataset.num_train=16"),
+    *("dataset.num_val=4", "trainer.batch_size=4", "trainer.max_steps=3", "trainer.device=cpu"),
+    *("trainer.log_every=1", "loader.num_workers=0"),
+]
 
 
 def load_benchmark(name: str) -> ModuleType:

@@ -68,6 +68,7 @@ def train(
     if multirun and show:
         raise ConfigError("--cfg prints one configuration; leave -m out")
     if multirun:
+        _check_installation()
         train_many(words, extra)
         return
     config = check_config(compose_config(words, "train", extra))
@@ -75,19 +76,22 @@ def train(
         check_criterion(config)
         sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
         return
+    _check_installation()
     train_command.train(config)
 
 
 def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Score a checkpoint on a split."""
-    evaluate_command.evaluate(
-        build_dataclass(EvaluateConfig, compose_config(words, "evaluate", extra))
-    )
+    config = build_dataclass(EvaluateConfig, compose_config(words, "evaluate", extra))
+    _check_installation()
+    evaluate_command.evaluate(config)
 
 
 def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Write masks for the images of a folder."""
-    predict_command.predict(build_dataclass(PredictConfig, compose_config(words, "predict", extra)))
+    config = build_dataclass(PredictConfig, compose_config(words, "predict", extra))
+    _check_installation()
+    predict_command.predict(config)
 
 
 def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
@@ -104,16 +108,18 @@ def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
     raw = import_command.complete(
         composed, given.weights, model_given=bool(keys & {"model", "experiment"})
     )
-    report = import_command.import_weights(given, check_config(raw))
+    config = check_config(raw)
+    _check_installation()
+    report = import_command.import_weights(given, config)
     if report.class_weights:
         sys.stdout.write(f"loss.class_weights={list_of(report.class_weights)}\n")
 
 
 def shards(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Write a split of a dataset as tar shards."""
-    shards_command.write_shards(
-        build_dataclass(ShardsConfig, _with_dataset(words, "shards", extra))
-    )
+    config = build_dataclass(ShardsConfig, _with_dataset(words, "shards", extra))
+    _check_installation()
+    shards_command.write_shards(config)
 
 
 def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dict[str, Any]:
@@ -128,7 +134,9 @@ def _with_dataset(words: Sequence[str], command: str, extra: Path | None) -> dic
 def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = False) -> None:
     """Scan a whole dataset and write a report."""
     given = [*words, "augment=true"] if augment else words
-    inspect_command.inspect(build_dataclass(InspectConfig, _with_dataset(given, "inspect", extra)))
+    config = build_dataclass(InspectConfig, _with_dataset(given, "inspect", extra))
+    _check_installation()
+    inspect_command.inspect(config)
 
 
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
@@ -138,6 +146,7 @@ def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
         raise ConfigError(f"list takes only the word models and plugins=[...], got {others[-1]!r}")
     load_plugins(plugins_in(words, extra))
     if others:
+        _check_installation()
         folders = [config_dir(), *([extra] if extra else [])]
         list_command.list_models(model_specs(*(folder / "model" for folder in folders)))
         return
@@ -193,7 +202,6 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
 
 
 def _run(command: str, program: str, arguments: Sequence[str]) -> None:
-    _check_installation()
     parser = _parser(command, program)
     options = parser.parse_intermixed_args(list(arguments))
     if options.config_dir is not None and not options.config_dir.is_dir():
@@ -207,9 +215,9 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
 
 
 def _check_installation() -> None:
-    """Refuse a torchvision that was compiled for another torch.
+    """Refuse a torchvision that was compiled for another torch; its own message is unclear.
 
-    Its own error message names only an operator.
+    The import takes half a second, so the configuration is checked first.
     """
     try:
         import torchvision  # noqa: F401, PLC0415

@@ -37,7 +37,8 @@ def distance_to(mask: Tensor) -> Tensor:
         Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions, Theory of Computing
         2012, which is what ``DIST_MASK_PRECISE`` stands for.
     """
-    found: Tensor = _distance_to(mask)
+    # Even an eager call of the operator would import torch._dynamo, which takes a second.
+    found: Tensor = _opaque_distances(mask) if torch.compiler.is_compiling() else _distances(mask)
     return found
 
 
@@ -128,15 +129,25 @@ def _largest_near(values: Tensor, width: int) -> Tensor:
     return square[:, 0]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _distance_to(mask: Tensor) -> Tensor:
+def _distances(mask: Tensor) -> Tensor:
     cv2 = importlib.import_module("cv2")
-    # OpenCV measures the way to the nearest zero.
+    # OpenCV measures the distance to the nearest zero.
     away = (~mask).to("cpu", torch.uint8).contiguous().numpy()
     found = np.full(away.shape, FAR, dtype=np.float32)
     for index, image in enumerate(away):
         if not image.all():
             distance = cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            # The last digit depends on where OpenCV's memory lies. Squares are whole numbers.
+            # OpenCV's last digit depends on its memory layout; squared distances are integers.
             found[index] = np.sqrt(np.rint(distance.astype(np.float64) ** 2))
     return torch.from_numpy(found).to(mask.device)
+
+
+@torch.library.custom_op("segtrain::distances", mutates_args=())
+def _opaque_distances(mask: Tensor) -> Tensor:
+    """:func:`_distances` as an operator that torch.compile calls and does not look into."""
+    return _distances(mask)
+
+
+@_opaque_distances.register_fake
+def _(mask: Tensor) -> Tensor:
+    return torch.empty_like(mask, dtype=torch.float32)

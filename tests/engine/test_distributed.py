@@ -139,5 +139,5 @@ def test_a_wrong_label_ends_every_process(tmp_path: Path, small: list[str]) -> N
     assert len(errors) == 2
     assert "0.png" in errors[0]
     assert "9" in errors[0]
-    assert "the main process found a mistake" in errors[1]
+    assert "the main process found an error" in errors[1]
     assert not (tmp_path / "run").exists()

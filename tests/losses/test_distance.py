@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segtrain.losses import Boundary, DistanceWeightedCrossEntropy
 from segtrain.losses.distance import (
     FAR,
     boundary_distance,
@@ -85,6 +86,31 @@ class TestDistanceTo:
         found = distance_to(mask.cuda())
         assert found.is_cuda
         assert torch.equal(found.cpu(), distance_to(mask))
+
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    def test_is_one_call_of_a_compiled_graph(self, backend: str) -> None:
+        mask = random_mask(2, 9, 14)
+        mask[0] = False
+        torch.compiler.reset()
+        compiled = torch.compile(distance_to, fullgraph=True, backend=backend)
+        assert torch.equal(compiled(mask), distance_to(mask))
+        other = random_mask(1, 5, 6)  # another size may be compiled again, with dynamic shapes
+        assert torch.equal(compiled(other), distance_to(other))
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # torch.compile's own, where a graph breaks
+    def test_a_compiled_loss_of_distances_is_equal(self) -> None:
+        logits = torch.randn(2, 3, 9, 14, generator=torch.Generator().manual_seed(4))
+        target = torch.arange(3).repeat_interleave(42).reshape(1, 9, 14).repeat(2, 1, 1)
+        target[0, 0] = IGNORE
+        for loss in (DistanceWeightedCrossEntropy(num_classes=3), Boundary(num_classes=3)):
+            torch.compiler.reset()
+            one, two = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+            plain = loss(one, target)
+            compiled = torch.compile(loss, fullgraph=False, backend="aot_eager")(two, target)
+            plain.backward()
+            compiled.backward()
+            torch.testing.assert_close(compiled, plain)
+            torch.testing.assert_close(two.grad, one.grad)
 
 
 class TestSignedDistance:

@@ -1,0 +1,90 @@
+"""Configs, names and values as Hydra composes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segtrain.assembly.check import SECTIONS, check_config
+from segtrain.cli import main as cli
+from segtrain.cli.compose import compose_config
+from segtrain.cli.main import run_command
+from segtrain.files import config_dir
+
+GENERIC = ("folder", "list", "coco", "webdataset")  # they know nothing of the classes
+
+
+def every_config() -> list[tuple[str, str]]:
+    groups = [*SECTIONS, *cli.PLAIN_GROUPS]
+    return [
+        (group, path.stem) for group in groups for path in (config_dir() / group).glob("*.yaml")
+    ]
+
+
+@pytest.mark.parametrize(("group", "name"), sorted(every_config()))
+def test_every_config_file_is_valid(group: str, name: str) -> None:
+    extra = ["dataset.num_classes=3"] if name in GENERIC else []
+    config = check_config(compose_config([f"{group}={name}", *extra]))
+    if group in SECTIONS:
+        found = getattr(config, group)["name"]
+        # A preset chooses a part under a name of its own, which no other part has.
+        assert found == name or name not in SECTIONS[group][0].names()
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_registered_name_can_be_chosen(section: str) -> None:
+    for name in SECTIONS[section][0].names():
+        extra = ["dataset.num_classes=3"] if name in GENERIC else []
+        assert (
+            getattr(check_config(compose_config([f"{section}={name}", *extra])), section)["name"]
+            == name
+        )
+
+
+def test_values_arrive_with_their_types() -> None:
+    config = check_config(
+        compose_config(
+            [
+                *("loss=focal", "loss.gamma=3", "optimizer.name=SGD", "+optimizer.lr=1e-2"),
+                *("dataset=folder", "dataset.num_classes=2", "dataset.label_map={0:0,255:1}"),
+                *("dataset.class_names=[road,sky]", "criterion.output_weights={out:1,aux:0.4}"),
+                *("augmentation.crop_size=[64,96]", "dataset.train.images='img/*.png'"),
+            ]
+        )
+    )
+    assert config.loss["gamma"] == 3.0
+    assert (config.optimizer["name"], config.optimizer["lr"]) == ("sgd", 0.01)
+    assert config.dataset["label_map"] == {0: 0, 255: 1}
+    assert config.dataset["class_names"] == ["road", "sky"]
+    assert config.dataset["train"] == {"images": "img/*.png", "masks": "masks/train"}
+    assert config.criterion.output_weights == {"out": 1.0, "aux": 0.4}
+    assert config.augmentation.crop_size == (64, 96)
+
+
+def test_experiment_null_is_no_experiment() -> None:
+    assert compose_config(["experiment=null"]) == compose_config([])
+
+
+@pytest.mark.parametrize("text", ["plugins: 3", "- a", "a: [", "plugins: two.py"])
+def test_a_broken_experiment_is_named(
+    text: str, tmp_path: Path, last_line: Callable[[], str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "broken.yaml").write_text(text)
+    assert run_command("train", [f"--config-dir={tmp_path}", "experiment=broken"]) == 2
+    assert "broken.yaml" in last_line()
+
+
+def test_a_label_map_takes_the_place_of_the_one_in_a_config() -> None:
+    words = ["dataset=camvid", "dataset.label_map={0-10:0-10,11:ignore,12:car}"]
+    assert compose_config(words)["dataset"]["label_map"] == {
+        "0-10": "0-10",
+        11: "ignore",
+        12: "car",
+    }
+    assert compose_config(["dataset=camvid"])["dataset"]["label_map"] == {
+        "0-10": "0-10",
+        11: "ignore",
+    }
