@@ -13,6 +13,7 @@ needs torch 2.10 or later and neither pytest, Hydra, OmegaConf nor albumentation
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import subprocess
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+STARTED = time.monotonic()  # before what takes seconds to import
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the package beside this file, installed or not
 
@@ -39,7 +41,7 @@ MODULES = {"losses": "gpu_losses", "training": "gpu_training", "camvid": "gpu_ca
 MINUTES = 10.0
 GRACE = 12.0  # seconds that a part has to end by itself after its cap
 BROKEN = 3  # exit code of a part whose device fails every call from now on
-DRY = "no GPU found: dry pass at tiny sizes, the figures mean nothing"
+DRY = "dry pass at tiny sizes, the figures mean nothing"
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -50,6 +52,7 @@ def run_part(name: str, setting: Setting, path: Path) -> int:
     """Run the items of a part that have not been started yet; append what they give to `path`."""
     started = {event["start"] for event in read_events(path) if "start" in event}
     with path.open("a", encoding="utf-8") as file:
+        file.write("\n")  # after a line that was cut short
 
         def emit(event: dict[str, Any]) -> None:
             file.write(json.dumps(event) + "\n")
@@ -109,10 +112,11 @@ def _run_item(item: str, run: Item, setting: Setting, emit: Emit) -> bool:
 
 def read_events(path: Path) -> list[dict[str, Any]]:
     """The lines that a part has written; one that was cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    events = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line))
+    return events
 
 
 def start_part(name: str, seconds: float, options: argparse.Namespace) -> gpu_report.Part:
@@ -177,10 +181,10 @@ def last_line(path: Path) -> str:
 
 def run_all(options: argparse.Namespace) -> int:
     """Run the parts; 1 when one of them failed."""
-    end = time.monotonic() + 60 * options.minutes
+    end = STARTED + 60 * options.minutes
     report = gpu_report.Report(dry=options.dry, minutes=options.minutes)
     if options.dry:
-        print(DRY, flush=True)
+        print(DRY if torch.cuda.is_available() else f"no GPU found: {DRY}", flush=True)
     chosen = [name for name in PARTS if name in options.parts]
     for index, name in enumerate(chosen):
         shares = [PARTS[other] for other in chosen[index:]]

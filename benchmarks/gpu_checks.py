@@ -351,6 +351,8 @@ def check_sync_batchnorm(device: torch.device) -> None:
         raise Skipped("torch.distributed is not available, or is already in use")
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
+        if not dist.is_nccl_available():
+            raise Skipped("this torch has no NCCL")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segtrain.losses import LOSSES
@@ -41,6 +45,135 @@ def test_learns_in_200_steps(choice: str, tmp_path: Path) -> None:
     outcome = EVERY.train(choice, tmp_path / "run", 200, "trainer.device=cpu")
     assert outcome.code == 0
     assert outcome.has_learned, outcome
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``benchmarks/gpu.py`` as a module; its neighbours are imported by their bare names."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("gpu")
+
+
+def rows_of(gpu: ModuleType, path: Path) -> dict[str, dict[str, Any]]:
+    found = [event["row"] for event in gpu.read_events(path) if "row" in event]
+    return {row["item"]: row for row in found}
+
+
+def test_an_item_that_fails_does_not_stop_its_part(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(_: Any) -> Any:
+        yield {"ms": 1.0}
+        raise ValueError("wrong")
+
+    def too_large(_: Any) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    def lacks(_: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+    items = {
+        "old": fails,
+        "fails": fails,
+        "large": too_large,
+        "lacks": lacks,
+        "good": lambda _: [{}],
+    }
+    monkeypatch.setattr(gpu, "part_items", lambda *_: items)
+    path = tmp_path / "losses.jsonl"
+    path.write_text('{"start": "old"}\n{"start": "cut sho')
+    assert gpu.run_part("losses", gpu.Setting(torch.device("cpu"), 60.0, True), path) == 0
+    rows = rows_of(gpu, path)
+    assert {item: row["state"] for item, row in rows.items()} == {
+        "fails": "failed",
+        "large": "out of memory",
+        "lacks": "skipped",
+        "good": "ok",
+    }
+    assert rows["fails"]["error"] == "ValueError: wrong"
+    assert rows["lacks"]["error"] == "cv2 is not installed"
+    part = gpu.gpu_report.summarize("losses", gpu.read_events(path), 0, 1.0, "")
+    assert (part.state, part.error) == ("failed", "ValueError: wrong")
+
+
+def test_a_part_starts_nothing_after_its_cap(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "part_items", lambda *_: {"good": lambda _: [{}]})
+    path = tmp_path / "losses.jsonl"
+    assert gpu.run_part("losses", gpu.Setting(torch.device("cpu"), 0.0, True), path) == 0
+    assert rows_of(gpu, path) == {}
+    assert gpu.gpu_report.summarize("losses", gpu.read_events(path), 0, 1.0, "").state == "capped"
+
+
+@pytest.mark.parametrize(
+    ("codes", "states", "state"),
+    [
+        ([-11, 0], {"one": "ok", "two": "failed", "three": "ok"}, "failed"),
+        ([0], {"one": "ok", "two": "capped"}, "done"),
+        ([None], {"one": "ok", "two": "capped"}, "capped"),
+        ([1], {}, "failed"),
+    ],
+)
+def test_a_process_that_ends_early(
+    gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    codes: list[int | None],
+    states: dict[str, str],
+    state: str,
+) -> None:
+    """A crash costs its item, the rest runs in another process; a cap keeps what there is."""
+    events = tmp_path / "parts" / "losses.jsonl"
+    scripts = [
+        [{"start": "one"}, {"row": {"item": "one", "state": "ok"}}, {"start": "two"}],
+        [{"start": "three"}, {"row": {"item": "three", "state": "ok"}}],
+    ]
+    scripts[0] = [] if codes == [1] else scripts[0][:2] if codes == [0] else scripts[0]
+
+    def process(name: str, seconds: float, log: Path, options: Any) -> int | None:
+        with events.open("a") as file:
+            file.writelines(f"{json.dumps(event)}\n" for event in scripts.pop(0))
+        log.write_text("Segmentation fault\n\n")
+        return codes.pop(0)
+
+    expected = {key: value for key, value in states.items() if codes != [0] or value == "ok"}
+    monkeypatch.setattr(gpu, "_run_process", process)
+    part = gpu.start_part("losses", 60.0, gpu.parse(["--out", str(tmp_path)]))
+    assert part.state == state
+    assert {row["item"]: row["state"] for row in part.rows} == expected
+    if state == "failed":
+        assert "Segmentation fault" in part.error
+    assert codes == []
+
+
+def test_the_report_is_written_after_each_part(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[list[str]] = []
+
+    def part(name: str, seconds: float, options: Any) -> Any:
+        path = tmp_path / "gpu.json"
+        before = json.loads(path.read_text())["parts"] if path.exists() else []
+        written.append([item["name"] for item in before])
+        state = "failed" if name == "losses" else "done"
+        return gpu.gpu_report.Part(name, state, 1.0, [{"item": "it", "state": "ok", "ms": 1234.5}])
+
+    monkeypatch.setattr(gpu, "start_part", part)
+    assert gpu.main(["--out", str(tmp_path), "--dry"]) == 1
+    names = list(gpu.PARTS)
+    assert written == [names[:count] for count in range(len(names))]
+    assert "| 1234 |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_startup_marks_a_goal_that_is_missed() -> None:
+    startup = load_benchmark("startup")
+    good = startup.table({"import torch": 2.0, "import segtrain": 2.3, startup.MISTYPED: 2.6})
+    assert good[3] == "| import segtrain | 2.30 | +0.30 | <= 0.4 more, yes |"
+    slow = startup.table({"import torch": 2.0, "import segtrain": 2.5, startup.MISTYPED: 3.1})
+    assert [line.count("**no**") for line in slow] == [0, 0, 0, 1, 1]
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        startup.cpu_seconds(["-c", "raise SystemExit(3)"], 0)
 
 
 def camvid_like(root: Path) -> None:
