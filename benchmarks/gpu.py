@@ -1,13 +1,13 @@
 """Check and measure segtrain on one GPU, offline, in at most ten minutes.
 
-    python benchmarks/gpu.py                              # or: make gpu
+    python benchmarks/gpu.py        # or: make gpu
     CAMVID_ROOT=data/camvid python benchmarks/gpu.py --out results
-    python benchmarks/gpu.py --dry                        # tiny sizes on the CPU, as without a GPU
+    python benchmarks/gpu.py --dry  # tiny sizes on the CPU, as without a GPU
 
-Four parts run one after the other, each in a process of its own and with a time cap: the checks of
-``tests/gpu``, the losses, training throughput, and CamVid. A part that fails, or is stopped at its
-cap, does not stop the others. ``gpu.json`` and ``gpu.md`` are written again after each part. It
-needs torch 2.10 or later and neither pytest, Hydra, OmegaConf nor albumentations.
+Four parts run in this order, each in its own process and with a time cap: the checks (those of the
+tests marked ``gpu``), the losses, training throughput, and CamVid. A part that fails or reaches its
+cap does not stop the others. ``gpu.json`` and ``gpu.md`` are rewritten after each part. The command
+needs torch 2.10 or later, but neither pytest, Hydra, OmegaConf nor albumentations.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-STARTED = time.monotonic()  # before what takes seconds to import
+STARTED = time.monotonic()  # the imports below take seconds
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the package beside this file, installed or not
+sys.path.insert(0, str(ROOT))  # use this checkout, even if segtrain is not installed
 
 import gpu_checks  # noqa: E402
 import gpu_report  # noqa: E402
@@ -35,21 +35,21 @@ from gpu_parts import Item, Row, Setting, free_memory, synchronize  # noqa: E402
 
 from segtrain.errors import describe_error, is_out_of_memory, one_line  # noqa: E402
 
-# Each part with its share of the time; a part that ends early leaves its time to the next ones.
+# The shares of the time. A part that ends early leaves the rest of its time to the next parts.
 PARTS = {"checks": 125.0, "losses": 95.0, "training": 100.0, "camvid": 280.0}
 MODULES = {"losses": "gpu_losses", "training": "gpu_training", "camvid": "gpu_camvid"}
 MINUTES = 10.0
-GRACE = 12.0  # seconds that a part has to end by itself after its cap
-BROKEN = 3  # exit code of a part whose device fails every call from now on
+GRACE = 12.0  # seconds between asking a part to stop at its cap and killing it
+BROKEN = 3  # exit code of a part after a CUDA error that makes all later calls fail
 DRY = "dry pass at tiny sizes, the figures mean nothing"
 Emit = Callable[[dict[str, Any]], None]
 
 
-# ---------------------------------------------------------------------- one part, in its process
+# ---------------------------------------------------------------------- in the process of a part
 
 
 def run_part(name: str, setting: Setting, path: Path) -> int:
-    """Run the items of a part that have not been started yet; append what they give to `path`."""
+    """Run the items of a part that no earlier process has started; append their rows to `path`."""
     started = {event["start"] for event in read_events(path) if "start" in event}
     with path.open("a", encoding="utf-8") as file:
         file.write("\n")  # after a line that was cut short
@@ -73,7 +73,7 @@ def run_part(name: str, setting: Setting, path: Path) -> int:
 
 
 def part_items(name: str, setting: Setting) -> dict[str, Item]:
-    """The items of a part by name; those of the first part are the checks."""
+    """Return the items of a part by name."""
     if name == "checks":
         return {key: partial(_checked, check) for key, check in gpu_checks.checks().items()}
     items: dict[str, Item] = importlib.import_module(MODULES[name]).items(setting)
@@ -87,7 +87,7 @@ def _checked(check: gpu_checks.Check, setting: Setting) -> list[Row]:
 
 
 def _run_item(item: str, run: Item, setting: Setting, emit: Emit) -> bool:
-    """Emit the rows of an item, or how it failed; return whether the device still works."""
+    """Emit the rows of an item, or its error; return whether the device still works."""
     try:
         for row in run(setting):
             emit({"row": {"item": item, "state": "ok", **row}})
@@ -96,7 +96,7 @@ def _run_item(item: str, run: Item, setting: Setting, emit: Emit) -> bool:
         emit({"row": {"item": item, "state": "skipped", "error": str(reason)}})
     except ModuleNotFoundError as error:
         emit({"row": {"item": item, "state": "skipped", "error": f"{error.name} is not installed"}})
-    except Exception as error:  # noqa: BLE001  whatever it is, the next item runs
+    except Exception as error:  # noqa: BLE001  the next item runs in any case
         state = "out of memory" if is_out_of_memory(error) else "failed"
         emit({"row": {"item": item, "state": state, "error": describe_error(error)}})
     try:
@@ -107,11 +107,11 @@ def _run_item(item: str, run: Item, setting: Setting, emit: Emit) -> bool:
     return True
 
 
-# ---------------------------------------------------------------------- all parts, one by one
+# ---------------------------------------------------------------------- in the main process
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The lines that a part has written; one that was cut short by a kill is left out."""
+    """Return the lines that a part has written, without those that a kill has cut short."""
     events = []
     for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
@@ -120,7 +120,10 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def start_part(name: str, seconds: float, options: argparse.Namespace) -> gpu_report.Part:
-    """Run a part in processes of its own until it ends or its time is up."""
+    """Run a part in its own process until it ends or its time is up.
+
+    After a crash another process runs the remaining items.
+    """
     events, log = (options.out / "parts" / f"{name}.{kind}" for kind in ("jsonl", "log"))
     events.parent.mkdir(parents=True, exist_ok=True)
     for path in (events, log):
@@ -132,14 +135,14 @@ def start_part(name: str, seconds: float, options: argparse.Namespace) -> gpu_re
         code = _run_process(name, left, log, options)
         if code:
             before, started = started, _note_crash(events, code, log)
-            if started == before:  # no item was started: another try would end the same way
+            if started == before:  # the process crashes before the first item
                 break
     took = time.monotonic() - start
     return gpu_report.summarize(name, read_events(events), code, took, last_line(log))
 
 
 def _note_crash(path: Path, code: int, log: Path) -> set[str]:
-    """Add a row for the item in which a process ended; return all items that were started."""
+    """Add a row for the item that ended a process; return all items that were started."""
     events = read_events(path)
     started = [event["start"] for event in events if "start" in event]
     ended = {event["row"]["item"] for event in events if "row" in event}
@@ -152,7 +155,7 @@ def _note_crash(path: Path, code: int, log: Path) -> set[str]:
 
 
 def _run_process(name: str, seconds: float, log: Path, options: argparse.Namespace) -> int | None:
-    """The exit code of one process of a part; None when it was stopped at the cap."""
+    """Run one process of a part; return its exit code, or None if it reached the cap."""
     command = [sys.executable, __file__, "--part", name, "--seconds", f"{seconds:.1f}"]
     command += ["--out", str(options.out), *(["--dry"] if options.dry else [])]
     with log.open("ab") as stream:
@@ -160,7 +163,7 @@ def _run_process(name: str, seconds: float, log: Path, options: argparse.Namespa
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.terminate()  # training ends after its step
+            process.terminate()  # training stops after the current step
         except BaseException:
             process.kill()
             process.wait()
@@ -174,13 +177,13 @@ def _run_process(name: str, seconds: float, log: Path, options: argparse.Namespa
 
 
 def last_line(path: Path) -> str:
-    """The last line of a log that is not empty."""
+    """Return the last line of a log that is not empty."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Run the parts; 1 when one of them failed."""
+    """Run the parts; return 1 if one of them failed."""
     end = STARTED + 60 * options.minutes
     report = gpu_report.Report(dry=options.dry, minutes=options.minutes)
     if options.dry:
@@ -198,16 +201,16 @@ def run_all(options: argparse.Namespace) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--out", type=Path, default=ROOT / "outputs" / "gpu", help="default: outputs/gpu")
-    add("--minutes", type=float, default=MINUTES, help="the time of all parts together")
+    add("--minutes", type=float, default=MINUTES, help="time cap of all parts together; default 10")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all four")
     add("--dry", action="store_true", help="tiny sizes on the CPU")
-    add("--part", choices=PARTS, help=argparse.SUPPRESS)  # in a process of a part
+    add("--part", choices=PARTS, help=argparse.SUPPRESS)  # for the process of a part
     add("--seconds", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.out = options.out.resolve()
@@ -216,13 +219,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run all parts, or in a process of its own one of them."""
+    """Run all parts, or one part in this process."""
     options = parse(arguments)
     if options.part is None:
         return run_all(options)
     device = torch.device("cpu") if options.dry else torch.device("cuda", 0)
     if options.dry:
-        torch.set_num_threads(1)  # tiny sizes are not worth two
+        torch.set_num_threads(1)  # more threads do not help at tiny sizes
     setting = Setting(device, options.seconds, options.dry)
     return run_part(options.part, setting, options.out / "parts" / f"{options.part}.jsonl")
 

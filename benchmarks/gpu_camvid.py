@@ -1,7 +1,7 @@
 """Part 4 of ``benchmarks/gpu.py``: CamVid from scratch in four minutes.
 
-``CAMVID_ROOT`` is a directory with ``images/{train,val}`` and ``masks/{train,val}``. The number of
-steps follows from the speed of a few steps, since the one-cycle schedule has to know it.
+``CAMVID_ROOT`` is a directory with ``images/{train,val}`` and ``masks/{train,val}``. The one-cycle
+schedule needs the number of steps in advance, so it is computed from the measured speed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ COLUMNS = {
     "best": "best",
 }
 MINUTES = 4.0
-RESERVE = 25.0  # seconds for the start of the run and for a slower step than was measured
+RESERVE = 25.0  # seconds for the start of the run and for slower steps than measured
 WARM_UP, MEASURED = 20, 60  # steps
 MOST_STEPS = 20_000
+EVALUATIONS = 4
 
 
 def items(setting: Setting) -> dict[str, Item]:
-    """The one training run."""
+    """Return the training run."""
     del setting
     return {"camvid": train}
 
 
 def train(setting: Setting) -> Iterator[Row]:
-    """Measure the speed, then train for the time that is left, four minutes at most."""
+    """Measure the speed, then train for the time left, at most four minutes."""
     root = os.environ.get("CAMVID_ROOT")
     if not root:
         raise Skipped("CAMVID_ROOT is not set; it is the directory that has images/ and masks/")
@@ -67,15 +68,15 @@ def train(setting: Setting) -> Iterator[Row]:
 
 
 def num_steps(step: float, evaluation: float, setting: Setting) -> int:
-    """How many steps fit, with two evaluations, into four minutes and into the time left."""
+    """Return the number of steps that fit, with evaluations, in four minutes and the time left."""
     if setting.tiny:
         return 2
-    seconds = min(60 * MINUTES, setting.left - RESERVE) - 2 * evaluation
+    seconds = min(60 * MINUTES, setting.left - RESERVE) - EVALUATIONS * evaluation
     return int(min(max(seconds / step, 10), MOST_STEPS))
 
 
 def camvid_config(root: str, run_dir: Path, steps: int, setting: Setting) -> dict[str, Any]:
-    """The experiment ``camvid_cpu`` with a larger model and batch, as plain values."""
+    """Return the experiment ``camvid_cpu`` with a larger model and batch, as plain values."""
     experiment = _yaml("experiment/camvid_cpu")
     evaluation = {**experiment["evaluation"], "batch_size": 8}
     loader = {"num_workers": min(12, os.cpu_count() or 1), "cache": "decoded"}
@@ -84,7 +85,7 @@ def camvid_config(root: str, run_dir: Path, steps: int, setting: Setting) -> dic
         "batch_size": 16,
         "precision": "bf16",
         "channels_last": True,
-        "evaluate_every": -(-steps // 2),
+        "evaluate_every": -(-steps // EVALUATIONS),
         "log_every": 50,
         "log_images": 0,
         "device": setting.device.type,
@@ -110,7 +111,7 @@ def camvid_config(root: str, run_dir: Path, steps: int, setting: Setting) -> dic
 
 
 def _yaml(name: str) -> dict[str, Any]:
-    """A file of ``configs/``, without what only Hydra reads."""
+    """Read a file of ``configs/``, without its Hydra defaults list."""
     text = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     content.pop("defaults", None)
@@ -118,7 +119,7 @@ def _yaml(name: str) -> dict[str, Any]:
 
 
 def _speed(trainer: Trainer, setting: Setting) -> tuple[float, float]:
-    """Seconds of a training step, data included, and of an evaluation."""
+    """Return the seconds of a training step, including data loading, and of an evaluation."""
     stream = trainer.batches(0)
     warm_up, measured = (1, 1) if setting.tiny else (WARM_UP, MEASURED)
     for _ in range(warm_up):
@@ -133,7 +134,7 @@ def _speed(trainer: Trainer, setting: Setting) -> tuple[float, float]:
 
 
 def _trained(trainer: Trainer, start: float) -> Row:
-    """Train to the end; a run that is stopped by a signal gives its best score so far."""
+    """Train to the end; after SIGTERM return the best score so far."""
     try:
         result = trainer.fit()
     except Interrupted:

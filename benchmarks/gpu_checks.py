@@ -1,7 +1,7 @@
-"""Checks of segtrain on one device, as plain functions that need no pytest.
+"""Checks of segtrain on one device, as plain functions that do not need pytest.
 
-``benchmarks/gpu.py`` runs all of them; ``tests/gpu/test_checks.py`` runs them under pytest. A check
-takes a device, raises ``AssertionError`` when it fails and :class:`Skipped` when it cannot run.
+``benchmarks/gpu.py`` runs all checks, and ``tests/gpu/test_checks.py`` runs them under pytest. A
+check raises ``AssertionError`` if it fails and :class:`Skipped` if it cannot run.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ COMPILED_STEPS = 20
 MODEL = Path(__file__).with_name("gpu_model.py")  # a plugin
 _TERMS = {"terms": {"cross_entropy": {}, "dice": {"weight": 0.5}}}
 _REQUIRED: dict[str, dict[str, Any]] = {"sum": _TERMS, "uncertainty": _TERMS}
-_MINING_OPTIONS = {"ohem": {"min_kept": 30}}  # the default keeps all of these few pixels
+_MINING_OPTIONS = {"ohem": {"min_kept": 30}}  # the default would keep all of the few pixels
 
 
 class Skipped(Exception):
-    """A check that cannot run on this device or without a missing package."""
+    """A check cannot run: it needs another device, or a package that is not installed."""
 
 
 # ---------------------------------------------------------------------- losses
 
 
 def loss_cases(name: str) -> Iterator[dict[str, Any]]:
-    """The loss `name` alone, and with each hard-example mining if it is a pixel loss."""
+    """Yield the loss `name`, and if it is a pixel loss each hard-example mining with it."""
     spec = {"name": name, **_REQUIRED.get(name, {})}
     if "class_weights" in LOSSES.schema(name):
         spec["class_weights"] = [1.0, 2.0, 0.5, 3.0]
@@ -56,11 +56,10 @@ def loss_cases(name: str) -> Iterator[dict[str, Any]]:
 
 
 def check_loss(name: str, device: torch.device) -> None:
-    """The loss `name`, with every mining, keeps its contract on `device`.
+    """Check the contract of the loss `name` with every mining.
 
-    Values and gradients are those of the CPU in float64, ignored pixels have no gradient, autocast
-    changes nothing, half precision is computed in float32, and strips give what the whole image
-    gives.
+    Values and gradients match the CPU in float64, ignored pixels have no gradient, autocast changes
+    nothing, half precision is computed in float32, and strips match the whole image.
     """
     failures = []
     for spec in loss_cases(name):
@@ -80,7 +79,7 @@ def _build_loss(spec: Mapping[str, Any]) -> segtrain.Loss:
 
 
 def _batch(low: tuple[int, int], high: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Logits and a target on the CPU, with ignored pixels in it."""
+    """Draw logits and a target with ignored pixels, on the CPU."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, NUM_CLASSES, *low, generator=generator) * 2
     target = torch.randint(0, NUM_CLASSES, (3, *high), generator=generator)
@@ -113,7 +112,7 @@ def _check_contract(spec: Mapping[str, Any], device: torch.device) -> None:
 
 
 def _check_half_precision(loss: segtrain.Loss, logits: Tensor, target: Tensor) -> None:
-    loss.eval()  # a running average would change between two calls
+    loss.eval()  # in training, running averages would differ between two calls
     plain = loss(logits, target)
     with torch.autocast(logits.device.type, dtype=torch.bfloat16):
         _close(loss(logits, target), plain, "value under autocast", rtol=1e-6)
@@ -125,7 +124,7 @@ def _check_half_precision(loss: segtrain.Loss, logits: Tensor, target: Tensor) -
 
 
 def _check_strips(spec: Mapping[str, Any], device: torch.device) -> None:
-    """Float32, and bfloat16 logits under autocast, as a model under autocast gives them."""
+    """Compare strips with the whole image: in float32, and for bfloat16 logits under autocast."""
     for dtype in (torch.float32, torch.bfloat16):
         results = [_through_criterion(spec, device, rows, dtype) for rows in (None, 7)]
         if None in results:  # the loss has no strips
@@ -160,7 +159,7 @@ def _autocast(device: torch.device, *, enabled: bool) -> Any:
 
 
 def _close(found: Tensor, expected: Tensor, what: str, rtol: float = 1e-4) -> None:
-    """Assert equality within `rtol` of the largest expected entry."""
+    """Assert that the distance is at most `rtol` times the largest expected value."""
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     allowed = rtol * float(expected.abs().max()) + 1e-7
     distance = float((found - expected).abs().max())
@@ -171,7 +170,7 @@ def _close(found: Tensor, expected: Tensor, what: str, rtol: float = 1e-4) -> No
 
 
 def small_config(device: torch.device, run_dir: str | Path, **trainer: Any) -> dict[str, Any]:
-    """A complete configuration of a short run on drawn shapes, as plain values."""
+    """Return the configuration of a short run on drawn shapes, as plain values."""
     return {
         "dataset": {"name": "shapes", "size": [48, 64], "num_train": 32, "num_val": 4},
         "model": {"name": "gpu_check"},
@@ -197,7 +196,7 @@ def small_config(device: torch.device, run_dir: str | Path, **trainer: Any) -> d
 
 @contextmanager
 def small_trainer(device: torch.device, **trainer: Any) -> Iterator[Trainer]:
-    """A trainer of :func:`small_config` in a temporary run directory."""
+    """Enter a trainer of :func:`small_config`, with a temporary run directory."""
     with (
         tempfile.TemporaryDirectory() as folder,
         opened(small_config(device, folder, **trainer)) as it,
@@ -207,7 +206,7 @@ def small_trainer(device: torch.device, **trainer: Any) -> Iterator[Trainer]:
 
 @contextmanager
 def opened(config: Mapping[str, Any], device: torch.device | None = None) -> Iterator[Trainer]:
-    """The trainer of a configuration; its run directory is closed afterwards."""
+    """Enter the trainer of a configuration, and close its run directory at the end."""
     device = device or torch.device(config["trainer"]["device"])
     segtrain.load_plugins([str(MODEL)])
     trainer = build_trainer(check_config(config), Processes(0, 1, device))
@@ -239,7 +238,7 @@ def _moved(trainer: Trainer, before: list[Tensor]) -> list[bool]:
 
 
 def check_fit(device: torch.device) -> None:
-    """A whole run: bf16, channels_last, accumulation, clipping, moving average, GHM, evaluation."""
+    """Check a whole run: bf16, channels_last, accumulation, clipping, EMA, GHM and evaluation."""
     options = {"precision": "bf16", "channels_last": True, "accumulate": 2, "ema_decay": 0.9}
     with tempfile.TemporaryDirectory() as folder:
         config = small_config(device, folder, clip_grad_norm=1.0, **options)
@@ -261,7 +260,7 @@ def check_fit(device: torch.device) -> None:
 
 
 def check_deferred_finite_check(device: torch.device) -> None:
-    """A step with NaN leaves the weights alone; a GPU reports it one step later, a CPU at once."""
+    """Check that a NaN never changes a weight; a GPU reports it one step later, a CPU at once."""
     with small_trainer(device) as trainer:
         _steps(trainer, 2)
         before = _weights(trainer)
@@ -288,7 +287,7 @@ def _numeric_error(call: Callable[[], object]) -> str:
 
 
 def check_fp16_scaler(device: torch.device) -> None:
-    """An overflow in fp16 skips one step and halves the scale; training continues."""
+    """Check that an overflow in fp16 skips one step and halves the scale."""
     with small_trainer(device, precision="fp16") as trainer:
         losses = _steps(trainer, 2)
         assert all(map(math.isfinite, losses)), f"losses {losses}"
@@ -306,7 +305,7 @@ def check_fp16_scaler(device: torch.device) -> None:
 
 
 def check_resume(device: torch.device) -> None:
-    """A resumed run has the state of the checkpoint to the last bit, and the same next losses."""
+    """Check that a resumed run has the state of the checkpoint, and the same next losses."""
     options = {"ema_decay": 0.9, "precision": "bf16"}
     with tempfile.TemporaryDirectory() as folder:
         whole, part = (Path(folder) / name for name in ("whole", "part"))
@@ -320,7 +319,7 @@ def check_resume(device: torch.device) -> None:
             different = list(_differences(trainer.state(), saved))
             assert not different, f"not as in the checkpoint: {', '.join(different[:3])}"
             resumed = _steps(trainer, 3)
-    # A GPU adds in another order each time.
+    # The order of additions on a GPU is not deterministic.
     tolerance = 0.0 if device.type == "cpu" else 1e-2
     pairs = list(zip(resumed, uninterrupted[3:], strict=True))
     close = all(math.isclose(*pair, rel_tol=tolerance) for pair in pairs)
@@ -328,7 +327,7 @@ def check_resume(device: torch.device) -> None:
 
 
 def _differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
-    """The places where two nested states differ, apart from the clock and the configuration."""
+    """Yield the keys in which two states differ, except the clock and the configuration."""
     if isinstance(one, Mapping):
         for key in one.keys() - {"seconds", "config"}:
             yield from _differences(one[key], other[key], f"{where}/{key}")
@@ -343,7 +342,7 @@ def _differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
 
 
 def check_sync_batchnorm(device: torch.device) -> None:
-    """``sync_batchnorm=true`` in one process, alone and inside a process group of one."""
+    """Check ``sync_batchnorm=true`` in one process, without and with a process group."""
     with small_trainer(device, sync_batchnorm=True) as trainer:
         assert all(map(math.isfinite, _steps(trainer, 2)))
     dist = torch.distributed
@@ -362,9 +361,9 @@ def check_sync_batchnorm(device: torch.device) -> None:
 
 
 def _check_wrapped(device: torch.device) -> None:
-    """The model as several processes wrap it: DDP, and SyncBatchNorm on a GPU."""
+    """Check the wrapped model of several processes: DDP, and SyncBatchNorm on a GPU."""
     index = device if device.index is not None or device.type == "cpu" else torch.device("cuda", 0)
-    processes = Processes(0, 2, index)  # "2": one process is not wrapped
+    processes = Processes(0, 2, index)  # a world size of 1 would not wrap the model
     model = segtrain.build_model("gpu_check", num_classes=NUM_CLASSES).to(index)
     wrapped = processes.wrap(model, sync_batchnorm=True)
     synced = any(isinstance(module, nn.SyncBatchNorm) for module in wrapped.modules())
@@ -377,7 +376,7 @@ def _check_wrapped(device: torch.device) -> None:
 
 
 def check_pinned_memory(device: torch.device) -> None:
-    """Batches come in pinned memory, with and without workers, and arrive unchanged."""
+    """Check that batches are in pinned memory and reach the device unchanged."""
     if device.type != "cuda":
         raise Skipped("pinned memory needs a GPU")
     for workers in (0, 2):
@@ -395,9 +394,9 @@ def check_pinned_memory(device: torch.device) -> None:
 
 
 def check_compile(device: torch.device) -> None:
-    """20 compiled steps start at the loss of the uncompiled model and lower it."""
+    """Check 20 steps with ``compile=true``: the first loss is as without, the last is lower."""
     if device.type != "cuda":
-        raise Skipped("to compile for a CPU takes minutes; tests/models/test_compile.py does")
+        raise Skipped("compiling on a CPU takes minutes; tests/models/test_compile.py does it")
     options = {"max_steps": COMPILED_STEPS, "precision": "bf16", "channels_last": True}
     with tempfile.TemporaryDirectory() as folder:
         config = small_config(device, folder, **options)
@@ -413,7 +412,7 @@ def check_compile(device: torch.device) -> None:
 
 
 def checks() -> dict[str, Check]:
-    """All checks by name, the ones that take longest last."""
+    """Return all checks by name, the slowest last."""
     losses = {f"loss {name}": partial(check_loss, name) for name in package_losses()}
     return {
         **losses,
@@ -428,5 +427,5 @@ def checks() -> dict[str, Check]:
 
 
 def package_losses() -> list[str]:
-    """The losses of this package, without those that a plugin registers."""
+    """Return the losses of this package, without those of plugins."""
     return [name for name in LOSSES.names() if LOSSES.get(name).__module__.startswith("segtrain.")]

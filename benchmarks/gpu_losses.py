@@ -1,8 +1,9 @@
 """Part 2 of ``benchmarks/gpu.py``: losses against ``F.interpolate`` and ``F.cross_entropy``.
 
-Each call is forward and backward from logits at a quarter of the target's size. Plain PyTorch runs
-in turns with each loss; its bfloat16 logits are under autocast, as in training, where
-``F.cross_entropy`` computes in float32. The case `plain bfloat16` leaves autocast out.
+A call is a forward and a backward pass from logits at a quarter of the target's size. Each loss
+takes turns with plain PyTorch. With bfloat16 logits plain PyTorch runs under autocast, as in
+training, so ``F.cross_entropy`` computes in float32; the case ``plain bfloat16`` is without
+autocast.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ COLUMNS = {
     "runs": "runs",
 }
 ROUNDS = 7
-SLOW_SECONDS = 4.0  # the warm-up of a loss that takes longer is its measurement
+SLOW_SECONDS = 4.0  # a loss whose warm-up takes longer is not called again
 WORKLOADS = {
     "(8,150,256,256)": Workload(1024, 1024, num_classes=150, classes_per_image=15, batch_size=8),
     "(16,19,128,256)": Workload(512, 1024, num_classes=19, classes_per_image=19, batch_size=16),
@@ -44,13 +45,13 @@ CASES: dict[str, Mapping[str, Any]] = {
     **{name: OURS[name] for name in ("cross_entropy", "focal", "dice")},
     "ce_dice": {"name": "sum", "terms": {"cross_entropy": {}, "dice": {}}},
     **{name: OURS[name] for name in ("ohem", "lovasz_softmax")},
-    "boundary": {"name": "boundary"},  # last: its distances are computed on the CPU
+    "boundary": {"name": "boundary"},  # last, since it is slow: distances are computed on the CPU
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def items(setting: Setting) -> dict[str, Item]:
-    """The measurements, the slow ones last."""
+    """Return one measurement per loss, workload and dtype, the slow ones last."""
     workloads = WORKLOADS
     if setting.tiny:
         workloads = {"tiny": Workload(64, 64, num_classes=5, classes_per_image=5, batch_size=1)}
@@ -84,7 +85,7 @@ def _measure(
             _under_autocast(plain, device) if dtype == "bfloat16" else plain, logits, target
         ),
     }
-    # The first call is the warm-up; it also shows what does not fit.
+    # The first call is the warm-up, and shows whether the memory is large enough.
     calls = {key: step for key, step in steps.items() if fits(step.measure_peak, device)}
     row = {"workload": name, "dtype": dtype, "case": case}
     if "ours" not in calls:
@@ -101,7 +102,7 @@ def _measure(
 
 
 class _Step:
-    """Forward and backward of a contender, its value and the peak memory that it took."""
+    """Forward and backward pass of a contender, with its value and its peak memory."""
 
     def __init__(self, contender: Contender, logits: Tensor, target: Tensor) -> None:
         self.contender, self.logits, self.target = contender, logits, target
@@ -116,7 +117,7 @@ class _Step:
         self.loss = loss.detach()
 
     def measure_peak(self) -> None:
-        """Call once, with the gradient of an earlier call freed."""
+        """Run the warm-up; record its peak memory and its seconds."""
         self.logits.grad = None
         start = perf_counter()
         self.peak = peak_mib(self, self.logits.device)
@@ -124,7 +125,7 @@ class _Step:
 
     @property
     def value(self) -> float:
-        """The loss of the last call."""
+        """The value of the last call."""
         assert self.loss is not None
         return self.loss.item()
 
@@ -150,7 +151,7 @@ def _under_autocast(contender: Contender, device: torch.device) -> Contender:
 
 
 def _figures(seconds: dict[str, list[float]], peaks: dict[str, float | None]) -> Row:
-    """Medians, ratios against plain PyTorch, and "out of memory" where that did not fit."""
+    """Return medians and ratios to plain PyTorch, or "out of memory" if that did not fit."""
     ours, plain = seconds["ours"], seconds.get("plain")
     row: Row = {"ms": milliseconds(ours), "peak_mib": peaks["ours"], "runs": len(ours)}
     if plain is None:

@@ -24,6 +24,6 @@ class SmallModel(segtrain.Segmentor):
         self.aux = nn.Conv2d(16, num_classes, 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits at half the size of the images."""
+        """Return logits at half the size of the images."""
         features = self.dropout(self.norm(self.stem(images)).relu())
         return {"out": self.head(features), "aux": self.aux(features)}

@@ -1,4 +1,4 @@
-"""What the parts of ``benchmarks/gpu.py`` share: time left, rows, and timings on a device."""
+"""Shared by the parts of ``benchmarks/gpu.py``: the time left, rows, timings and peak memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a part runs, and for how long.
+    """The device, the time and the sizes of a part.
 
     Attributes:
         device: The GPU; the CPU in a dry pass.
         seconds: The time cap of the part.
-        tiny: Whether this is the dry pass, at sizes whose figures mean nothing.
+        tiny: Whether this is a dry pass, at sizes that make the figures meaningless.
+        started: When the part started.
     """
 
     device: torch.device
@@ -41,13 +42,13 @@ Item = Callable[[Setting], Iterator[Row]]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call, until the device has finished."""
+    """Return the seconds of a call, until the device has finished."""
     synchronize(device)
     start = time.perf_counter()
     call()
@@ -56,7 +57,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
-    """The peak memory that a call adds to what is allocated before; None on a CPU."""
+    """Return the peak memory that a call allocates, in MiB; None on a CPU."""
     if device.type != "cuda":
         call()
         return None
@@ -69,7 +70,7 @@ def peak_mib(call: Callable[[], object], device: torch.device) -> float | None:
 
 
 def fits(call: Callable[[], object], device: torch.device) -> bool:
-    """Make a call; return False when the device has too little memory for it."""
+    """Run a call; return False if the device has too little memory for it."""
     try:
         call()
         synchronize(device)
@@ -83,7 +84,7 @@ def fits(call: Callable[[], object], device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give memory that no tensor uses back to the device."""
+    """Return cached memory that no tensor uses to the device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -92,10 +93,10 @@ def free_memory(device: torch.device) -> None:
 def alternate(
     calls: Mapping[str, Callable[[], object]], rounds: int, setting: Setting
 ) -> dict[str, list[float]]:
-    """Time some calls in turns, so that what slows the machine slows all of them.
+    """Time several calls in turns, so that other work on the machine slows all of them alike.
 
     Returns:
-        The seconds of each round, by name. Rounds end early when the time is up.
+        The seconds of each round, by name. There are fewer rounds when the time is up.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -107,5 +108,5 @@ def alternate(
 
 
 def milliseconds(seconds: list[float]) -> float:
-    """The median in milliseconds."""
+    """Return the median, in milliseconds."""
     return 1000 * statistics.median(seconds)

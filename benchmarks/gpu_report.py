@@ -1,4 +1,4 @@
-"""What ``benchmarks/gpu.py`` found, as JSON and as markdown tables."""
+"""The results of ``benchmarks/gpu.py`` as JSON and as markdown tables."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TABLES: dict[str, tuple[str, Mapping[str, str]]] = {
 
 @dataclass
 class Part:
-    """What one part gave.
+    """The results of one part.
 
     Attributes:
         name: A key of ``TABLES``.
-        state: ``done``, ``failed`` when an item failed, ``capped`` when the time was up before the
-            end, ``skipped`` when no item could run.
-        seconds: The time of the part, the start of its processes included.
+        state: ``done``; ``failed`` if an item failed; ``capped`` if the time was up before the end;
+            ``skipped`` if no item could run.
+        seconds: The duration of the part, including the start of its process.
         rows: One mapping per measurement, in order, with ``item`` and ``state``.
         error: Why the part failed or was skipped.
-        machine: The device, as from :func:`describe_device`.
+        machine: The device, from :func:`describe_device`.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Part:
 
     @property
     def summary(self) -> str:
-        """A line for the terminal."""
+        """One line for the terminal."""
         counts = Counter(row["state"] for row in self.rows)
         counted = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no rows"
         reason = f"; {self.error}" if self.error else ""
@@ -61,14 +61,14 @@ class Part:
 
 @dataclass
 class Report:
-    """All parts so far."""
+    """The results of all parts so far."""
 
     dry: bool
     minutes: float
     parts: list[Part] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """Write ``gpu.json`` and ``gpu.md``, each as a whole or not at all."""
+        """Write ``gpu.json`` and ``gpu.md`` atomically."""
         content = {"dry": self.dry, "minutes": self.minutes, **self._surroundings()}
         content["parts"] = [asdict(part) for part in self.parts]
         write_text(folder / "gpu.json", json.dumps(content, indent=2) + "\n")
@@ -109,13 +109,13 @@ class Report:
 def summarize(
     name: str, events: Sequence[Mapping[str, Any]], code: int | None, seconds: float, log: str
 ) -> Part:
-    """A part from what its processes wrote.
+    """Build the results of a part from the lines that its processes wrote.
 
     Args:
         name: A key of ``TABLES``.
         events: The lines of the part, in order.
-        code: The exit code of the last process; None when it was stopped at the time cap.
-        seconds: The time of the part.
+        code: The exit code of the last process; None if it reached the time cap.
+        seconds: The duration of the part.
         log: The last line that the processes printed.
     """
     rows = [dict(event["row"]) for event in events if "row" in event]
@@ -137,13 +137,13 @@ def summarize(
 
 
 def _without_rows(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The items that were started and gave nothing."""
+    """Return the items that were started and have no row."""
     given = {event["row"]["item"] for event in events if "row" in event}
     return [event["start"] for event in events if "start" in event and event["start"] not in given]
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """The lines of a markdown table; a row that did not end well has its state in the first gap."""
+    """Format a markdown table; the first empty cell of a row that is not ok has its state."""
     if not rows:
         return ["Nothing to list."]
     lines = [f"| {' | '.join(columns.values())} |", "|" + "---|" * len(columns)]
@@ -159,7 +159,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list
 
 
 def cell(value: Any) -> str:
-    """A value in a table: three or four digits of a number, nothing for None."""
+    """Format a value: numbers with three or more digits, None as an empty cell."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -168,7 +168,7 @@ def cell(value: Any) -> str:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """The name of a device, and the memory and capability of a GPU."""
+    """Return the name of a device, and memory and compute capability of a GPU."""
     if device.type != "cuda":
         return {"name": "CPU", "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
@@ -181,13 +181,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 
 def driver_version() -> str | None:
-    """The version of NVIDIA's driver, where ``nvidia-smi`` gives it."""
+    """Return the version of the NVIDIA driver, or None without ``nvidia-smi``."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return _first_line(command)
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout, where there is one."""
+    """Return the commit of the checkout, or None outside a checkout."""
     return _first_line(["git", "-C", str(ROOT), "rev-parse", "HEAD"])
 
 

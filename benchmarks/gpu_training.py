@@ -1,8 +1,8 @@
-"""Part 3 of ``benchmarks/gpu.py``: training throughput, and where the time of a step goes.
+"""Part 3 of ``benchmarks/gpu.py``: training throughput, and the time of each section of a step.
 
-The trainer's step and a bare loop of plain PyTorch train the same model on the same batches, which
-are in memory, in turns. The bare loop is ``F.interpolate``, ``F.cross_entropy`` and fused AdamW; it
-checks nothing, clips nothing and logs nothing.
+The trainer and a bare loop of plain PyTorch take turns with the same model on the same batches in
+memory. The bare loop has ``F.interpolate``, ``F.cross_entropy`` and fused AdamW, and neither a
+check for NaN nor a gradient norm nor a log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segtrain.criterion.criterion import AUXILIARY_WEIGHT, MAIN_OUTPUT
 from segtrain.engine import Trainer
 from segtrain.errors import is_out_of_memory
 
-TITLE = "Training throughput in bfloat16, and where the time of a step goes"
+TITLE = "Training throughput in bfloat16, and the time of each section of a step"
 COLUMNS = {
     "model": "model",
     "batch": "batch",
@@ -39,16 +39,16 @@ COLUMNS = {
     "peak_mib": "peak MiB",
 }
 NUM_CLASSES, IGNORE_LABEL = 6, 255  # of the drawn shapes
-# The largest batch that is tried, and memory that an image takes, in GiB.
+# The largest batch that is tried, and an estimate of the memory per image in GiB.
 MODELS = {"hrnet_w18": (16, 2.5), "hrnet_w48_ocr": (16, 6.0)}
 TINY_MODELS = {"hrnet_w18_small_v1": (2, 0.0), "hrnet_w18_small_v1_ocr": (2, 0.0)}
 SIZE, TINY_SIZE = (512, 1024), (64, 64)
-ROUNDS, STEPS = 4, 10  # rounds of so many steps each
+ROUNDS, STEPS = 4, 10  # STEPS is the number of steps in a round
 Step = Callable[[], object]
 
 
 def items(setting: Setting) -> dict[str, Item]:
-    """One measurement per model."""
+    """Return one measurement per model."""
     models = TINY_MODELS if setting.tiny else MODELS
     return {name: partial(_measure, name, *limits) for name, limits in models.items()}
 
@@ -69,7 +69,7 @@ def _measure(model: str, largest: int, gib_per_image: float, setting: Setting) -
 
 
 def _batch_size(largest: int, gib_per_image: float, device: torch.device) -> int:
-    """The largest power of two, up to `largest`, that the free memory promises to hold."""
+    """Halve `largest` until the estimated memory of the batch is free."""
     if device.type != "cuda":
         return largest
     free = torch.cuda.mem_get_info(device)[0] / 2**30
@@ -79,7 +79,7 @@ def _batch_size(largest: int, gib_per_image: float, device: torch.device) -> int
 
 
 def _rows(model: str, batch: int, setting: Setting) -> Iterator[Row]:
-    """The rows of one model at one batch size; raises when the memory is too small."""
+    """Yield the rows of one model at one batch size; raise if the memory is too small."""
     start = {"model": model, "batch": batch}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -120,7 +120,7 @@ def _config(model: str, batch: int, folder: str, setting: Setting) -> dict[str, 
 
 
 def _bare_loop(model: str, trainer: Trainer) -> Callable[[Any], None]:
-    """A training step as one would write it by hand, with the model of `trainer` built again."""
+    """Return a hand-written training step with another instance of the model."""
     device = trainer.processes.device
     net = segtrain.build_model(model, num_classes=NUM_CLASSES)
     net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -146,7 +146,7 @@ def _bare_loop(model: str, trainer: Trainer) -> Callable[[Any], None]:
 
 
 def _throughput(model: str, trainer: Trainer, setting: Setting) -> Iterator[Row]:
-    """Both loops in turns, on two batches that are in memory."""
+    """Yield the speed of both loops, which take turns on two batches in memory."""
     batches = itertools.cycle(list(itertools.islice(trainer.batches(0), 2)))
     bare = _bare_loop(model, trainer)
     loops: dict[str, Step] = {
@@ -178,9 +178,9 @@ def _repeat(step: Step, count: int) -> None:
 
 
 def _sections(trainer: Trainer, setting: Setting) -> Iterator[Row]:
-    """Steps with a wait for the device after each section, with batches from the loader.
+    """Yield the time of each section of a step, with batches from the loader.
 
-    The waits make these steps slower than those of the throughput.
+    The CPU waits for the device after each section, so these steps are slower than the others.
     """
     stream = trainer.batches(0)
     marks = _Marks(trainer)
@@ -204,14 +204,14 @@ def _sections(trainer: Trainer, setting: Setting) -> Iterator[Row]:
     for name, seconds in middles.items():
         yield {"what": f"section: {name}", "ms": 1000 * seconds, "share": f"{seconds / total:.0%}"}
     yield {
-        "what": f"steps with these waits, {trainer.config.loader.num_workers} workers",
+        "what": f"all sections, {trainer.config.loader.num_workers} workers",
         "ms": 1000 * total,
         "images_per_second": trainer.options.batch_size / total,
     }
 
 
 class _Marks:
-    """The time at which each section of :meth:`Trainer.train_step` ends, through hooks."""
+    """Hooks that record when each section of :meth:`Trainer.train_step` ends."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.device = trainer.processes.device
@@ -230,17 +230,17 @@ class _Marks:
         self.marks.append((name, perf_counter()))
 
     def begin(self) -> None:
-        """Forget the marks of the last step."""
+        """Start a step."""
         self.marks = []
         self._mark("start")
 
     def end(self) -> dict[str, float]:
-        """Seconds of each section of the step."""
+        """End the step; return the seconds of each section."""
         self._mark("rest")
         pairs = itertools.pairwise(self.marks)
         return {name: after - before for (_, before), (name, after) in pairs}
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()

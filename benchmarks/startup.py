@@ -1,10 +1,10 @@
-"""CPU seconds that segtrain takes to start, against ``import torch``.
+"""Measure the CPU seconds that segtrain needs to start, against ``import torch``.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --runs 9 --output startup.md
 
-Each run is a fresh process, and the commands take turns. The figures are CPU seconds, user and
-system, of the process and its children: other work on the machine changes them little.
+Each run is a new process, and the commands take turns. The figures are the user and system seconds
+of the process and its children, so other work on the machine changes them little.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ COMMANDS: dict[str, Sequence[str]] = {
     "import segtrain": ("-c", "import segtrain"),
     MISTYPED: (str(ROOT / "tools" / "train.py"), "loss=focal", "loss.gama=3"),
 }
-# At most so many seconds: more than torch for the import, in total for the mistyped key.
+# Goals: seconds of the import beyond torch, and seconds of the refusal in total.
 IMPORT_LIMIT, MISTYPED_LIMIT = 0.4, 3.0
-REFUSED = 2  # the exit code of a mistake in the configuration
+REFUSED = 2  # the exit code for a mistake in the configuration
 
 
 def cpu_seconds(command: Sequence[str], expected_code: int) -> float:
-    """CPU seconds of one fresh process.
+    """Return the CPU seconds of a command in a new process.
 
     Raises:
-        RuntimeError: When it ends with another exit code than is expected.
+        RuntimeError: If the exit code is not `expected_code`.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
@@ -52,7 +52,7 @@ def cpu_seconds(command: Sequence[str], expected_code: int) -> float:
 
 
 def measure(runs: int) -> dict[str, float]:
-    """The median of each command, after one run that fills the caches of the file system."""
+    """Return the median of each command; the first run, which fills caches, does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for number in range(runs + 1):
         for name, command in COMMANDS.items():
@@ -63,7 +63,7 @@ def measure(runs: int) -> dict[str, float]:
 
 
 def table(medians: Mapping[str, float]) -> list[str]:
-    """The lines of a markdown table."""
+    """Format the lines of a markdown table."""
     lines = ["| command | CPU s | more than torch | goal |", "|---|---:|---:|---|"]
     for name, seconds in medians.items():
         more = seconds - medians[BASE]
@@ -80,14 +80,12 @@ def _goal(value: float, limit: float, of_what: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; the exit code is 0."""
+    """Measure and print the table; return 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=5, help="of each command; default 5")
-    parser.add_argument(
-        "--output", type=Path, help="a file for the table, which is printed as well"
-    )
+    parser.add_argument("--runs", type=int, default=5, help="runs of each command; default 5")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
     text = "\n".join(table(measure(options.runs)))
     print(text)

@@ -1,8 +1,8 @@
-"""A device that is not the CPU, for machines that have no other: real numbers under a foreign name.
+"""An emulated device, to test on a CPU what depends on the device of tensors.
 
-Inside of :func:`elsewhere` a tensor "on the device" reports the device ``meta`` and holds its
-numbers on the CPU. An operation on tensors of both raises, as CUDA does, and what makes the CPU
-wait for the device is noted.
+Inside :func:`elsewhere` a tensor on the emulated device reports the device ``meta``, and its
+numbers are stored on the CPU. An operation on tensors of both devices raises, as with CUDA.
+Operations that make the CPU wait for the device are recorded.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 DEVICE = torch.device("meta")
 _READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::bincount")
 _MOVES = ("aten::_to_copy", "aten::copy_")
-waits: list[str] = []  # why the CPU waited, in order
+waits: list[str] = []  # the operations for which the CPU waited, in order
 
 
 class MixedDevicesError(RuntimeError):
-    """An operation on tensors of the CPU and of the device."""
+    """An operation has tensors on the CPU and on the device."""
 
 
 class Elsewhere(Tensor):
@@ -75,7 +75,7 @@ def _tolist(tensor: Tensor, plain: Any = Tensor.tolist) -> Any:
 
 @contextmanager
 def elsewhere() -> Iterator[list[str]]:
-    """The device exists inside of the block; gives the list of waits."""
+    """Enter the emulation; the value is the list of waits."""
     waits.clear()
     with (
         mock.patch("torch.autocast", _Autocast),
@@ -86,12 +86,12 @@ def elsewhere() -> Iterator[list[str]]:
 
 
 def on_device(tensor: Tensor) -> Elsewhere:
-    """A copy of a tensor on the device, a leaf."""
+    """Return a copy of a tensor on the device, as a leaf."""
     return Elsewhere(tensor.detach().clone())
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor."""
+    """Return the stored tensor of a tensor on the device."""
     return tensor.inner if isinstance(tensor, Elsewhere) else tensor
 
 
@@ -113,7 +113,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         waits.append("copy to the device" if result_is_there else "copy to the CPU")
     inner = tree_map(on_cpu_if_tensor, (args, kwargs))
     result = func(*inner[0], **inner[1])
-    known = {id(tensor.inner): tensor for tensor in there}  # of an operation in place
+    known = {id(tensor.inner): tensor for tensor in there}  # results of in-place operations
     given = {id(leaf) for leaf in tree_leaves(inner)}
 
     def wrap(value: Any) -> Any:
@@ -133,7 +133,7 @@ def on_cpu_if_tensor(value: Any) -> Any:
 
 
 def _check(name: str, tensors: list[Tensor], there: list[Elsewhere]) -> None:
-    """Refuse what CUDA refuses; numbers of no dimension may come from the CPU."""
+    """Raise where CUDA raises; zero-dimensional tensors may be on the CPU."""
     if any(tensor.is_meta and not isinstance(tensor, Elsewhere) for tensor in tensors):
         raise MixedDevicesError(f"{name}: made by new_tensor, which copies to the device and waits")
     here = [t for t in tensors if not isinstance(t, Elsewhere) and t.dim() > 0]

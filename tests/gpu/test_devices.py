@@ -18,8 +18,8 @@ from tests.helpers import load_benchmark
 
 CHECKS: ModuleType = load_benchmark("gpu_checks")
 C, IGNORE = CHECKS.NUM_CLASSES, CHECKS.IGNORE_LABEL
-# Everything else runs ahead of the device. Class maps ask which classes there are, distances are
-# computed on the CPU, and label relaxation asks how many classes a neighbourhood has.
+# All other losses run without waiting. Class-map losses read which classes are present, distances
+# are computed on the CPU, and label relaxation reads how many classes a neighbourhood has.
 WAITING = {
     "boundary", "cldice", "distance_weighted_cross_entropy", "hausdorff_dt", "label_relaxation",
     "lovasz_hinge", "lovasz_softmax", "rmi",
