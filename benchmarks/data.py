@@ -42,6 +42,7 @@ from segtrain.data import (
     build_train_loader,
     iterate,
 )
+from segtrain.schema.sections import AugmentationConfig
 
 SIZE, CROP, SCALE = (1024, 2048), (512, 1024), (0.5, 2.0)
 NUM_CLASSES, IGNORED = 19, 255
@@ -70,7 +71,9 @@ def ours(colours: float) -> Augment:
     """Our transform: the crop is chosen in the source, and only the crop is resized."""
     strengths = dict.fromkeys(("brightness", "contrast", "saturation"), colours)
     labels = LabelContract(NUM_CLASSES)
-    return TrainTransform(labels=labels, scale=SCALE, crop_size=CROP, flip=0.5, **strengths)
+    return TrainTransform(
+        labels, AugmentationConfig(scale=SCALE, crop_size=CROP, flip=0.5, **strengths)
+    )
 
 
 def plain_albumentations(colours: float) -> Augment:
@@ -283,7 +286,9 @@ def loader_table(images: int, most_workers: int) -> Iterator[str]:
             train={"images": "images", "masks": "masks"},
         )
         colours = dict.fromkeys(("brightness", "contrast", "saturation"), 0.2)
-        transform = TrainTransform(labels=dataset.labels, scale=SCALE, crop_size=CROP, **colours)
+        transform = TrainTransform(
+            dataset.labels, AugmentationConfig(scale=SCALE, crop_size=CROP, **colours)
+        )
         yield "| workers | images/s | ms per image |"
         yield "|---:|---:|---:|"
         alone = math.inf

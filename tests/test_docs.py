@@ -1,4 +1,4 @@
-"""The pages are what the registries generate, their links hold, their numbers are computed."""
+"""The pages match the registries, their links exist, and their numbers are computed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PAGES = sorted(file for file in DOCS.rglob("*.md"))
 
 
 def test_the_generated_text_is_up_to_date() -> None:
-    """In a process of its own: other tests register losses that have no page."""
+    """In a separate process, because other tests register losses that have no page."""
     command = [sys.executable, "tools/gallery.py", "--check"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
-def test_what_is_out_of_date_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_pages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("gallery.pages")
     named = pages.stale({DOCS / "losses" / "focal.md": "old ![curve](img/nothing.png)"})
@@ -38,7 +38,7 @@ def test_what_is_out_of_date_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "docs/losses/README.md (no such loss)" not in named
 
 
-def test_text_without_markers_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_without_markers_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("gallery.pages")
     assert pages._between_markers("plain", "new") == "plain"
@@ -65,12 +65,12 @@ def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert docstrings.parse(text).body == (
         "```math\na \\,\nb\n```\n\n- An $`x - 1`$ goes on\n- `y`\n\n```python\n>>> 1\n1\n```"
     )
-    with pytest.raises(ValueError, match=r"no Markdown for .*note"):
+    with pytest.raises(ValueError, match=r"cannot convert .*note.* to Markdown"):
         docstrings.parse("One line.\n\n.. note:: here")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_points_to_is_there(page: Path) -> None:
+def test_the_links_of_a_page_exist(page: Path) -> None:
     for address in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in address:
             assert (page.parent / address.partition("#")[0]).exists(), address
@@ -84,7 +84,7 @@ def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
         check_config(compose_config(shlex.split(line), "train"))
 
 
-def test_what_the_hand_written_table_recommends_exists() -> None:
+def test_the_losses_that_the_table_recommends_exist() -> None:
     text = (DOCS / "losses" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|`]+ \| ([^|]+) \|[^|]+\|[^|]+\|$", text, flags=re.MULTILINE)
     assert len(rows) > 10

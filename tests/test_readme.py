@@ -1,4 +1,4 @@
-"""The README's code and commands, as written."""
+"""The code and the commands of the README work as written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Every ``tools/NAME.py`` line: the name and its words."""
+    """Return the name and the words of every ``tools/NAME.py`` command."""
     found = []
     for block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -61,7 +61,7 @@ def _folder_with_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "my_losses.py").write_text(source)
 
 
-def test_there_are_commands_to_check() -> None:
+def test_commands_are_found() -> None:
     assert len(commands()) > 12
 
 
@@ -69,7 +69,7 @@ def test_there_are_commands_to_check() -> None:
 def test_a_command_is_accepted(name: str, words: list[str]) -> None:
     plain = [word for word in words if word not in ("-m", "--cfg", "--augment")]
     raw_words = [word.split(",")[0] if "-m" in words else word for word in plain]
-    # An import describes a run, and its own keys stand beside that.
+    # An import takes the keys of a run and its own.
     command = {"import_weights": "train", "inspect_dataset": "inspect", "make_shards": "shards"}
     raw = compose_config(raw_words, command.get(name, name))
     if name in ("train", "import_weights"):
@@ -79,7 +79,7 @@ def test_a_command_is_accepted(name: str, words: list[str]) -> None:
         build_dataclass(OWN_CONFIGS[name], raw)
 
 
-def test_the_error_shown_is_the_error_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_message_is_the_real_one(capsys: pytest.CaptureFixture[str]) -> None:
     (text,) = (block for block in blocks("text") if block.startswith("$"))
     command, expected = text.strip().splitlines()
     assert run_command("train", shlex.split(command)[3:]) == 2
@@ -109,8 +109,8 @@ def test_the_table_of_minings_is_complete() -> None:
     assert found == {name: list(MININGS.schema(name)) for name in MININGS.names()}
 
 
-def test_the_ready_datasets_are_all_there() -> None:
-    table = README.split("**Ready datasets**")[1].split("**Imbalance.**")[0]
+def test_the_table_of_datasets_is_complete() -> None:
+    table = README.split("**Ready datasets.**")[1].split("**Class imbalance.**")[0]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     generic = {"folder", "list", "coco", "shapes", "webdataset"}
     files = {path.stem for path in (config_dir() / "dataset").glob("*.yaml")}

@@ -1,4 +1,4 @@
-"""A folder of a stranger's trains once its owner has done what the messages say, and no more."""
+"""An unknown folder can be trained on by following the error messages, without other help."""
 
 from __future__ import annotations
 

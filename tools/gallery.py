@@ -1,8 +1,9 @@
-"""Writes the loss gallery in docs/losses and the tables in README.md.
+"""Write the loss gallery in docs/losses and the tables in README.md.
 
-``python tools/gallery.py`` writes text and pictures (the extra ``docs`` draws them), ``--text`` the
-text alone, ``--check`` nothing: it exits 1 and names what is out of date. With names, only the
-pictures of these losses are drawn, and ``mining`` is the page of the minings.
+``python tools/gallery.py`` writes text and pictures; the pictures need the extra ``docs``.
+``--text`` writes the text only. ``--check`` writes nothing, names the files that are out of date,
+and exits with 1 if there are any. With names, only the pictures of these losses are drawn; the name
+``mining`` stands for the page on hard-example mining.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from gallery import catalogue, pages
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 1 when something is out of date or cannot be drawn."""
+    """Return the exit code: 0, or 1 if a file is out of date or cannot be written."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="name what is out of date")
-    parser.add_argument("--text", action="store_true", help="leave the pictures as they are")
-    parser.add_argument("names", nargs="*", help="draw the pictures of these alone")
+    parser.add_argument("--check", action="store_true", help="name the files that are out of date")
+    parser.add_argument("--text", action="store_true", help="write the text only, no pictures")
+    parser.add_argument("names", nargs="*", help="draw only the pictures of these losses")
     options = parser.parse_args(arguments)
     try:
         wanted = pages.texts()
@@ -44,12 +45,12 @@ def _report(stale: list[str]) -> int:
     for name in stale:
         print(f"out of date: {name}", file=sys.stderr)
     if stale:
-        print("make gallery writes them anew", file=sys.stderr)
+        print("run make gallery to update them", file=sys.stderr)
     return 1 if stale else 0
 
 
 def _draw(names: set[str]) -> None:
-    """The pictures, all of them where `names` is empty."""
+    """Draw the pictures of `names`, or all if `names` is empty."""
     folder = catalogue.PAGES / pages.IMAGES
     folder.mkdir(exist_ok=True)
     curves = importlib.import_module("gallery.curves")  # these two need matplotlib

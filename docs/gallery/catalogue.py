@@ -1,4 +1,4 @@
-"""What the registries hold, with what a page says about it."""
+"""The registered losses and minings, with what their pages are made of."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "losses"
 
 FILLED_IN = ("num_classes", "ignore_label")  # from the dataset; no configuration sets them
-# Of every loss of a family.
+# Parameters that all losses of a family have.
 SHARED = ("class_weights", "mining", "activation", "classes", "per_image")
-EXAMPLES = {"terms": {"cross_entropy": {}, "dice": {}}}  # where a required one has no config file
-JOINT = ("generalized_dice",)  # one ratio over all classes: a class alone would be another loss
-PICTURES = {"cldice": "bar"}  # that see nothing in the scene of their family
+EXAMPLES = {
+    "terms": {"cross_entropy": {}, "dice": {}}
+}  # of required parameters without a config file
+JOINT = ("generalized_dice",)  # one ratio over all classes; of one class, it would be another loss
+PICTURES = {"cldice": "bar"}  # of losses that are constant in the scene of their family
 FAMILIES = {"pixel": PixelLoss, "region": RegionLoss, "map": Term, "combination": Loss}
 
 
@@ -36,36 +38,36 @@ class Entry:
 
     name: str
     family: str
-    picture: str  # which painter draws it: the family's, or another where that shows nothing
+    picture: str  # the painter: that of the family, or another if that shows nothing
     doc: Docstring
     schema: dict[str, Parameter]
-    spec: dict[str, Any]  # the name and the parameters without which it cannot be built
+    spec: dict[str, Any]  # the name and the required parameters
 
     @property
     def picture_parameters(self) -> dict[str, Any]:
-        """What differs from the defaults in the picture, where a loss is a mean over classes."""
+        """The parameters of the picture that differ from the defaults, for means over classes."""
         one_class = "classes" in self.schema and self.name not in JOINT
         return {"classes": [1]} if one_class else {}
 
     @property
     def own(self) -> list[str]:
-        """The parameters that its relatives do not have."""
+        """The parameters that not every loss of the family has."""
         return [name for name in self.schema if name not in SHARED]
 
 
 def losses() -> list[Entry]:
-    """Every registered loss by name."""
+    """Return every registered loss, sorted by name."""
     return [_entry(name, LOSSES, "loss") for name in LOSSES.names()]
 
 
 def minings() -> list[Entry]:
-    """Every registered mining, ``none`` first."""
+    """Return every registered mining, ``none`` first."""
     names = sorted(MININGS.names(), key=lambda name: (name != "none", name))
     return [_entry(name, MININGS, "mining") for name in names]
 
 
 def build(entry: Entry, **params: Any) -> Loss:
-    """The loss of `entry` for two classes; for one channel if it takes no more."""
+    """Build the loss of `entry` for two classes, or for one channel if it refuses two."""
     spec = {**entry.spec, **params}
     try:
         return LOSSES.build(spec, num_classes=2, ignore_label=255)
@@ -74,7 +76,7 @@ def build(entry: Entry, **params: Any) -> Loss:
             return LOSSES.build(spec, num_classes=1, ignore_label=255)
         except ConfigError:
             pass
-        raise  # what two classes are refused for, not one channel
+        raise  # the error of two classes, not of one channel
 
 
 def _entry(name: str, registry: Registry[Any], group: str) -> Entry:
@@ -116,7 +118,7 @@ def _inherited_docstrings(factory: Callable[..., Any]) -> Iterator[str]:
 
 
 def _required(name: str, group: str, schema: dict[str, Parameter]) -> dict[str, Any]:
-    """Values for the parameters without a default, from the config file of that name."""
+    """Return values of the required parameters, from the config file of the name."""
     wanted = [key for key, item in schema.items() if item.required]
     if not wanted:
         return {}

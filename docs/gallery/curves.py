@@ -1,4 +1,4 @@
-"""The picture of a loss, by its family."""
+"""Draw the picture of a loss, by its family."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAINTERS: dict[str, Callable[[Entry], None]] = {
 
 
 def draw(entry: Entry, file: Path) -> None:
-    """The picture of `entry`.
+    """Draw the picture of `entry` to `file`.
 
     Raises:
         RuntimeError: When it cannot be drawn, with the name of the loss.

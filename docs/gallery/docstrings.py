@@ -1,7 +1,7 @@
-r"""Google-style docstrings with reStructuredText inside, as Markdown that GitHub and GitLab show.
+r"""Convert Google-style docstrings with reStructuredText to the Markdown of GitHub and GitLab.
 
-Formulas become ```` ```math ```` blocks and ``$`...`$``: between plain dollars both sites let
-Markdown eat the backslash of ``\,`` and ``\{`` first.
+Formulas become ```` ```math ```` blocks and ``$`...`$``, because between plain dollars both sites
+remove the backslash of ``\,`` and ``\{``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ITEM = re.compile(r"^(?:[-*]|\d+\.) ")
 
 @dataclass
 class Docstring:
-    """A docstring in parts: Markdown for everything but `arguments`' names."""
+    """The parts of a docstring, as Markdown except for the names of `arguments`."""
 
     summary: str
     body: str = ""
@@ -27,12 +27,12 @@ class Docstring:
     sections: list[tuple[str, str]] = field(default_factory=list)
 
     def section(self, title: str) -> str:
-        """The Markdown of the section called `title`, empty when there is none."""
+        """Return the Markdown of the section `title`, empty if it does not exist."""
         return next((text for name, text in self.sections if name == title), "")
 
 
 def parse(text: str) -> Docstring:
-    """The parts of a docstring.
+    """Split a docstring into its parts.
 
     Example:
         >>> doc = parse('''Square of ``x``.
@@ -81,10 +81,10 @@ def _arguments(lines: list[str]) -> dict[str, str]:
 
 
 def to_markdown(lines: list[str]) -> str:
-    """Paragraphs, lists, formulas and doctests; each paragraph becomes one line.
+    """Convert paragraphs, lists, formulas and doctests; each paragraph becomes one line.
 
     Raises:
-        ValueError: On a directive that is not ``math``, which would show as source on the page.
+        ValueError: On a directive other than ``math``, which would appear as source on the page.
     """
     blocks: list[str] = []
     rest = list(lines)
@@ -101,7 +101,7 @@ def to_markdown(lines: list[str]) -> str:
                 taken.append(rest.pop(0))
             blocks.append(_fence("python", taken))
         elif line.strip().startswith(".. ") or line.rstrip().endswith("::"):
-            raise ValueError(f"no Markdown for {line.strip()!r}")
+            raise ValueError(f"cannot convert {line.strip()!r} to Markdown")
         else:
             while rest and rest[0].strip() and not rest[0].strip().startswith((".. ", ">>>")):
                 taken.append(rest.pop(0))
@@ -115,7 +115,7 @@ def _take_indented(rest: list[str], indent: int) -> list[str]:
         taken.append(rest.pop(0))
     if taken or not rest:
         return taken
-    while rest and rest[0].strip():  # a formula whose next line starts where its directive does
+    while rest and rest[0].strip():  # a formula that is not indented more than its directive
         taken.append(rest.pop(0))
     return taken
 
@@ -134,7 +134,7 @@ def _formula(lines: list[str]) -> str:
 
 
 def _paragraph(lines: list[str]) -> list[str]:
-    """One block with its lines joined: a paragraph, or a list where it starts as one."""
+    """Join the lines of a paragraph, or of each item of a list."""
     if not _ITEM.match(lines[0].strip()):
         return [_inline(" ".join(line.strip() for line in lines))]
     items: list[str] = []
@@ -150,7 +150,7 @@ def _inline(text: str) -> str:
     text = _LINK.sub(r"[\1](\2)", text)
     text = _ROLE.sub(_role, text)
     if ":`" in text:
-        raise ValueError(f"no Markdown for {text!r}")
+        raise ValueError(f"cannot convert {text!r} to Markdown")
     return text.replace("``", "`")
 
 
@@ -162,7 +162,7 @@ def _role(match: re.Match[str]) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """`text` up to its first full stop that ends a sentence.
+    """Return the first sentence of `text`, without its full stop.
 
     Example:
         >>> first_sentence("Mean of i.e. all pixels. And more.")
@@ -172,7 +172,7 @@ def first_sentence(text: str) -> str:
 
 
 def source(references: str) -> str:
-    """The first work that `references` names, up to its year.
+    """Return the first work in `references`, up to its year.
 
     Example:
         >>> source("Lin et al., Focal Loss, ICCV 2017, eq. 4; with softmax.")

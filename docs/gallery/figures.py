@@ -1,4 +1,4 @@
-"""How every picture of the gallery looks, how it is saved, and how a loss is asked for a point."""
+"""The style of the pictures, their files, and the value and gradient of a loss at a point."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from segtrain.losses import Loss
 
 from .catalogue import Entry, build
 
-torch.set_num_threads(1)  # the same sums on every machine, and faster for so little
+torch.set_num_threads(1)  # the same sums on every machine, and faster for small tensors
 
 BLUE, LIGHT, RED, ORANGE, GREY = "#1f5fa8", "#7fb0dc", "#c0392b", "#e08214", "#9a9a9a"
-REFERENCE = {"color": "#b5b5b5", "linewidth": 3.2}  # to be seen under a curve that equals it
+REFERENCE = {"color": "#b5b5b5", "linewidth": 3.2}  # wide enough to be visible under an equal curve
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -34,7 +34,7 @@ STYLE = {
 }
 
 
-# Beside the default of a loss, its curves for other values of what shapes it.
+# The parameters of additional curves, next to the curve of the defaults.
 VARIANTS: dict[str, list[dict[str, float]]] = {
     "cross_entropy": [{"label_smoothing": 0.1}],
     "focal": [{"gamma": 1.0}, {"gamma": 5.0}],
@@ -49,7 +49,7 @@ VARIANTS: dict[str, list[dict[str, float]]] = {
 
 
 def variants(entry: Entry, **params: Any) -> Iterator[tuple[Loss, str, str]]:
-    """Loss, label and colour of each curve of `entry`; its default comes last, on top."""
+    """Yield loss, label and colour of each curve of `entry`; the default comes last, on top."""
     others = VARIANTS.get(entry.name, [])
     for other, shade in zip(others, (LIGHT, ORANGE), strict=False):
         yield build(entry, **params, **other), _label(other), shade
@@ -62,7 +62,7 @@ def _label(params: dict[str, float]) -> str:
 
 
 def panels(left: str, right: str) -> tuple[Axes, Axes]:
-    """Two panels side by side, titled."""
+    """Create two panels side by side, with titles."""
     _, (first, second) = plt.subplots(1, 2, figsize=(7.6, 3.0), layout="constrained")
     first.set_title(left)
     second.set_title(right)
@@ -70,7 +70,7 @@ def panels(left: str, right: str) -> tuple[Axes, Axes]:
 
 
 def evaluate(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
-    """The value and its gradient with respect to `logits`.
+    """Compute the value and its gradient with respect to `logits`.
 
     Raises:
         ValueError: When one of them is not finite.
@@ -84,7 +84,7 @@ def evaluate(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, Tensor]
 
 
 def save(file: Path, colours: int = 64, dpi: int = 120) -> None:
-    """The current figure as a PNG of few colours: a third of the size, the same to the eye."""
+    """Save the current figure as a PNG of few colours, which takes a third of the space."""
     buffer = io.BytesIO()
     plt.gcf().savefig(buffer, format="png", dpi=dpi)
     image = Image.open(buffer).convert("RGB")

@@ -1,4 +1,4 @@
-"""The text of the gallery: a page per loss, the tables between markers."""
+"""The text of the gallery: one page per loss, and the tables between markers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPTIONS = {
     " gradient with respect to the square's logit when half the square is missed; blue raises the"
     " logit, red lowers it.",
     "regression": "One pixel of one channel: the loss and its gradient with respect to the"
-    " prediction, against the prediction minus the target. Half the square of it in grey.",
+    " prediction, against the prediction minus the target. Half the squared difference in grey.",
     "region": "A predicted square (probability 0.9 inside, 0.1 outside) slides onto a true one of"
     " the same size. Left: the loss{scope}. Right: how hard one pixel is pushed towards its true"
     " class, times the number of pixels; cross entropy in grey.",
@@ -36,29 +36,30 @@ CAPTIONS = {
     " one. Left: the loss{scope}; one minus the soft IoU, stretched to the same range, in grey."
     " Right: the gradient with respect to the square's logit when half the square is missed; blue"
     " raises the logit, red lowers it.",
-    "bar": "Of a bar 9 pixels wide and 64 long a part is missed (probability 0.99 and 0.01). Left:"
-    " the loss{scope} when a gap cuts the bar and when it is too thin; soft Dice, which is the"
-    " same for both, in grey. Right: the gradient with respect to the bar's logit for a gap of 16"
-    " pixels; blue raises the logit, red lowers it.",
+    "bar": "A part of a bar 9 pixels wide and 64 long is missed (probability 0.99 inside the"
+    " prediction, 0.01 outside). Left: the loss{scope} if a gap cuts the bar and if it is too thin;"
+    " soft Dice, which is the same for both, in grey. Right: the gradient with respect to the bar's"
+    " logit for a gap of 16 pixels; blue raises the logit, red lowers it.",
     "combination": "A predicted square (probability 0.9 inside, 0.1 outside) slides onto a true"
     " one of the same size: the terms, their total, and the weights where they are learned.",
 }
 FAMILY_NOTES = {
-    "pixel": "A pixel loss: any [mining](mining.md) chooses which pixels count, and the full-size"
-    " logits need not exist (`criterion.strip_rows`).",
-    "regression": "A pixel loss for maps of numbers, not of classes: any [mining](mining.md) that"
-    " needs no probability applies.",
+    "pixel": "A pixel loss: any [hard-example mining](mining.md) can select its pixels, and it runs"
+    " in strips without full-size logits (`criterion.strip_rows`).",
+    "regression": "A pixel loss for maps of numbers instead of classes: any [hard-example"
+    " mining](mining.md) that needs no probability applies.",
     "region": "A region loss: a formula of sums over the pixels of a class, so it runs in strips;"
-    " minings do not apply.",
-    "map": "Neither a map of pixel losses nor sums of pixels: minings do not apply.",
-    "combination": "A combination of other losses; `mining` acts on the pixel losses among them.",
+    " hard-example mining does not apply.",
+    "map": "A loss of the whole map of a class: hard-example mining does not apply.",
+    "combination": "A combination of other losses; `mining` applies to the pixel losses among"
+    " them.",
 }
 IMAGES = "img"
 _MODELS_BEGIN = "<!-- models:begin -->"
 
 
 def texts() -> dict[Path, str]:
-    """What every generated file should hold, marked blocks of hand-written files included.
+    """Return the text of every generated file, and of every file with a generated block.
 
     Raises:
         RuntimeError: When a loss or mining has no page, with its name, or a model cannot be built.
@@ -80,7 +81,7 @@ def texts() -> dict[Path, str]:
 
 
 def stale(wanted: dict[Path, str]) -> list[str]:
-    """What on disk differs from `wanted`, pages of losses that are gone and missing pictures."""
+    """Name the files that differ from `wanted`, pages of removed losses and missing pictures."""
     names = []
     for file, text in wanted.items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
@@ -92,7 +93,7 @@ def stale(wanted: dict[Path, str]) -> list[str]:
 
 
 def left_over(wanted: dict[Path, str]) -> list[Path]:
-    """Generated pages whose loss is no longer registered."""
+    """Return the generated pages whose loss is no longer registered."""
     pages = (file for file in sorted(PAGES.glob("*.md")) if file not in wanted)
     return [file for file in pages if file.read_text(encoding="utf-8").startswith(STAMP)]
 
@@ -106,7 +107,7 @@ def _shown(file: Path) -> str:
 
 
 def _between_markers(text: str, block: str, word: str = "") -> str:
-    """`text` with `block` between its markers; unchanged where there are none."""
+    """Replace what is between the markers in `text` by `block`; do nothing without markers."""
     word = word or "losses"
     pattern = rf"(<!-- {word}:begin -->\n).*?(<!-- {word}:end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{block}\n{match[2]}", text, flags=re.DOTALL)
@@ -156,7 +157,7 @@ def _sections(entry: Entry, level: int) -> list[str]:
 
 
 def _with_imports(example: str) -> str:
-    """`example` with the imports that its docstring takes from the module around it."""
+    """Add the imports to `example` that its docstring takes from its module."""
     names = sorted(set(re.findall(r"\b[A-Z]\w+", example)) & set(losses_module.__all__))
     lines = [f"from segtrain.losses import {', '.join(names)}"] if names else []
     if "torch." in example:
@@ -170,12 +171,12 @@ def _selection(entry: Entry, group: str) -> str:
     settings = entry.spec | {
         key: entry.schema[key].default for key in entry.own if not entry.schema[key].required
     }
-    body = yaml.safe_dump({group: _plain(settings)}, sort_keys=False)
+    body = yaml.safe_dump({group: _yaml_types(settings)}, sort_keys=False)
     return f"```bash\npython tools/train.py {words}\n```\n\n```yaml\n{body}```"
 
 
 def _overrides(entry: Entry, group: str) -> list[str]:
-    """The words of a command that choose `entry`, its own plain parameters at their defaults."""
+    """Return the overrides that select `entry`, with two of its parameters at their defaults."""
     plain = [
         f"{group}.{key}={_yaml(entry.schema[key].default).replace('.inf', 'inf')}"
         for key in sorted(entry.own, key=lambda key: isinstance(entry.schema[key].default, bool))
@@ -185,7 +186,7 @@ def _overrides(entry: Entry, group: str) -> list[str]:
 
 
 def _required(entry: Entry, group: str) -> list[str]:
-    """What a command has to say because no config file of that name does."""
+    """Return the overrides that stand in for a config file of the name of `entry`."""
     if (ROOT / "configs" / group / f"{entry.name}.yaml").is_file():
         return []
     found = {key: value for key, value in entry.spec.items() if key != "name"}
@@ -217,11 +218,11 @@ def _default(item: Parameter) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(_plain(value), default_flow_style=True, width=1000).split("\n")[0]
+    return yaml.safe_dump(_yaml_types(value), default_flow_style=True, width=1000).split("\n")[0]
 
 
-def _plain(value: Any) -> Any:
-    """`value` as YAML knows it: tuples are lists."""
+def _yaml_types(value: Any) -> Any:
+    """Convert tuples in `value` to lists, which YAML can write."""
     return json.loads(json.dumps(value), parse_constant=float)
 
 
@@ -252,7 +253,7 @@ def _index_table(entries: list[Entry]) -> str:
 
 
 def _model_table() -> str:
-    """What each model costs; this takes seconds, and timm and SMP have to be installed.
+    """Return the table of models and their costs. It takes seconds and needs timm and SMP.
 
     Raises:
         RuntimeError: When a model cannot be built.
@@ -270,7 +271,7 @@ def _model_table() -> str:
 
 
 def _presets(entries: list[Entry]) -> str:
-    """The config files that choose a loss under another name, with its parameters."""
+    """Return the table of config files that select a loss under another name."""
     names = {entry.name for entry in entries}
     rows = []
     for file in sorted((ROOT / "configs" / "loss").glob("*.yaml")):

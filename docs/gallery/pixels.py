@@ -1,4 +1,4 @@
-"""The losses of a pixel, against the one number that they see of it."""
+"""Curves of pixel losses, against the probability or the error of one pixel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .figures import BLUE, REFERENCE, evaluate, panels, variants
 
 
 def pixel(entry: Entry) -> None:
-    """Value and gradient against the probability of the true class."""
+    """Plot value and gradient against the probability of the true class."""
     values, gradients = panels(f"{entry.name}: value", "gradient at the true class's logit")
     curves: list[tuple[Any, str, dict[str, Any]]] = [
         (loss, name, {"color": shade}) for loss, name, shade in variants(entry)
@@ -50,13 +50,13 @@ def _along_probability(loss: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _ceiling(axes: Axes) -> float:
-    """The highest value at a probability of 0.02 or more: what is left of it may leave the axes."""
+    """Return the upper limit of the axes, which cuts off values at probabilities below 0.02."""
     lines = [line.get_xydata() for line in axes.lines]
     return 1.05 * max(line[line[:, 0] >= 0.02, 1].max() for line in lines)
 
 
 def regression(entry: Entry) -> None:
-    """Value and gradient against the error of a predicted number."""
+    """Plot value and gradient against the error of a predicted number."""
     values, gradients = panels(f"{entry.name}: value", "gradient")
     loss = LOSSES.build(entry.spec, num_classes=1)
     errors = np.linspace(-3, 3, 121)

@@ -1,4 +1,4 @@
-"""What each mining does to the pixels of a photograph."""
+"""Pictures of the weights that each mining gives to the pixels of a photograph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IGNORED = 255
 SIZE = (128, 150)
 CLASSES = ["background", "face", "cap", "uniform", "ribbons"]
 COLOURS = ["#4c78a8", "#f2cf9b", "#7a3b1d", "#2b2b45", "#d62728"]
-# In the pixels of the file (512 x 600), drawn in this order.
+# In pixels of the file (512 x 600), in the order of drawing.
 POLYGONS = {
     "uniform": (
         "203,318 150,350 55,380 35,430 14,600 511,600 511,440 490,390 400,350 332,318 300,395 "
@@ -40,7 +40,7 @@ POLYGONS = {
     ),
     "ribbons": ("322,526 338,502 365,500 365,488 409,488 409,500 453,500 453,526"),
 }
-# Where a default, made for whole batches, would show nothing on the 17000 pixels of a photograph.
+# Where the default suits whole batches and shows nothing on 17000 pixels.
 PARAMETERS: dict[str, dict[str, float]] = {
     "ohem": {"min_kept": 1000},
     "hard_negative": {"ratio": 0.25},
@@ -48,7 +48,7 @@ PARAMETERS: dict[str, dict[str, float]] = {
 
 
 def draw(entries: list[Entry], folder: Path) -> None:
-    """The scene and one picture for each mining.
+    """Draw the scene and one picture per mining.
 
     Raises:
         RuntimeError: When a mining fails, with its name.
@@ -69,14 +69,14 @@ def draw(entries: list[Entry], folder: Path) -> None:
 
 
 def _photograph() -> Tensor:
-    """Grace Hopper, U.S. Navy, public domain; ``(3, H, W)`` in [0, 1]."""
+    """Load Grace Hopper, U.S. Navy, public domain; ``(3, H, W)`` in [0, 1]."""
     with cbook.get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
         small = np.asarray(image.convert("RGB").resize(SIZE, Image.Resampling.BOX))
     return torch.from_numpy(small.copy()).permute(2, 0, 1) / 255
 
 
 def _target() -> Tensor:
-    """The polygons ``(H, W)``, an ignored line between them."""
+    """Draw the polygons, ``(H, W)``, with an ignored line between them."""
     mask = Image.new("L", (512, 600))
     outlines = []
     for name, text in POLYGONS.items():
@@ -89,7 +89,7 @@ def _target() -> Tensor:
 
 
 def _trained_logits(photograph: Tensor, target: Tensor) -> Tensor:
-    """Logits ``(1, C, H, W)`` of a small net after a few steps: good at much, wrong at some."""
+    """Train a small network for a few steps and return its logits ``(1, C, H, W)``."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, stride=2),
@@ -111,9 +111,9 @@ def _trained_logits(photograph: Tensor, target: Tensor) -> Tensor:
 
 
 def pixel_weights(spec: dict[str, Any], logits: Tensor, target: Tensor) -> Tensor:
-    """What each pixel's loss counts under a mining ``(H, W)``, 1 being its part in the plain mean.
+    """Compute the weight of each pixel under a mining, ``(H, W)``; 1 is its weight in the mean.
 
-    It is the gradient of the reduced value with respect to the map of pixel losses.
+    The weight is the gradient of the reduced value with respect to the map of pixel losses.
     """
     loss = LOSSES.build(
         {"name": "cross_entropy", "mining": spec}, num_classes=len(CLASSES), ignore_label=IGNORED

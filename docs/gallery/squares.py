@@ -1,4 +1,4 @@
-"""The losses of many pixels, by a predicted square that slides over the true one."""
+"""Curves of losses of many pixels, for a predicted square that slides over the true one."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ TERM_COLOURS = (LIGHT, ORANGE, RED, GREY, "#5b8c5a", "#8e6bb0")
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A target ``(1, H, W)`` with a square, and where the predicted one stands, ``(H, W)``."""
+    """A target ``(1, H, W)`` with a square, and the pixels of the predicted one, ``(H, W)``."""
 
     target: Tensor
     predicted: Tensor
     confidence: float = 0.9
-    uneven: bool = False  # a little surer to the right and below, so that no two pixels tie
+    uneven: bool = (
+        False  # a little more confident to the right and below, so no two pixels are equal
+    )
 
     @classmethod
     def shifted(
         cls, shift: int, side: int = SIDE, size: tuple[int, int] = (32, 56), sure: float = 0.9
     ) -> Scene:
-        """The predicted square `shift` pixels to the right of the true one."""
+        """Place the predicted square `shift` pixels to the right of the true one."""
         target = torch.zeros(1, *size, dtype=torch.long)
         predicted = torch.zeros(size, dtype=torch.bool)
         start = (size[0] - side) // 2
@@ -46,7 +48,7 @@ class Scene:
         return cls(target, predicted, sure)
 
     def logits(self, num_classes: int) -> Tensor:
-        """A prediction of that confidence inside the predicted square, and its rest outside."""
+        """Return logits of `confidence` inside the predicted square, and of the rest outside."""
         logit = math.log(self.confidence / (1 - self.confidence))
         signed = torch.where(self.predicted, logit, -logit).double()
         if self.uneven:
@@ -57,13 +59,13 @@ class Scene:
         return torch.stack([-signed, signed])[None] / 2
 
     def evaluate(self, loss: Loss) -> tuple[float, Tensor]:
-        """The value and its gradient ``(H, W)`` at the square's logit."""
+        """Compute the value and its gradient ``(H, W)`` with respect to the square's logit."""
         value, gradient = evaluate(loss, self.logits(loss.num_classes), self.target)
         return value, gradient[0, -1]
 
 
 def region(entry: Entry) -> None:
-    """Value, and what it pulls single pixels with, against the overlap."""
+    """Plot the value and the push on single pixels against the overlap."""
     values, pushes = panels(f"{entry.name}: value", "push on one pixel")
     values.plot(OVERLAP, 1 - _iou_of_overlap(OVERLAP), label="1 - IoU", **REFERENCE)
     for loss, label, colour in variants(entry, **entry.picture_parameters):
@@ -84,7 +86,7 @@ def _slide(loss: Loss) -> list[float]:
 
 
 def _pushes(loss: Loss) -> tuple[np.ndarray, np.ndarray]:
-    """Towards the true class: a missed pixel's gradient and a false alarm's, times the pixels."""
+    """Return the push of missed pixels and false alarms towards their class, times the pixels."""
     missed, alarm = [], []
     for shift in SHIFTS:
         scene = Scene.shifted(shift)
@@ -116,7 +118,7 @@ def _overlap_of_iou(iou: np.ndarray) -> np.ndarray:
 
 
 def whole_map(entry: Entry) -> None:
-    """Value against the distance, and the gradient of every pixel at half the overlap."""
+    """Plot the value against the distance, and the gradient of every pixel at half the overlap."""
     loss, side, shifts = build(entry, **entry.picture_parameters), 16, range(49)
     sure = 0.99 if entry.family == "map" else 0.9
     scenes = [Scene.shifted(shift, side, (40, 88), sure) for shift in shifts]
@@ -148,7 +150,7 @@ def _gradient_map(axes: Axes, loss: Loss, scene: Scene) -> None:
 
 
 def bar(entry: Entry) -> None:
-    """Value against the share of a bar that is missed, by a gap and by its sides."""
+    """Plot the value against the share of a bar that is missed, at a gap and at its sides."""
     loss = build(entry, **entry.picture_parameters)
     dice = LOSSES.build({"name": "dice", "classes": [1]}, num_classes=2)
     values, picture = panels(f"{entry.name}: value", "gradient, a gap of 16 pixels")
@@ -176,7 +178,7 @@ def _bar(gap: int = 0, thinner: int = 0) -> Scene:
 
 
 def combination(entry: Entry) -> None:
-    """The terms and their total against the overlap; weights, where they are learned."""
+    """Plot the terms and their total against the overlap, and the weights if they are learned."""
     loss = build(entry)
     if list(loss.parameters()):
         values, weights = panels(f"{entry.name}: value at first", "where the weights settle")
@@ -192,7 +194,7 @@ def combination(entry: Entry) -> None:
 
 
 def _settled_weights(axes: Axes, entry: Entry, shifts: Iterable[int]) -> None:
-    """What learned weights become when the prediction stays as it is."""
+    """Plot the learned weights to which training converges for a fixed prediction."""
     rows, overlap = [], []
     for shift in shifts:
         loss, scene = build(entry), Scene.shifted(shift)

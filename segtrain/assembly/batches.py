@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import replace
 
 from segtrain.assembly.class_balance import ClassBalance
 from segtrain.assembly.splits import Splits
@@ -19,11 +19,10 @@ from segtrain.data import (
     iterate,
 )
 from segtrain.data.loading.sampler import Order
+from segtrain.data.transforms.tensors import RGB
 from segtrain.engine.distributed import Processes
 from segtrain.schema.sections import AugmentationConfig, Config
 from segtrain.terminal import logger
-
-_RGB = 3  # channels
 
 
 class Batches:
@@ -114,21 +113,15 @@ def epoch_order(
 def train_transform(
     augmentation: AugmentationConfig, labels: LabelContract, channels: int
 ) -> TrainTransform:
-    """What training does to each sample."""
-    of_batches = ("mix", "mix_prob")
-    options = {
-        field.name: getattr(augmentation, field.name)
-        for field in fields(augmentation)
-        if field.name not in of_batches
-    }
-    if channels != _RGB and (options["saturation"] or options["hue"]):
+    """Return the transform of training samples, without saturation and hue for other than RGB."""
+    if channels != RGB and (augmentation.saturation or augmentation.hue):
         logger.warning(
             "images of %d channels have no saturation and no hue, so augmentation.saturation and"
             " augmentation.hue do nothing",
             channels,
         )
-        options.update(saturation=0.0, hue=0.0)
-    return TrainTransform(labels=labels, channels=channels, **options)
+        augmentation = replace(augmentation, saturation=0.0, hue=0.0)
+    return TrainTransform(labels, augmentation, channels)
 
 
 def _mixing(augmentation: AugmentationConfig, labels: LabelContract) -> Mixing | None:

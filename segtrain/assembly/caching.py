@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from segtrain.data import SegmentationDataset
-from segtrain.data.loading.free_memory import available_memory
+from segtrain.data.loading.free_memory import free_memory
 from segtrain.data.loading.memory_cache import CachedDataset, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ResourceError, SegtrainError
@@ -74,7 +74,7 @@ class _Need:
         self.each = sum(cache.expected_bytes for cache in caches)
         # The copies on this machine.
         self.copies = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * copies_of(loader.num_workers)
-        self.free = available_memory()
+        self.free = free_memory()
         self.kind = loader.cache
 
     def __str__(self) -> str:

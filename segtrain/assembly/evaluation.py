@@ -9,8 +9,8 @@ from segtrain.data import (
     DATASETS,
     EvalTransform,
     FileDataset,
+    Normalization,
     SegmentationDataset,
-    Statistics,
     build_eval_loader,
 )
 from segtrain.engine import Evaluator
@@ -43,8 +43,8 @@ def build_evaluator(
     """
     evaluation, loader = evaluation or config.evaluation, loader or config.loader
     given = config.augmentation
-    statistics = Statistics(given.mean, given.std, dataset.channels)
-    mean, std = statistics.mean, statistics.std
+    normalization = Normalization(given.mean, given.std, dataset.channels)
+    mean, std = normalization.mean, normalization.std
     return Evaluator(
         build_eval_loader(
             dataset,

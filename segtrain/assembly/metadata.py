@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from segtrain.data import LabelContract, Statistics
+from segtrain.data import LabelContract, Normalization
 from segtrain.engine.checkpoint import State
 from segtrain.models import Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
@@ -29,7 +29,7 @@ def checkpoint_metadata(
         class_weights: Class weights computed from the data, for a run that resumes.
     """
     given = config.augmentation
-    statistics = Statistics(given.mean, given.std, model.in_channels)
+    normalization = Normalization(given.mean, given.std, model.in_channels)
     return {
         "segtrain": __version__,
         "model": {
@@ -44,8 +44,8 @@ def checkpoint_metadata(
         "ignore_label": labels.ignore_label,
         "class_names": list(labels.names),
         "palette": [list(colour) for colour in labels.colours],
-        "mean": list(statistics.mean),
-        "std": list(statistics.std),
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
         "size": None if config.evaluation.size is None else list(config.evaluation.size),
         "align_corners": model.align_corners,
         "precision": config.trainer.precision,

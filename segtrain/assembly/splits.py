@@ -18,7 +18,7 @@ from segtrain.data import (
     ShardDataset,
     check_report,
     count_dataset,
-    find_doubles,
+    find_duplicates,
     leave_out_unreadable,
     scan_dataset,
     summarize,
@@ -30,7 +30,7 @@ from segtrain.schema.sections import Config, Spec
 from segtrain.terminal import logger, progress
 
 _MAX_LISTED = 3
-_DOUBLES = {
+_DUPLICATES = {
     "overlap": "images in both splits, as dataset.allow_overlap=true allows",
     "duplicate": "images that occur twice",
 }
@@ -160,10 +160,10 @@ class Splits:
             for split in (self.train, self.val):
                 try_dataset(split, self.name)
             return _Scanned(None, [([], []), ([], [])])
-        doubles = find_doubles(self.train, self.val)
-        check_overlap(self.train, self.val, doubles)
-        for kind, what in _DOUBLES.items():
-            _warn([item.text for item in doubles if item.kind == kind], what)
+        duplicates = find_duplicates(self.train, self.val)
+        check_overlap(self.train, self.val, duplicates)
+        for kind, what in _DUPLICATES.items():
+            _warn([item.text for item in duplicates if item.kind == kind], what)
         reports, left_out = [], []
         for name, split in (("train", self.train), ("val", self.val)):
             report, fewer = self._scan(name, split)
@@ -184,18 +184,18 @@ class Splits:
         return report, fewer
 
 
-def check_overlap(train: FileDataset, val: FileDataset, doubles: Sequence[Finding]) -> None:
+def check_overlap(train: FileDataset, val: FileDataset, duplicates: Sequence[Finding]) -> None:
     """Refuse images that are in both splits, unless the dataset allows them.
 
     Args:
         train: The training split.
         val: The validation split.
-        doubles: The findings of :func:`~segtrain.data.find_doubles`.
+        duplicates: The findings of :func:`~segtrain.data.find_duplicates`.
 
     Raises:
         DataError: One error for all such images.
     """
-    overlap = [finding for finding in doubles if finding.kind == "overlap"]
+    overlap = [finding for finding in duplicates if finding.kind == "overlap"]
     if overlap and not train.allow_overlap:
         raise DataError(summarize(overlap, len(train) + len(val)))
 

@@ -1,97 +1,159 @@
-"""What ``--help`` says of each command; ``{program}`` and ``{choices}`` are filled in."""
+"""The ``--help`` text of each command; ``{program}`` and ``{choices}`` are filled in."""
 
 from __future__ import annotations
 
 HELP = {
     "train": """\
-Train a model. Choose parts by name, set any key, sweep any of them:
+Train a model. Every part is chosen by name, and every key can be set on the command line.
 
-  {program}                                       the embedded default
-  {program} loss=focal loss.gamma=3               another loss, another parameter
-  {program} model=hrnet_w18 mining=ohem           another model, only the hard pixels
+Examples:
+  {program}                                       the default: a small HRNet on drawn images
+  {program} loss=focal loss.gamma=3               another loss and its parameter
+  {program} model=hrnet_w18 mining=ohem           another model; only the hard pixels count
+  {program} dataset=folder dataset.root=DIR dataset.num_classes=2
   {program} dataset=camvid dataset.root=DIR experiment=camvid_cpu
-  {program} -m loss=cross_entropy,focal,dice      one run for each
-  {program} run_dir=DIR resume=auto               go on with a run
-  {program} plugins=[my_losses.py] loss=mine      a loss of your own
+  {program} -m loss=cross_entropy,focal,dice      one run for each loss, then a table
+  {program} run_dir=DIR resume=auto               resume a run
+  {program} plugins=[my_losses.py] loss=mine      your own loss
+  {program} loss=focal --cfg                      print the whole configuration and stop
 
-What there is:
+Choices:
 {choices}
 
-All keys, with what this command line makes of them: {program} --cfg""",
+All keys and their values: {program} --cfg
+Results: outputs/<name>/<time>, or run_dir=DIR, with checkpoints, metrics.jsonl and results.json.
+Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 numbers, 6 resources,
+7 run directory in use, 130 or 143 stopped by a signal.""",
     "evaluate": """\
-Score a checkpoint, as training did or on another dataset:
+Score a checkpoint, on the dataset of its training or on another one.
 
+Examples:
   {program} checkpoint=RUN_DIR
-  {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR split=val
+  {program} checkpoint=RUN_DIR split=train output=scores.json
+  {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR
 
-Keys: checkpoint, dataset, split, evaluation.batch_size, evaluation.size, loader.num_workers,
-device, output (a JSON file).""",
+Keys:
+  checkpoint               a file, or a run directory (its checkpoints/best.pt)
+  dataset, dataset.*       another dataset, or changed keys of the one of training
+  split                    val (default) or train
+  evaluation.batch_size    images per forward pass; default: as in training
+  evaluation.size          [height,width] to which images are resized for the model; masks and
+                           scores keep the original size
+  loader.num_workers       processes that load images
+  device                   auto (default), cpu, cuda, cuda:1, ...
+  output                   a JSON file for the scores
+  plugins                  files that register the model or the dataset""",
     "predict": """\
-Write class ids, coloured masks and overlays for an image or a folder of images, at their own size:
+Predict an image, or every image of a folder, at its original size.
 
+Example:
   {program} checkpoint=RUN_DIR input=FOLDER output=FOLDER
 
-Keys: checkpoint, input, output, size, device.""",
-    "import": """\
-Turn weights of other code into a checkpoint that evaluate, predict and model.weights take:
+It writes three folders in output: ids (class ids as grey PNG files), color (masks in the colours
+of the classes) and overlay (the colours over the image). For multi-label data, ids has one folder
+per class.
 
+Keys:
+  checkpoint               a file, or a run directory (its checkpoints/best.pt)
+  input                    an image, or a folder of images
+  output                   the folder to write to
+  size                     [height,width] to which images are resized for the model; default: as
+                           in training
+  device                   auto (default), cpu, cuda, cuda:1, ...
+  plugins                  files that register the model""",
+    "import": """\
+Convert weights of other code into a checkpoint for evaluate, predict and model.weights.
+
+Examples:
   {program} weights=best.pth model=hrnet_w48 model.align_corners=false output=imported.pt
   {program} weights=best.pth model=hrnet_w48_ocr model.align_corners=true \\
       dataset=camvid dataset.root=DIR output=imported.pt
-  {program} weights=hf://OWNER/NAME model=NAME dataset.num_classes=19 output=imported.pt
+  {program} weights=hf://OWNER/NAME model=hrnet_w18 dataset.num_classes=19 output=imported.pt
 
-What is read: the official HRNet files best.pth, final_state.pth and checkpoint.pth.tar, those of
-torchvision, plain state dicts, checkpoints of segtrain; safetensors likewise. Every weight must
-fit, or nothing is written.
+It reads the official HRNet files (best.pth, final_state.pth, checkpoint.pth.tar), torchvision
+files, plain state dicts and checkpoints of segtrain, also as safetensors. Every weight must fit;
+otherwise nothing is written. A file without a head, such as ImageNet weights, cannot be imported:
+train with model.weights instead.
 
-Keys: weights, output (a .pt file), and
-  model, model.*            the model that the weights are of, with its parameters
-  model.align_corners       as it was trained; needed where the file cannot tell (official files)
-  model.abn                 true for files of PyTorch 0.4.1 with InPlaceABN
-  dataset, dataset.*        the classes; without dataset= there are dataset.num_classes (the file's
-                            own by default), dataset.class_names, dataset.palette
-  augmentation.mean, .std   the normalisation it was trained with
-  evaluation.size           height and width for the model
-A file without a head, such as one of ImageNet, is for training alone: give it as model.weights.""",
+Keys:
+  weights                  a file, a run directory, or hf://OWNER/NAME[/FILE][@REVISION]
+  output                   the checkpoint to write, a .pt file
+  model, model.*           the model of the weights, with its parameters
+  model.align_corners      as in the training of the weights; required for official files, which
+                           do not store it
+  model.abn                true for files of PyTorch 0.4.1 with InPlaceABN
+  dataset, dataset.*       the classes; without dataset=, set dataset.num_classes (default: that
+                           of the file), dataset.class_names and dataset.palette
+  augmentation.mean, .std  the normalization in the training of the weights
+  evaluation.size          [height,width] to which images are resized for the model""",
     "inspect": """\
-Look at every image and mask of a dataset, and write a report:
+Check every image and mask of a dataset, and write a report.
 
+Examples:
   {program} dataset=folder dataset.root=DIR dataset.num_classes=3
-  {program} dataset=camvid dataset.root=DIR --augment augmentation=default
+  {program} dataset=camvid dataset.root=DIR --augment augmentation=strong
 
-What is found: missing, unreadable, truncated and doubled files, sizes that differ, values outside
-the label contract, images in both splits, masks that are ignored as a whole, classes with few
-pixels or none, images far larger than most. The exit code is 3 when training would go wrong.
+It finds missing, unreadable, truncated and duplicate files, images and masks of different sizes,
+values outside the label contract, images in both splits, masks without a valid pixel, classes with
+few or no pixels, and images far larger than most. The exit code is 3 if training would fail.
 
-What is written: report.html and report.json; class_weights.json, for loss.class_weights=FILE; with
---augment also augmented.html, on which samples are as the first epochs of a run would see them.
-Mean and deviation of the train images are printed as words for segtrain train.
+It writes report.html, report.json and class_weights.json (for loss.class_weights=FILE). With
+--augment it also writes augmented.html, which shows samples as the first epochs of a run would
+augment them. It prints mean and standard deviation of the train images as keys for segtrain train.
 
-Keys: dataset, augmentation, output (a directory), decode (false: read the headers of images only),
-num_examples, class_weights (the method), num_augmented, num_epochs, seed.""",
+Keys:
+  dataset, dataset.*       the dataset to check; required
+  output                   a directory; default: outputs/inspect/<title of the dataset>
+  decode                   false: read only the headers of images, which is faster
+  num_examples             samples shown in the report
+  class_weights            method of class_weights.json: auto (default), inverse_frequency,
+                           median_frequency, inverse_log or effective_number
+  augment                  true: the same as --augment
+  augmentation, augmentation.*
+                           the augmentation that --augment shows
+  num_augmented            samples that --augment shows
+  num_epochs               epochs of each sample that --augment shows
+  seed                     seed of the run that --augment shows
+  plugins                  files that register the dataset""",
     "shards": """\
-Write a split of a dataset as tar shards, for dataset=webdataset, on this disk or behind a URL:
+Write a split of a dataset as tar shards, to be read from a disk or a URL by dataset=webdataset.
 
+Examples:
   {program} dataset=folder dataset.root=DIR dataset.num_classes=3 split=train output=DIR
   {program} dataset=cityscapes dataset.root=DIR split=val output=DIR samples_per_shard=500
 
-What is written: SPLIT-000000.tar, SPLIT-000001.tar, ..., each with the images and masks byte for
-byte, as KEY.jpg beside KEY.mask.png; SPLIT-index.jsonl, with which they are read and checked; and
-dataset/NAME_shards.yaml, with the classes, so that this is all it takes to train on them:
+It writes
+  SPLIT-000000.tar, ...    the image and mask files, unchanged, as KEY.jpg and KEY.mask.png
+  SPLIT-index.jsonl        the index with which shards are read and checked
+  dataset/NAME_shards.yaml the dataset config, with the classes
 
+To train on the shards, after both splits are written:
   segtrain train --config-dir DIR dataset=NAME_shards
   segtrain train --config-dir DIR dataset=NAME_shards dataset.root=https://HOST/PATH
 
-Every file is decoded once, and one that is broken or outside the label contract ends the command.
-Started again, the command goes on after the last shard that was finished.
+Every file is decoded once. A file that is broken (beyond dataset.max_bad) or outside the label
+contract ends the command. Run again, the command continues after the last complete shard.
 
-Keys: dataset, output, split, samples_per_shard, max_shard_gb, shuffle, seed.""",
+Keys:
+  dataset, dataset.*       the dataset to write; required
+  output                   the directory to write to; required
+  split                    train (default) or val
+  samples_per_shard        default: 1000
+  max_shard_gb             largest size of a shard, in 1e9 bytes; default: 1
+  shuffle                  false: keep the order of the samples
+  seed                     seed of the random order
+  plugins                  files that register the dataset""",
     "list": """\
-List what each config group offers: registered names and config files.
+List the choices of every config group, or the cost of every model.
 
-  {program}            the names
-  {program} models     parameters, multiply-adds, outputs and source of each model
+Examples:
+  {program}                            registered names and config files of each group
+  {program} models                     parameters, multiply-adds, outputs and source of each model
+  {program} models plugins=[mine.py]   the same, with your own models
 
-The multiply-adds (GMACs, 1e9) are those of convolutions and matrix products on one image of the
-size that the model's paper uses, the parameters (M, 1e6) for 19 classes.""",
+The columns of models:
+  parameters (M)           in millions, for 19 classes
+  GMACs                    multiply-adds of convolutions and matrix products in 1e9, for one image
+  at                       the size of that image, which is the one used in the model's paper
+  outputs, source          names of the outputs, and the paper or library""",
 }

@@ -1,1 +1,1 @@
-"""What the commands do once their configuration is checked, one file per command."""
+"""The commands, one file each; every command takes a configuration that is already checked."""

@@ -1,4 +1,4 @@
-"""What `segtrain evaluate` does."""
+"""The command ``segtrain evaluate``."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from segtrain.terminal import console, logger
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Score a checkpoint; prints the table and returns the scores."""
+    """Score a checkpoint, print the scores as a table, and return them."""
     with processes(config.device) as here:
         evaluator, model, state = build_evaluation(config, here)
         scores = evaluator.evaluate(model)
         names = evaluator.labels.names
         result = results(scores, names, step=state["step"], split=config.split)
         if here.is_main:
-            console.print(
-                scores_table(
-                    scores, names, f"{config.split} split, checkpoint of step {state['step']}"
-                )
-            )
+            title = f"{config.split} split, checkpoint of step {state['step']}"
+            console.print(scores_table(scores, names, title))
             if config.output is not None:
-                Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-                write_text(Path(config.output), json.dumps(result, indent=2) + "\n")
+                output = Path(config.output)
+                output.parent.mkdir(parents=True, exist_ok=True)
+                write_text(output, json.dumps(result, indent=2) + "\n")
             logger.info("mIoU %.4f, pixel accuracy %.4f", scores.miou, scores.pixel_accuracy)
         return result

@@ -1,4 +1,4 @@
-"""What `segtrain inspect` does."""
+"""The command ``segtrain inspect``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.errors import DataError
 from segtrain.inspection import Examination, examine, print_tables, write_report, write_sheet
-from segtrain.inspection.page import normalisation_words
+from segtrain.inspection.page import normalization_overrides
 from segtrain.schema.sections import AUTO, InspectConfig
 from segtrain.terminal import logger
 
 
 def inspect(config: InspectConfig) -> Examination:
-    """Look at a whole dataset, show what was found and write the report.
+    """Scan a whole dataset, print the findings and write the report.
 
     Raises:
-        DataError: When training would go wrong; the report is written all the same.
+        DataError: If training would fail; the report is written before.
     """
     examination = examine(config.dataset, decode=config.decode)
     title = re.sub(r"[^\w\- ]", "_", examination.title)
@@ -26,7 +26,7 @@ def inspect(config: InspectConfig) -> Examination:
     folder.mkdir(parents=True, exist_ok=True)
     print_tables(examination, AUTO_METHOD if config.class_weights == AUTO else config.class_weights)
     write_report(examination, folder, num_examples=config.num_examples, method=config.class_weights)
-    logger.info("report: %s, the same as plain data in report.json", folder / "report.html")
+    logger.info("report: %s, and the same data in report.json", folder / "report.html")
     logger.info("loss.class_weights=%s", folder / "class_weights.json")
     if config.augment:
         write_sheet(
@@ -40,6 +40,6 @@ def inspect(config: InspectConfig) -> Examination:
         logger.info("augmented samples: %s", folder / "augmented.html")
     if examination.refusal is not None:
         raise DataError(examination.refusal)
-    if examination.moments is not None:
-        sys.stdout.write(f"{normalisation_words(examination.moments)}\n")
+    if examination.normalization is not None:
+        sys.stdout.write(f"{normalization_overrides(examination.normalization)}\n")
     return examination

@@ -1,4 +1,4 @@
-"""What `segtrain list` does."""
+"""The command ``segtrain list models``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIPE_WIDTH = 1000
 
 
 def list_models(specs: Mapping[str, Any]) -> None:
-    """Print what each of the models in `specs` costs, on standard output."""
+    """Print a table of parameters, multiply-adds, outputs and source of each model in `specs`."""
     table = Table(box=None, pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
@@ -28,8 +28,8 @@ def list_models(specs: Mapping[str, Any]) -> None:
             bar.advance(name)
             try:
                 cells = model_row(name, spec).cells()
-            except ConfigError as error:  # a package that is not installed takes one row only
+            except ConfigError as error:  # a missing package affects the rows of its models only
                 cells = (name, "", "", "", "", str(error))
             table.add_row(*map(escape, cells))
-    # Whoever reads a file or a pipe wants whole lines.
+    # In a file or a pipe, each row stays on one line.
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

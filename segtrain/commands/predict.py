@@ -1,4 +1,4 @@
-"""What `segtrain predict` does."""
+"""The command ``segtrain predict``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from segtrain.terminal import logger, progress
 
 
 def predict(config: PredictConfig) -> list[Path]:
-    """Write ``ids/``, ``color/`` and ``overlay/`` of every image; returns the images."""
+    """Write class ids, coloured masks and overlays of images to ``ids/``, ``color/``, ``overlay/``.
+
+    Returns:
+        The paths of the images.
+
+    Raises:
+        DataError: If there are no images, or two of them would be written to the same file.
+    """
     images = _images(Path(config.input))
     predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
     output = Path(config.output)
@@ -29,16 +36,15 @@ def predict(config: PredictConfig) -> list[Path]:
             pixels = predictor.read(path)
             ids = predictor(pixels)
             _write_ids(output, path.stem, ids, predictor)
-            Image.fromarray(predictor.overlay(pixels, ids)).save(
-                output / "overlay" / f"{path.stem}.png"
-            )
+            overlay = Image.fromarray(predictor.overlay(pixels, ids))
+            overlay.save(output / "overlay" / f"{path.stem}.png")
             bar.advance()
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
 
 
 def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor) -> None:
-    """The class ids of an image; of multi-label data a mask of 0 and 1 in a folder per class."""
+    """Write the class ids of an image; for multi-label data, a mask of 0 and 1 per class."""
     labels = predictor.labels
     if not labels.multi_label:
         write_mask(output / "ids" / f"{stem}.png", ids)
@@ -55,16 +61,18 @@ def _images(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise DataError(f"input={source}: no such image or folder")
+        raise DataError(f"input={source}: this image or folder does not exist")
     found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise DataError(
-            f"input={source}: no image in it; known endings are {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"input={source}: the folder has no image; supported endings are"
+            f" {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     stems = [path.stem for path in found]
-    doubled = [path.name for path in found if stems.count(path.stem) > 1]
-    if doubled:
+    same_stem = [path.name for path in found if stems.count(path.stem) > 1]
+    if same_stem:
         raise DataError(
-            f"input={source}: {' and '.join(doubled[:2])} would be written to one file; rename one"
+            f"input={source}: {' and '.join(same_stem[:2])} would be written to the same file;"
+            " rename one"
         )
     return found

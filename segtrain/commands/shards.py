@@ -1,4 +1,4 @@
-"""What `segtrain shards` does."""
+"""The command ``segtrain shards``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from segtrain.terminal import logger, progress
 
 
 def write_shards(config: ShardsConfig) -> ShardsReport:
-    """Write a split as tar shards, and a dataset config with which they are read."""
+    """Write a split as tar shards, together with the dataset config that reads them.
+
+    Raises:
+        ConfigError: If the dataset has no files.
+        DataError: If a file is broken or outside the label contract, beyond ``dataset.max_bad``.
+    """
     dataset = DATASETS.build(config.dataset, split=config.split)
     title = str(dataset.title or config.dataset["name"])
     if not isinstance(dataset, FileDataset):
-        raise ConfigError(f"dataset {title!r} has no files to put into shards")
+        raise ConfigError(f"dataset {title!r} has no files to write to shards")
     if dataset.max_bad:
         with progress(f"check {config.split}", len(dataset)) as bar:
             _, dataset = scan_split(dataset, lambda *_: bar.advance())
@@ -32,7 +37,7 @@ def write_shards(config: ShardsConfig) -> ShardsReport:
         )
     name = write_config(dataset, config.output, title)
     logger.info(
-        "%d samples in %d shards (%d new), %.2f GB, index %s; to train on them: segtrain train"
+        "%d samples in %d shards (%d new), %.2f GB, index %s; train on them with: segtrain train"
         " --config-dir %s dataset=%s",
         report.num_samples,
         report.num_shards,

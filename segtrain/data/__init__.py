@@ -20,8 +20,9 @@ from segtrain.data.loading.loader import (
     collate_train,
     iterate,
 )
-from segtrain.data.loading.sampler import SampleKey, StepSampler
-from segtrain.data.scan.duplicates import find_doubles
+from segtrain.data.loading.sampler import StepSampler
+from segtrain.data.loading.seeds import SampleKey
+from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.scan import (
     ScanReport,
@@ -35,7 +36,7 @@ from segtrain.data.shards.prefetch import fetch_ahead
 from segtrain.data.shards.writer import ShardsReport, make_shards, write_config
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
-from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Statistics
+from segtrain.data.transforms.tensors import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from segtrain.data.transforms.training import TrainTransform
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "LabelContract",
     "ListDataset",
     "Mixing",
+    "Normalization",
     "Reader",
     "Sample",
     "SampleFiles",
@@ -61,7 +63,6 @@ __all__ = [
     "ShapesDataset",
     "ShardDataset",
     "ShardsReport",
-    "Statistics",
     "StepSampler",
     "TrainBatch",
     "TrainTransform",
@@ -75,7 +76,7 @@ __all__ = [
     "count_dataset",
     "default_palette",
     "fetch_ahead",
-    "find_doubles",
+    "find_duplicates",
     "iterate",
     "leave_out_unreadable",
     "make_shards",

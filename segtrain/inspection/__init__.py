@@ -1,14 +1,15 @@
-"""The doctor: a look at a whole dataset, and the report of it."""
+"""Inspection of a whole dataset: what it contains, what is wrong with it, and the report."""
 
-from segtrain.inspection.examine import Examination, Examined, Found, examine
+from segtrain.inspection.examine import Examination, SplitFinding, examine
 from segtrain.inspection.report import write_report
+from segtrain.inspection.scanned_split import ScannedSplit
 from segtrain.inspection.sheet import write_sheet
 from segtrain.inspection.tables import print_tables
 
 __all__ = [
     "Examination",
-    "Examined",
-    "Found",
+    "ScannedSplit",
+    "SplitFinding",
     "examine",
     "print_tables",
     "write_report",

@@ -1,4 +1,4 @@
-"""The look at both splits of a dataset: what is in it, what is wrong with it, what follows."""
+"""Examination of both splits of a dataset: contents, problems, and what training would do."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from segtrain.data import (
     DATASETS,
     FileDataset,
     Finding,
-    ScanReport,
     SegmentationDataset,
     count_dataset,
-    find_doubles,
+    find_duplicates,
     scan_dataset,
 )
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
-from segtrain.data.scan.statistics import total_moments
+from segtrain.data.scan.normalization import total_mean_std
 from segtrain.errors import DataError, SegtrainError
-from segtrain.inspection.outliers import areas, class_findings, size_findings
+from segtrain.inspection.outliers import class_findings, size_findings
+from segtrain.inspection.scanned_split import ScannedSplit
 from segtrain.schema.sections import Spec
 from segtrain.terminal import progress
 
 SPLITS = ("train", "val")
 BOTH = "both"
-_NO_SAMPLE = ("unreadable", "size", "values")
-_LEFT_OUT = ("left_out", "unreadable", "size")  # what `dataset.max_bad` is about
+_NOT_LOADABLE = ("unreadable", "size", "values")
+_LEFT_OUT = ("left_out", "unreadable", "size")  # the kinds that `dataset.max_bad` covers
 
 
-class Found(NamedTuple):
-    """A finding, where it is, and whether training would go wrong for it.
+class SplitFinding(NamedTuple):
+    """A finding, the split it is in, and whether it stops training.
 
     Attributes:
-        split: ``train``, ``val``, or ``both`` for what is in both of them.
-        finding: What was found.
-        is_error: Whether training goes wrong, which the keys of the dataset decide too.
+        split: ``train``, ``val``, or ``both`` for an image that is in both.
+        finding: The finding.
+        is_error: Whether it stops training; this also depends on the keys of the dataset.
     """
 
     split: str
@@ -47,95 +47,93 @@ class Found(NamedTuple):
     is_error: bool
 
 
-class Examined(NamedTuple):
-    """A split with what was counted in it."""
-
-    dataset: SegmentationDataset
-    report: ScanReport
-
-
 @dataclass(frozen=True)
 class Examination:
-    """Everything that a report says.
+    """The contents of a report.
 
     Args:
-        title: What the dataset is called.
-        splits: Each split by name.
-        found: What was found, errors first.
-        refusal: The sentence with which training would end; None: it would not.
-        weights: One weight per class by each method, from the training split.
-        moments: Mean and deviation of each channel of the training images, of pixels from 0 to 1;
-            None where no image was decoded.
+        title: Title of the dataset.
+        splits: The splits by name.
+        findings: All findings, errors first.
+        refusal: The error message with which training would end; None if it would start.
+        weights: One weight per class by each method, from the train split.
+        normalization: Mean and standard deviation of each channel of the train images, for pixels
+            from 0 to 1; None if no image was decoded.
     """
 
     title: str
-    splits: dict[str, Examined]
-    found: tuple[Found, ...]
+    splits: dict[str, ScannedSplit]
+    findings: tuple[SplitFinding, ...]
     refusal: str | None
     weights: dict[str, list[float]]
-    moments: tuple[list[float], list[float]] | None
+    normalization: tuple[list[float], list[float]] | None
 
     @property
     def verdict(self) -> str:
         """``fine``, ``warnings`` or ``refused``."""
-        return "refused" if self.refusal else "warnings" if self.found else "fine"
+        return "refused" if self.refusal else "warnings" if self.findings else "fine"
 
     @property
-    def unreadable(self) -> list[int]:
-        """The samples of the train split that cannot be had."""
+    def not_loadable(self) -> list[int]:
+        """Indices of the train samples that cannot be loaded."""
         return [
             item.finding.sample
-            for item in self.found
+            for item in self.findings
             if item.split == "train"
             and item.finding.sample is not None
-            and item.finding.kind in _NO_SAMPLE
+            and item.finding.kind in _NOT_LOADABLE
         ]
 
-    def kinds(self) -> list[tuple[str, list[Found]]]:
-        """The findings of each kind there is, kinds with errors first."""
-        groups = [(kind, [item for item in self.found if item[1].kind == kind]) for kind in KINDS]
-        there = [group for group in groups if group[1]]
-        return sorted(there, key=lambda group: not any(item.is_error for item in group[1]))
+    def kinds(self) -> list[tuple[str, list[SplitFinding]]]:
+        """Return the findings grouped by kind, kinds with errors first."""
+        groups = [
+            (kind, [item for item in self.findings if item.finding.kind == kind]) for kind in KINDS
+        ]
+        present = [group for group in groups if group[1]]
+        return sorted(present, key=lambda group: not any(item.is_error for item in group[1]))
 
 
 def examine(spec: Spec, *, decode: bool = True) -> Examination:
-    """Look at every file of both splits.
+    """Scan every file of both splits.
 
     Args:
         spec: The section ``dataset`` of a configuration.
-        decode: Whether every image is decoded in full; otherwise its header is read, there are no
-            `moments`, and damage inside an image is not found.
+        decode: Whether to decode every image in full. If false, only the headers are read: damage
+            inside an image is not found, and `normalization` is None unless an earlier scan
+            measured it.
 
     Raises:
-        SegtrainError: When there are no files to look at, or the configuration is wrong.
+        SegtrainError: If there are no files to scan, or the configuration is wrong.
     """
     opened = {split: _open(spec, split) for split in SPLITS}
     title = str(opened["train"][0].title or spec["name"])
-    splits = {split: _scan(title, split, opened[split][0], decode=decode) for split in SPLITS}
-    doubles = _doubles(splits)
-    found = [item for split in SPLITS for item in _judged(split, splits[split])]
-    allowed = isinstance(splits["train"].dataset, FileDataset) and bool(
-        splits["train"].dataset.allow_overlap
-    )
-    train_files = {str(files.image) for files in getattr(splits["train"].dataset, "files", ())}
-    for double in doubles:
-        where = "train" if double.file in train_files else "val"
-        where = BOTH if double.kind == "overlap" else where
-        found.append(Found(where, double, double.kind == "overlap" and not allowed))
-    train, report = splits["train"]
-    whole = areas(train, report)
+    splits = {
+        split: _scan(title, split, dataset, decode=decode) for split, (dataset, _) in opened.items()
+    }
+    duplicates = _find_duplicates(splits)
+    findings = [
+        *(item for name, split in splits.items() for item in _split_findings(name, split)),
+        *_duplicate_findings(splits["train"].dataset, duplicates),
+    ]
+    report, areas = splits["train"].report, splits["train"].areas
+    refusals = [refusal for _, refusal in opened.values() if refusal]
     return Examination(
         title,
         splits,
-        tuple(sorted(found, key=lambda item: not item.is_error)),
-        next((why for _, why in opened.values() if why), None) or _refusal(splits, doubles),
-        {method: class_weights(method, report.image_pixels, whole).tolist() for method in METHODS},
-        None if report.moments is None else total_moments(report.moments, report.sizes),
+        tuple(sorted(findings, key=lambda item: not item.is_error)),
+        refusals[0] if refusals else _refusal(splits, duplicates),
+        {method: class_weights(method, report.image_pixels, areas).tolist() for method in METHODS},
+        total_mean_std(report.mean_std, report.sizes),
     )
 
 
 def _open(spec: Spec, split: str) -> tuple[SegmentationDataset, str | None]:
-    """A split, and why training would refuse it on account of its list of files."""
+    """Open a split.
+
+    Returns:
+        The dataset, and the error message if training would refuse its list of files. In that case
+        the dataset holds the files that can be used, so that they can be scanned as well.
+    """
     try:
         return DATASETS.build(spec, split=split), None
     except DataError as error:
@@ -152,50 +150,65 @@ def _open(spec: Spec, split: str) -> tuple[SegmentationDataset, str | None]:
         return dataset, str(error)
 
 
-def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool) -> Examined:
+def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool) -> ScannedSplit:
     if not isinstance(dataset, FileDataset):
         try_dataset(dataset, title)
-    with progress(f"look at {split}", len(dataset)) as bar:
+    with progress(f"scan {split}", len(dataset)) as bar:
         if isinstance(dataset, FileDataset):
             report = scan_dataset(dataset, lambda *_: bar.advance(), decode_images=decode)
         else:
             report = count_dataset(dataset, lambda *_: bar.advance())
-    return Examined(dataset, report)
+    return ScannedSplit(dataset, report)
 
 
-def _doubles(splits: dict[str, Examined]) -> list[Finding]:
+def _find_duplicates(splits: dict[str, ScannedSplit]) -> list[Finding]:
     train, val = (splits[split].dataset for split in SPLITS)
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return []
-    return find_doubles(train, val)
+    return find_duplicates(train, val)
 
 
-def _judged(split: str, examined: Examined) -> list[Found]:
-    """The findings of a split, with what its `max_bad` makes of them."""
-    dataset, report = examined
+def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
+    """Return the findings of one split, its outliers included; `max_bad` decides on errors."""
+    dataset, report = split
     kinds = Counter(finding.kind for finding in report.findings)
     left_out = sum(kinds[kind] for kind in _LEFT_OUT)
-    most, total = 0.0, report.num_files
+    allowed = 0.0
     if isinstance(dataset, FileDataset):
-        most, total = dataset.max_bad, total + len(dataset.left_out)
-    too_many = left_out > most * total
+        allowed = dataset.max_bad * (report.num_files + len(dataset.left_out))
+    too_many = left_out > allowed
     found = [
-        Found(split, item, too_many if item.kind in _LEFT_OUT else item.is_error)
+        SplitFinding(name, item, too_many if item.kind in _LEFT_OUT else item.is_error)
         for item in report.findings
     ]
-    others = size_findings(split, dataset, report)
-    if not kinds["unreadable"]:  # what was not counted may hold any class
-        others = [*class_findings(split, dataset, report), *others]
-    return found + [Found(split, item, is_error=False) for item in others]
+    outliers = size_findings(name, split)
+    if not kinds["unreadable"]:  # a mask that was not counted may hold any class
+        outliers = [*class_findings(name, split), *outliers]
+    return found + [SplitFinding(name, item, is_error=False) for item in outliers]
 
 
-def _refusal(splits: dict[str, Examined], doubles: Sequence[Finding]) -> str | None:
-    """What training would say, in the order in which it looks."""
+def _duplicate_findings(
+    train: SegmentationDataset, duplicates: Sequence[Finding]
+) -> list[SplitFinding]:
+    allowed = isinstance(train, FileDataset) and bool(train.allow_overlap)
+    train_files = {str(files.image) for files in getattr(train, "files", ())}
+    found = []
+    for item in duplicates:
+        if item.kind == "overlap":
+            found.append(SplitFinding(BOTH, item, is_error=not allowed))
+        else:
+            split = "train" if item.file in train_files else "val"
+            found.append(SplitFinding(split, item, is_error=False))
+    return found
+
+
+def _refusal(splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]) -> str | None:
+    """Return the error message of training: its checks, in its order; None if all pass."""
     train, val = (splits[split].dataset for split in SPLITS)
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return None
     try:
-        check_overlap(train, val, doubles)
+        check_overlap(train, val, duplicates)
         for dataset, report in ((train, splits["train"].report), (val, splits["val"].report)):
             _, fewer = sound_part(dataset, report)
             try_dataset(fewer, str(dataset.title))

@@ -1,4 +1,4 @@
-"""The parts that a page is put together from: escaped text, tables, bars, one file for all."""
+"""HTML building blocks of a page: escaped text, sections, tables, colours and pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segtrain.inspection.style import STYLE
 
 
 def escaped(text: object) -> str:
-    """Text from the data, which may hold anything, for a page.
+    """Return text from the data, which may contain anything, in a form that is safe on a page.
 
     Example:
         >>> escaped('<a href="x">')
@@ -20,7 +20,7 @@ def escaped(text: object) -> str:
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A page that needs no other file; `body` is markup, `title` is not."""
+    """Return a page that needs no other file; `body` is markup, `title` is plain text."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -44,14 +44,14 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def section(name: str, heading: str, parts: Iterable[str], note: str = "") -> str:
-    """A part of a page under its heading; all but `heading` and `note` is markup."""
-    said = f'<p class="note">{escaped(note)}</p>' if note else ""
+    """Return a section with its heading; `parts` are markup, `heading` and `note` plain text."""
+    intro = f'<p class="note">{escaped(note)}</p>' if note else ""
     inside = "\n".join(parts)
-    return f'<section id="{name}">\n<h2>{escaped(heading)}</h2>{said}\n{inside}\n</section>'
+    return f'<section id="{name}">\n<h2>{escaped(heading)}</h2>{intro}\n{inside}\n</section>'
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
-    """A table of markup; columns in `numbers` stand to the right."""
+    """Return a table of markup; the columns whose index is in `numbers` are aligned right."""
     right = set(numbers)
 
     def row(cells: Sequence[str], tag: str) -> str:
@@ -71,19 +71,19 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Itera
 
 
 def swatch(colour: Sequence[int]) -> str:
-    """A small field of a class's colour."""
+    """Return a small square in the colour of a class."""
     red, green, blue = (int(channel) for channel in colour[:3])
     return f'<span class="swatch" style="background:rgb({red},{green},{blue})"></span>'
 
 
 def legend(names: Sequence[str], colours: Sequence[Sequence[int]]) -> str:
-    """The colours of classes, with their names."""
+    """Return a legend of class names and their colours."""
     pairs = zip(names, colours, strict=True)
     marks = (f'<span class="name">{swatch(colour)}{escaped(name)}</span>' for name, colour in pairs)
     return f'<p class="legend">{"".join(marks)}</p>'
 
 
 def picture(uri: str, text: str, *, sharp: bool = False) -> str:
-    """An image that is in the page itself; `text` says what it shows."""
+    """Return an image embedded in the page; `text` describes it."""
     mark = ' class="sharp"' if sharp else ""
     return f'<img{mark} src="{uri}" alt="{escaped(text)}" loading="lazy">'

@@ -1,74 +1,62 @@
-"""The report as a page: verdict, findings, classes, sizes, samples, and what to set."""
+"""The report as an HTML page: verdict, findings, classes, sizes, samples and settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from segtrain.data.scan.class_weights import AUTO_METHOD, pixel_share
+from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.data.scan.findings import KINDS
 from segtrain.inspection.charts import bars, bars_axis, distinct_sizes, size_chart
-from segtrain.inspection.examine import Examination, Found
+from segtrain.inspection.examine import BOTH, Examination, SplitFinding
 from segtrain.inspection.html import escaped, page, picture, section, swatch, table
-from segtrain.inspection.outliers import areas
 from segtrain.inspection.pictures import Example, data_uri
+from segtrain.terminal import percent
 from segtrain.version import __version__
 
-_MOST_LISTED = 20  # findings of a kind; all are in report.json
+_MOST_LISTED = 20  # findings per kind; report.json has all of them
 _MOST_SIZES = 8
 _VERDICTS = {
-    "fine": ("Nothing to complain about", "Every file was read and fits the label contract."),
-    "warnings": ("Fit to train on", "Some things are worth a look; none of them stops training."),
+    "fine": ("No problems found", "Every file was read and fits the label contract."),
+    "warnings": ("Ready for training", "There are warnings; none of them stops training."),
 }
 _LOG_NOTE = (
-    "Share of all pixels that have a class, on a logarithmic scale from a millionth to all;"
-    " and the number of images that hold the class."
+    "Share of each class in all pixels that have a class, on a logarithmic scale, and the number of"
+    " images that contain the class."
 )
 
 
 def report_page(examination: Examination, examples: Sequence[Example]) -> str:
-    """The whole page, with `examples` as pictures."""
+    """Return the whole page as HTML, with `examples` as pictures."""
     parts = [
         _head(examination),
         section("findings", "Findings", _findings(examination)),
         section("classes", "Classes", _classes(examination), _LOG_NOTE),
         section("sizes", "Image sizes", _sizes(examination)),
         section("samples", "Samples", map(_example, examples), _samples_note(examples)),
-        section("settings", "To set for training", _settings(examination)),
-        f"<footer>segtrain {__version__}; the same as plain data in report.json.</footer>",
+        section("settings", "Settings for training", _settings(examination)),
+        f"<footer>segtrain {__version__}; report.json has the same data.</footer>",
     ]
     return page(f"{examination.title}: dataset report", parts)
 
 
-def normalisation_words(moments: tuple[list[float], list[float]]) -> str:
-    """Mean and deviation as words of a command line.
+def normalization_overrides(normalization: tuple[list[float], list[float]]) -> str:
+    """Return mean and standard deviation as overrides for the command line.
 
     Example:
-        >>> normalisation_words(([0.5, 0.25], [0.1, 0.2]))
+        >>> normalization_overrides(([0.5, 0.25], [0.1, 0.2]))
         'augmentation.mean=[0.5,0.25] augmentation.std=[0.1,0.2]'
     """
-    mean, std = (",".join(f"{value:.4g}" for value in values) for values in moments)
+    mean, std = (",".join(f"{value:.4g}" for value in values) for values in normalization)
     return f"augmentation.mean=[{mean}] augmentation.std=[{std}]"
 
 
 def _head(examination: Examination) -> str:
-    train, val = (examination.splits[split].report for split in ("train", "val"))
     verdict = examination.verdict
     if examination.refusal is None:
         heading, text = _VERDICTS[verdict]
     else:
-        heading, text = "Training would go wrong", examination.refusal
-    whole = areas(examination.splits["train"].dataset, train)
-    counted = int(train.class_pixels.sum()) + train.ignored_pixels
-    total = counted if whole is None else int(whole.sum())
-    errors = sum(item.is_error for item in examination.found)
-    figures = [
-        (f"{train.num_files:,}", "train images"),
-        (f"{val.num_files:,}", "val images"),
-        (str(len(examination.splits["train"].dataset.class_names)), "classes"),
-        (_percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
-        (f"{errors:,}", "errors"),
-        (f"{len(examination.found) - errors:,}", "warnings"),
-    ]
+        heading, text = "Training would fail", examination.refusal
+    figures = _figures(examination)
     boxes = "".join(f"<div><b>{number}</b><span>{name}</span></div>" for number, name in figures)
     names = ("findings", "classes", "sizes", "samples", "settings")
     links = "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name in names)
@@ -77,6 +65,23 @@ def _head(examination: Examination) -> str:
         f'<div class="verdict {verdict}"><b>{heading}</b>{escaped(text)}</div>\n'
         f'<div class="figures">{boxes}</div>\n<nav>{links}</nav></header>'
     )
+
+
+def _figures(examination: Examination) -> list[tuple[str, str]]:
+    """Return the figures in the boxes at the top, each with its caption."""
+    train, val = (examination.splits[split].report for split in ("train", "val"))
+    areas = examination.splits["train"].areas
+    counted = int(train.class_pixels.sum()) + train.ignored_pixels
+    total = counted if areas is None else int(areas.sum())
+    errors = sum(item.is_error for item in examination.findings)
+    return [
+        (f"{train.num_files:,}", "train images"),
+        (f"{val.num_files:,}", "val images"),
+        (str(len(examination.splits["train"].dataset.class_names)), "classes"),
+        (percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
+        (f"{errors:,}", "errors"),
+        (f"{len(examination.findings) - errors:,}", "warnings"),
+    ]
 
 
 def _findings(examination: Examination) -> Iterable[str]:
@@ -98,20 +103,17 @@ def _findings(examination: Examination) -> Iterable[str]:
         )
 
 
-def _finding(item: Found) -> str:
-    where = "train and val" if item.split == "both" else item.split
+def _finding(item: SplitFinding) -> str:
+    where = "train and val" if item.split == BOTH else item.split
     return f'<span class="soft">{where}</span> {escaped(item.finding.text)}'
 
 
 def _classes(examination: Examination) -> Iterable[str]:
-    train, val = (examination.splits[split] for split in ("train", "val"))
-    shares = [
-        pixel_share(split.report.image_pixels, areas(split.dataset, split.report))
-        for split in (train, val)
-    ]
-    images = [(split.report.image_pixels > 0).sum(0) for split in (train, val)]
+    splits = [examination.splits[split] for split in ("train", "val")]
+    shares = [split.class_shares for split in splits]
+    images = [split.class_images for split in splits]
     weights = examination.weights[AUTO_METHOD]
-    labels = train.dataset.labels
+    labels = splits[0].dataset.labels
     rows = [
         [
             str(class_id),
@@ -120,18 +122,18 @@ def _classes(examination: Examination) -> Iterable[str]:
             *(
                 cell
                 for share, number in zip(shares, images, strict=True)
-                for cell in (_percent(share[class_id]), f"{number[class_id]:,}")
+                for cell in (percent(share[class_id]), f"{number[class_id]:,}")
             ),
             f"{weights[class_id]:.3g}",
         ]
         for class_id, name in enumerate(labels.names)
     ]
     heads = ("id", "class", "", "train", "train images", "val", "val images", "weight")
-    made = table(heads, rows, numbers=(3, 4, 5, 6, 7))
-    yield made.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
+    drawn = table(heads, rows, numbers=(3, 4, 5, 6, 7))
+    yield drawn.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
     yield (
-        f'<p class="key"><i></i>train<i class="second"></i>val; weight: {AUTO_METHOD}, as'
-        " loss.class_weights=auto gives it</p>"
+        f'<p class="key"><i></i>train<i class="second"></i>val; weight: {AUTO_METHOD}, which is'
+        " what loss.class_weights=auto uses</p>"
     )
 
 
@@ -151,8 +153,8 @@ def _sizes(examination: Examination) -> Iterable[str]:
         rest = f'<p class="soft">and {more:,} other sizes</p>' if more > 0 else ""
         tables.append(f"<div><h3>{split}</h3>{shown}{rest}</div>")
     key = (
-        '<p class="key"><i></i>train<i style="background:var(--warn)"></i>val; the larger a disc,'
-        " the more images of that size</p>"
+        '<p class="key"><i></i>train<i style="background:var(--warn)"></i>val; the area of a disc'
+        " grows with the number of images of that size</p>"
     )
     yield (
         f'<div class="columns"><div>{size_chart(sizes)}{key}</div>'
@@ -162,8 +164,8 @@ def _sizes(examination: Examination) -> Iterable[str]:
 
 def _samples_note(examples: Sequence[Example]) -> str:
     if not examples:
-        return "None was asked for, or none could be read."
-    return "Chosen so that every class is seen. Pixels without a class are striped."
+        return "No samples were requested, or none could be read."
+    return "Chosen so that every class is shown. Pixels without a class are striped."
 
 
 def _example(example: Example) -> str:
@@ -181,14 +183,14 @@ def _example(example: Example) -> str:
 
 
 def _settings(examination: Examination) -> Iterable[str]:
-    yield "<h3>Normalisation of the train split</h3>"
-    if examination.moments is None:
-        yield "<p>Not measured, for no image was decoded; decode=true does it.</p>"
+    yield "<h3>Normalization of the train split</h3>"
+    if examination.normalization is None:
+        yield "<p>Not measured, because no image was decoded; decode=true decodes them.</p>"
     else:
-        yield f"<pre>{normalisation_words(examination.moments)}</pre>"
+        yield f"<pre>{normalization_overrides(examination.normalization)}</pre>"
     yield "<h3>Class weights</h3>"
     yield (
-        '<p class="note">By the methods that loss.class_weights takes; auto is '
+        '<p class="note">One column for each value of loss.class_weights; auto means '
         f"{AUTO_METHOD}. The mean over the classes that occur is 1.</p>"
     )
     labels = examination.splits["train"].dataset.labels
@@ -201,16 +203,3 @@ def _settings(examination: Examination) -> Iterable[str]:
     ]
     count = len(examination.weights)
     yield table(("class", *examination.weights), rows, numbers=range(1, count + 1))
-
-
-def _percent(share: float) -> str:
-    """A share in three digits, and none as a dash.
-
-    Example:
-        >>> _percent(0.12345), _percent(0.0000012), _percent(0)
-        ('12.3 %', '0.00012 %', '-')
-    """
-    if not share:
-        return "-"
-    value = 100 * float(share)
-    return f"{value:.3g} %" if value >= 1e-4 else f"{value:.1e} %"

@@ -1,4 +1,4 @@
-"""Samples as small pictures: the image, its mask in colours, and one over the other."""
+"""Samples as small pictures: the image, its mask in colours, and an overlay of both."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 from segtrain.data import LabelContract, Sample, as_rgb
 
-_MOST_PIXELS = 360  # of the longer side of a picture
+_MOST_PIXELS = 360  # the longer side of a picture
 _OPACITY = 0.45
-_STRIPE = 4  # pixels, of what is ignored
+_STRIPE = 4  # width in pixels of the stripes on ignored pixels
 _GREYS = ((120, 120, 120), (165, 165, 165))
 Pixels = NDArray[np.uint8]
 
@@ -37,16 +37,17 @@ class Example(NamedTuple):
 def choose_examples(
     image_pixels: NDArray[np.int64], count: int, without: Sequence[int] = ()
 ) -> list[int]:
-    """Samples that show every class, as far as `count` of them can.
+    """Choose samples that together show every class, as far as `count` samples can.
 
-    Each one is the sample with the most classes not shown so far, of which the rarest count most,
-    and of several the one farthest from those chosen: neighbours may be frames of one film. Once
-    all classes are shown, it starts over with the samples that are left.
+    The next sample is the one with the most classes that are not shown yet; rare classes count
+    more. Among equal samples it is the one farthest in the list from those already chosen, because
+    neighbours may be frames of one video. Once all classes are shown, the choice starts over with
+    the remaining samples.
 
     Args:
         image_pixels: Pixels of each class in each image, ``(N, C)``.
-        count: How many to choose.
-        without: Samples that are not to be chosen.
+        count: Number of samples to choose.
+        without: Indices of samples to leave out.
 
     Returns:
         Indices in the order in which they were chosen.
@@ -55,20 +56,20 @@ def choose_examples(
         >>> choose_examples(np.array([[9, 0, 0], [5, 4, 0], [0, 0, 9]]), 2)
         [1, 2]
     """
-    there = image_pixels > 0
-    left = [index for index in range(len(there)) if index not in set(without)]
-    worth = 1 / np.maximum(there.sum(0), 1)
+    present = image_pixels > 0
+    left = [index for index in range(len(present)) if index not in set(without)]
+    worth = 1 / np.maximum(present.sum(0), 1)
     chosen: list[int] = []
-    shown = np.zeros(there.shape[1], dtype=bool)
+    shown = np.zeros(present.shape[1], dtype=bool)
     while left and len(chosen) < count:
-        gains = (there[left] & ~shown) @ worth
+        gains = (present[left] & ~shown) @ worth
         if not gains.any() and shown.any():
             shown[:] = False
             continue
         candidates = np.flatnonzero(gains >= 0.999 * gains.max())
         best = left.pop(max(candidates, key=lambda place: _distance(left[place], chosen)))
         chosen.append(best)
-        shown |= there[best]
+        shown |= present[best]
     return chosen
 
 
@@ -77,7 +78,7 @@ def _distance(index: int, chosen: Sequence[int]) -> int:
 
 
 def draw_example(sample: Sample, labels: LabelContract) -> Example:
-    """A sample as pictures of a size for a page."""
+    """Draw a sample at a size that fits the page."""
     image, target = _shrunk(as_rgb(sample.image), sample.target)
     names = tuple(
         name
@@ -91,14 +92,16 @@ def draw_example(sample: Sample, labels: LabelContract) -> Example:
 
 
 def draw_target(target: NDArray[Any], labels: LabelContract) -> Pixels:
-    """Class ids in the colours of their classes; pixels without a class are striped grey.
+    """Draw class ids in the colours of their classes, with grey stripes on ignored pixels.
 
-    Where a pixel is of several classes it has the mean of their colours, and of none, black.
+    In multi-label data, a pixel of several classes has the mean of their colours, and a pixel of no
+    class is black.
     """
     if labels.multi_label:
-        there = (target == 1).astype(np.float32)
+        present = (target == 1).astype(np.float32)
         colours = np.array(labels.colours, dtype=np.float32)
-        drawn = ((there @ colours) / np.maximum(there.sum(2, keepdims=True), 1)).astype(np.uint8)
+        mean = (present @ colours) / np.maximum(present.sum(2, keepdims=True), 1)
+        drawn = mean.astype(np.uint8)
         ignored = (target == labels.ignore_label).any(2)
     else:
         drawn, ignored = labels.colorize(target), target == labels.ignore_label
@@ -109,7 +112,7 @@ def draw_target(target: NDArray[Any], labels: LabelContract) -> Pixels:
 
 
 def draw_overlay(image: Pixels, target: NDArray[Any], labels: LabelContract) -> Pixels:
-    """A target over its image; the background of an object, and what is no class, are left clear.
+    """Draw a target over its image; binary background and pixels of no class stay clear.
 
     Shape:
         - image: ``(H, W, 3)``, uint8. target: ``(H, W)``, or ``(H, W, C)`` for multi-label data.
@@ -125,7 +128,7 @@ def draw_overlay(image: Pixels, target: NDArray[Any], labels: LabelContract) -> 
 
 
 def data_uri(pixels: Pixels, kind: str = "JPEG") -> str:
-    """Pixels as text that a page can hold."""
+    """Return pixels as a data URI, which embeds them in a page."""
     stream = io.BytesIO()
     options = {"quality": 82} if kind == "JPEG" else {"optimize": True}
     Image.fromarray(pixels).save(stream, format=kind, **options)

@@ -1,4 +1,4 @@
-"""A contact sheet: samples beside what the augmentation of training makes of them."""
+"""A contact sheet: samples next to augmented versions of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from segtrain.schema.sections import AugmentationConfig
 from segtrain.terminal import progress
 
 _NOTE = (
-    "On the left each sample with its mask as it is, then what the first epochs of a run with this"
-    " seed make of it. Striped pixels have no class: they are ignored, or outside the image."
+    "The first column shows each sample with its mask; the others show it as the first epochs of a"
+    " run with this seed would augment it. Striped pixels have no class: they are ignored, or"
+    " outside the image."
 )
-_MIXED = " What augmentation.mix pastes in from other samples of a batch is not shown."
+_MIXED = " The patches that augmentation.mix pastes in from other samples are not shown."
 
 
 def write_sheet(
@@ -33,27 +34,29 @@ def write_sheet(
     num_epochs: int = 5,
     seed: int = 0,
 ) -> None:
-    """Write a page of augmented samples of the train split, the same for the same seed.
+    """Write a page of augmented samples of the train split; the same seed gives the same page.
 
     Args:
-        examination: Knows the dataset, which samples can be read, and what a normalisation that
-            `augmentation` leaves open may be taken from.
-        augmentation: The section of a configuration.
+        examination: The examined dataset. For images without three channels, its normalization is
+            used if `augmentation` gives none.
+        augmentation: The section ``augmentation`` of a configuration.
         path: The file to write.
-        num_samples: Rows.
-        num_epochs: How many epochs are shown.
-        seed: Of the run; sample and epoch decide the rest, as in training.
+        num_samples: Number of samples, one per row.
+        num_epochs: Number of epochs, one per column.
+        seed: Seed of the run that the page shows.
 
     Raises:
-        SegtrainError: When the augmentation is wrong, or fails on a sample.
+        SegtrainError: If the augmentation is not valid, or fails on a sample.
     """
     dataset, report = examination.splits["train"]
-    moments = examination.moments
-    if augmentation.mean is None and augmentation.std is None and moments and dataset.channels != 3:
-        augmentation = replace(augmentation, mean=tuple(moments[0]), std=tuple(moments[1]))
+    measured = examination.normalization
+    given = augmentation.mean is not None or augmentation.std is not None
+    if measured and not given and dataset.channels != 3:
+        mean, std = measured
+        augmentation = replace(augmentation, mean=tuple(mean), std=tuple(std))
     transform = train_transform(augmentation, dataset.labels, dataset.channels)
     view = TrainView(dataset, transform, seed)
-    chosen = choose_examples(report.image_pixels, num_samples, examination.unreadable)
+    chosen = choose_examples(report.image_pixels, num_samples, examination.not_loadable)
     rows = []
     with progress("augment", len(chosen)) as bar:
         for index in chosen:
@@ -61,29 +64,29 @@ def write_sheet(
             rows.append(_row(dataset, view, transform, index, num_epochs))
     note = _NOTE + (_MIXED if augmentation.mix else "")
     title = f"{examination.title}: augmented samples"
-    words = escaped(describe(augmentation))
+    overrides = escaped(describe(augmentation))
     colours = legend(dataset.labels.names, dataset.labels.colours)
-    parts = [f"<header><h1>{escaped(title)}</h1></header>", f"<pre>{words}</pre>", colours]
+    parts = [f"<header><h1>{escaped(title)}</h1></header>", f"<pre>{overrides}</pre>", colours]
     write_text(path, page(title, [*parts, section("sheet", f"Seed {seed}", rows, note)]))
 
 
 def describe(augmentation: AugmentationConfig) -> str:
-    """What an augmentation does, as words of a command line.
+    """Return an augmentation as overrides for the command line, without what has no effect.
 
     Example:
         >>> describe(AugmentationConfig(scale=(1.0, 1.0), crop_size=(64, 96)))
         'augmentation.scale=[1.0,1.0] augmentation.crop_size=[64,96] augmentation.flip=0.5'
     """
     idle = {"cat_max_ratio": 1.0, "mix_prob": None if augmentation.mix else augmentation.mix_prob}
-    plain = {
+    effective = {
         name: value
         for name, value in vars(augmentation).items()
         if value not in (None, (), 0.0, idle.get(name))
     }
-    return " ".join(f"augmentation.{name}={_word(value)}" for name, value in plain.items())
+    return " ".join(f"augmentation.{name}={_yaml(value)}" for name, value in effective.items())
 
 
-def _word(value: object) -> str:
+def _yaml(value: object) -> str:
     return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
 
 
@@ -95,7 +98,7 @@ def _row(
     num_epochs: int,
 ) -> str:
     sample = dataset[index]
-    cells = [_cell(sample, dataset.labels, "as it is")]
+    cells = [_cell(sample, dataset.labels, "original")]
     for epoch in range(num_epochs):
         item = view[epoch, index]
         if isinstance(item, SegtrainError):

@@ -1,4 +1,4 @@
-"""The losses, the minings that reduce them, and their registries."""
+"""The losses, hard-example mining, and their registries."""
 
 from segtrain.losses.base import Loss, Term
 from segtrain.losses.boxes import box_iou, ciou, diou, giou

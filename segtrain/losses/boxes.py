@@ -1,6 +1,6 @@
-"""The losses of boxes: one minus the overlap of a predicted and a target box.
+"""Losses for bounding boxes: one minus the overlap of a predicted and a target box.
 
-They compare boxes ``(M, 4)``, so they are functions to call and no losses to choose by name.
+They compare boxes ``(M, 4)`` and not logits, so they are plain functions without a registry name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from segtrain.losses.registry import LOSSES
 
 Reduction = Literal["none", "mean", "sum"]
 
-_SIDE = 1024.0  # of the frame that a pair is scaled to: the 1e-7 that torchvision adds is nothing
-_THINNEST = 0.01  # side of a box in that frame; 0 has no aspect ratio
+# Pairs are scaled to a square of this side, in which torchvision's epsilon of 1e-7 is negligible.
+_SIDE = 1024.0
+_THINNEST = 0.01  # side of a box in that square; a side of 0 has no aspect ratio
 
 
 def box_iou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -28,17 +29,17 @@ def box_iou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> 
     Args:
         boxes: ``(M, 4)``, float: left, top, right, bottom of the predicted boxes. Computed in
             float32 or better.
-        target: ``(M, 4)``, float or integer: the boxes to compare them with, in the same order.
-        reduction: ``mean`` or ``sum`` over the pairs, or ``none`` for ``(M,)``.
+        target: ``(M, 4)``, float or integer: the target of each predicted box.
+        reduction: ``mean`` or ``sum`` over the pairs, or ``none`` for one value per pair, ``(M,)``.
 
     Raises:
         TypeError: When a dtype is wrong.
-        ValueError: When a shape is wrong, a box is not finite or has its right side left of its
-            left one, or `reduction` is none of these.
+        ValueError: When a shape is wrong, a box is not finite or its corners are in the wrong
+            order, or `reduction` is not one of these.
 
     Note:
-        Pairs that do not touch have a zero gradient; the other three losses draw them together.
-        For no pairs the mean is 0, with a graph.
+        Boxes that do not overlap have a zero gradient; the other three losses move them towards
+        each other. The mean over no pairs is 0, with a graph.
 
     Example:
         >>> boxes, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
@@ -61,16 +62,16 @@ def giou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
 
     Args:
         boxes: ``(M, 4)``, as for :func:`box_iou`.
-        target: ``(M, 4)``, likewise.
+        target: ``(M, 4)``, as for :func:`box_iou`.
         reduction: ``mean``, ``sum`` or ``none``.
 
     Raises:
         TypeError: As :func:`box_iou`.
-        ValueError: Likewise.
+        ValueError: As :func:`box_iou`.
 
     Note:
-        Scale and place do not matter, so boxes may be in pixels or in parts of the image; of sides
-        thinner than 1e-5 of those of :math:`H` that much is taken.
+        The loss does not depend on scale and translation, so boxes may be in pixels or in fractions
+        of the image. Sides shorter than 1e-5 of the longer side of :math:`H` count as that long.
 
     Example:
         >>> boxes, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
@@ -81,7 +82,7 @@ def giou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
         Rezatofighi et al., Generalized Intersection over Union: A Metric and a Loss for Bounding
             Box Regression, CVPR 2019, algorithm 2.
     """
-    from torchvision.ops import generalized_box_iou_loss  # noqa: PLC0415  it can fail
+    from torchvision.ops import generalized_box_iou_loss  # noqa: PLC0415  takes long to import
 
     return _reduced(generalized_box_iou_loss, boxes, target, reduction)
 
@@ -96,15 +97,15 @@ def diou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
 
     Args:
         boxes: ``(M, 4)``, as for :func:`box_iou`.
-        target: ``(M, 4)``, likewise.
+        target: ``(M, 4)``, as for :func:`box_iou`.
         reduction: ``mean``, ``sum`` or ``none``.
 
     Raises:
         TypeError: As :func:`box_iou`.
-        ValueError: Likewise.
+        ValueError: As :func:`box_iou`.
 
     Note:
-        Scale and place do not matter; thin boxes as for :func:`giou`.
+        Scale, translation and thin boxes are treated as in :func:`giou`.
 
     Example:
         >>> boxes, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
@@ -115,7 +116,7 @@ def diou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
         Zheng et al., Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression,
             AAAI 2020, eq. 7.
     """
-    from torchvision.ops import distance_box_iou_loss  # noqa: PLC0415  it can fail
+    from torchvision.ops import distance_box_iou_loss  # noqa: PLC0415  takes long to import
 
     return _reduced(distance_box_iou_loss, boxes, target, reduction)
 
@@ -131,15 +132,15 @@ def ciou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
 
     Args:
         boxes: ``(M, 4)``, as for :func:`box_iou`.
-        target: ``(M, 4)``, likewise.
+        target: ``(M, 4)``, as for :func:`box_iou`.
         reduction: ``mean``, ``sum`` or ``none``.
 
     Raises:
         TypeError: As :func:`box_iou`.
-        ValueError: Likewise.
+        ValueError: As :func:`box_iou`.
 
     Note:
-        Scale and place do not matter; thin boxes as for :func:`giou`.
+        Scale, translation and thin boxes are treated as in :func:`giou`.
 
     Example:
         >>> boxes, target = torch.tensor([[0.0, 0, 4, 2]]), torch.tensor([[0.0, 0, 2, 2]])
@@ -150,7 +151,7 @@ def ciou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
         Zheng et al., Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression,
             AAAI 2020, eq. 10; with the true gradient of :math:`v`, whose scale the paper changes.
     """
-    from torchvision.ops import complete_box_iou_loss  # noqa: PLC0415  it can fail
+    from torchvision.ops import complete_box_iou_loss  # noqa: PLC0415  takes long to import
 
     return _reduced(complete_box_iou_loss, boxes, target, reduction)
 
@@ -158,7 +159,7 @@ def ciou(boxes: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Ten
 for _name in ("box_iou", "giou", "diou", "ciou"):
     LOSSES.explain(
         _name,
-        f"{_name} compares boxes (M, 4), and a mask has none: call"
+        f"{_name} compares boxes (M, 4), and masks have none: call"
         f" segtrain.losses.{_name}(boxes, target); for masks use jaccard",
     )
 
@@ -192,10 +193,10 @@ def _reduced(
 
 
 def _in_frame(boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs moved and scaled to the frame ``[0, 1024]``, which changes none of the losses.
+    """Move and scale each pair into the square ``[0, 1024]``, which leaves the losses unchanged.
 
-    Small boxes, such as those in parts of the image, then keep their overlap beside the constants
-    in torchvision's denominators, and a box without a width has a shape.
+    The constants in torchvision's denominators are then negligible for small boxes too, such as
+    those in fractions of the image, and a box without a width gets an aspect ratio.
     """
     corner = torch.minimum(boxes[:, :2], target[:, :2]).detach()
     extent = (torch.maximum(boxes[:, 2:], target[:, 2:]).detach() - corner).amax(1, keepdim=True)
@@ -212,12 +213,12 @@ def _place(boxes: Tensor, corner: Tensor, scale: Tensor) -> Tensor:
 
 def _check_shape(name: str, boxes: Tensor, count: int | None) -> None:
     if boxes.dim() != 2 or boxes.shape[1] != 4 or count not in (None, len(boxes)):
-        wanted = "(M, 4)," if count is None else f"({count}, 4), one row for each of boxes,"
+        wanted = "(M, 4)," if count is None else f"({count}, 4), one row per box,"
         raise ValueError(f"{name} must be {wanted} got {tuple(boxes.shape)}")
 
 
 def _check_order(name: str, boxes: Tensor) -> None:
-    # On another device a look at the values would wait for it.
+    # On another device, reading values would synchronise it.
     if boxes.device.type != "cpu" or not len(boxes):
         return
     wrong = ~(boxes.isfinite().all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1))

@@ -1,4 +1,4 @@
-"""Losses by name."""
+"""Build losses by name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segtrain.losses.mining.base import MiningSpec, build_mining
 
 
 def list_losses() -> list[str]:
-    """The names that :func:`build_loss` and ``loss=`` take."""
+    """Return the names that :func:`build_loss` and ``loss=`` accept."""
     return LOSSES.names()
 
 
 def list_minings() -> list[str]:
-    """The names that ``mining=`` takes."""
+    """Return the names that ``mining=`` accepts."""
     return MININGS.names()
 
 
@@ -35,24 +35,26 @@ def build_loss(
     where: str = "loss",
     **params: Any,
 ) -> Loss:
-    """A loss by name.
+    """Build a loss by name.
 
     Args:
-        spec: A name, or a mapping with ``name`` and parameters, as it stands in YAML.
+        spec: A name, or a mapping with ``name`` and parameters, as in YAML.
         num_classes: Number of channels of the logits.
-        ignore_label: Target value of the pixels that do not count.
-        class_weights: One weight per class, for the losses that take them: a list, a file that
-            holds one, a mapping by class name, or a word for how they come from the data: ``auto``,
-            ``inverse_frequency``, ``median_frequency``, ``inverse_log``, ``effective_number``.
-        mining: A mining's name or mapping, for pixel losses.
-        class_names: In the order of the class ids, for class weights by name; empty where the
-            classes have none.
-        auto_weights: Gives the weights that such a word stands for.
-        where: The key of `spec` in the configuration, which starts the messages.
+        ignore_label: Target value of ignored pixels.
+        class_weights: One weight per class, for the losses that accept them: a list, a file that
+            holds one, a mapping by class name, or a method that computes them from the dataset:
+            ``auto``, ``inverse_frequency``, ``median_frequency``, ``inverse_log``,
+            ``effective_number``.
+        mining: Hard-example mining for pixel losses: a name, or a mapping with ``name`` and
+            parameters.
+        class_names: In the order of the class ids, for class weights by name; empty if the classes
+            have no names.
+        auto_weights: Returns the weights that such a method computes.
+        where: The key of `spec` in the configuration, for error messages.
         **params: Further parameters of the loss.
 
     Raises:
-        ConfigError: On an unknown name or parameter, or a value that does not fit.
+        ConfigError: On an unknown name or parameter, or a wrong value.
 
     Example:
         >>> import torch
@@ -79,17 +81,17 @@ def build_loss(
 
 
 def _with_mining(spec: Mapping[str, Any], mining: MiningSpec, where: str) -> dict[str, Any]:
-    """`spec` with the mining that is given in it or beside it, checked; without one that is none.
+    """Return `spec` with its checked mining, and without the key if every valid pixel counts.
 
     Raises:
-        ConfigError: When both are given, the mining is wrong, or the loss takes none.
+        ConfigError: When mining is set twice or is wrong, or the loss does not accept it.
     """
     found = dict(spec)
     own = found.pop("mining", None)
     if mining is not None and own is not None:
-        raise ConfigError(f"mining is set twice: in {where}.mining and beside it")
+        raise ConfigError(f"mining is set twice: as {where}.mining and as mining; remove one")
     if mining is not None:
-        build_mining(mining)  # what is wrong with it is said of its own key, not of the loss's
+        build_mining(mining)  # its mistakes are reported under mining, not under loss
     elif own is not None:
         MININGS.check(own, where=f"{where}.mining")
     chosen = own if mining is None else mining
@@ -98,8 +100,8 @@ def _with_mining(spec: Mapping[str, Any], mining: MiningSpec, where: str) -> dic
     if "mining" not in LOSSES.schema(found["name"], where=where):
         place = "" if where == LOSSES.kind else f"{where}: "
         raise ConfigError(
-            f"{place}loss {found['name']!r} is no pixel loss, so no mining can choose its pixels;"
-            " use mining=none"
+            f"{place}loss {found['name']!r} is not a pixel loss, so mining cannot select its"
+            " pixels; use mining=none"
         )
     return {**found, "mining": chosen}
 
@@ -109,7 +111,7 @@ def _with_weights(
     resolve: Callable[[ClassWeights], Sequence[float] | None],
     where: str,
 ) -> dict[str, Any]:
-    """`spec` with its class weights, and those of its terms, as lists."""
+    """Return `spec` with its class weights, and those of its terms, as lists."""
     found = dict(spec)
     if isinstance(found.get("class_weights"), (str, Path, Mapping)):
         try:
@@ -127,7 +129,7 @@ def _with_weights(
 
 
 def is_no_mining(mining: MiningSpec) -> bool:
-    """Whether `mining` says that every valid pixel counts."""
+    """Whether `mining` selects every valid pixel."""
     return mining in (None, "none") or (
         isinstance(mining, Mapping) and dict(mining) == {"name": "none"}
     )

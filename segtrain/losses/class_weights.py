@@ -1,4 +1,4 @@
-"""Class weights: one number per class, in the forms that people have them in."""
+"""Class weights: a list, a mapping by class name, a file, or computed from the dataset."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from segtrain.schema.values import did_you_mean
 
 ClassWeights = Sequence[float] | Mapping[str, float] | str | Path | None
 AutoWeights = Callable[[str], Sequence[float]]
-"""From one of :data:`WORDS` to the weights that it stands for, as a dataset's statistics say."""
+"""Returns the weights that one of :data:`WORDS` stands for, from the statistics of a dataset."""
 WORDS = (AUTO, *WEIGHT_METHODS)
 _IN_A_FILE = "a list of numbers or a mapping of class names to numbers"
 _ALLOWED = f"{_IN_A_FILE}, a JSON or YAML file of either, or one of {', '.join(WORDS)}"
-_INSIDE = "class_weights"  # where a file that says more than the weights has them
+_INSIDE = "class_weights"  # the key of the weights in a file that holds more than them
 
 
 def check_class_weights(weights: ClassWeights, num_classes: int) -> Tensor | None:
-    """`weights` as a float32 tensor ``(C,)``, or None; two for one channel, which has two classes.
+    """Return `weights` as a float32 tensor, or None if there are none.
 
     Args:
-        weights: A list, or the name of a JSON or YAML file with one. A mapping by class name and
-            the :data:`WORDS` need to know the dataset: see :func:`resolve_class_weights`.
+        weights: A list, or the path of a JSON or YAML file that holds one. A mapping by class name
+            and the :data:`WORDS` need a dataset; see :func:`resolve_class_weights`.
         num_classes: Number of channels of the logits.
 
+    Shape:
+        - output: ``(C,)``, float32; ``(2,)`` for one channel, which tells two classes apart.
+
     Raises:
-        ConfigError: When the length is wrong, or a weight is no number, negative or not finite, or
-            all are 0.
+        ConfigError: When the number of weights is wrong, a weight is not a number, is negative or
+            is not finite, or all weights are 0.
     """
     found = resolve_class_weights(weights, num_classes=num_classes)
     return None if found is None else torch.tensor(found, dtype=torch.float32)
@@ -49,20 +52,20 @@ def resolve_class_weights(
     class_names: Sequence[str] | None = None,
     auto: AutoWeights | None = None,
 ) -> list[float] | None:
-    """`weights` as a list, whatever form they have.
+    """Return `weights` as a list, from any form that a configuration accepts.
 
     Args:
-        weights: A list; a mapping by class name (a class that it does not name weighs 1); the path
-            of a JSON or YAML file that holds either, as it is or under ``class_weights``; one of
-            :data:`WORDS`; or None.
-        num_classes: How many channels the logits have: one weight for each, two for one.
-        class_names: In the order of the class ids, for a mapping; empty where the classes have
-            none.
-        auto: Gives what the words stand for: the weights that the dataset's statistics suggest.
+        weights: A list; a mapping by class name, in which a class without an entry has weight 1;
+            the path of a JSON or YAML file that holds either, at the top level or under
+            ``class_weights``; one of :data:`WORDS`; or None.
+        num_classes: Number of channels of the logits: one weight per channel, two for one channel.
+        class_names: In the order of the class ids, for a mapping; empty if the classes have no
+            names.
+        auto: Returns the weights that a word stands for, from the statistics of the dataset.
 
     Raises:
-        ConfigError: When a file cannot be read, a name is no class, what is needed is not there, or
-            the numbers are wrong as in :func:`check_class_weights`.
+        ConfigError: When a file cannot be read, a name is not a class, `class_names` or `auto` is
+            needed and missing, or the numbers are wrong as in :func:`check_class_weights`.
 
     Example:
         >>> resolve_class_weights({"car": 3.0}, num_classes=2, class_names=["road", "car"])
@@ -70,12 +73,14 @@ def resolve_class_weights(
     """
     if weights is None:
         return None
-    is_source = isinstance(weights, (str, Path))
-    found = _plain(_found(weights, auto) if isinstance(weights, (str, Path)) else weights)
-    subject = f"class_weights from {weights}" if is_source else "class_weights"
-    mistake = _mistake(found)
+    found: Any = weights
+    subject, allowed = "class_weights", _ALLOWED
+    if isinstance(weights, (str, Path)):
+        found = _look_up(weights, auto)
+        subject, allowed = f"class_weights from {weights}", _IN_A_FILE
+    found = _as_list(found)
+    mistake = _find_mistake(found)
     if mistake:
-        allowed = _IN_A_FILE if is_source else _ALLOWED
         raise ConfigError(f"{subject} must be {allowed}, but {mistake}")
     numbers = found
     if isinstance(found, Mapping):
@@ -85,24 +90,24 @@ def resolve_class_weights(
     return [float(number) for number in numbers]
 
 
-def _plain(found: Any) -> Any:
-    """Tensors and arrays as lists."""
+def _as_list(found: Any) -> Any:
+    """Convert a tensor or an array to a list; leave anything else as it is."""
     return found.tolist() if hasattr(found, "tolist") else found
 
 
-def _mistake(found: Any) -> str:
-    """What keeps `found` from being a list or a mapping of numbers; empty: nothing."""
+def _find_mistake(found: Any) -> str:
+    """Return why `found` is not a list or a mapping of numbers, or an empty text if it is."""
     if isinstance(found, Mapping):
         for key, value in found.items():
             if not isinstance(key, str):
-                return f"its key {key!r} is no text: put the name of a class in quotes"
+                return f"its key {key!r} is not text: put class names in quotes"
             if not _is_number(value):
                 return f"{key!r} is {value!r}"
         return ""
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
         return f"it is {found!r}"
     wrong = [index for index, value in enumerate(found) if not _is_number(value)]
-    return f"number {wrong[0]} of it is {found[wrong[0]]!r}" if wrong else ""
+    return f"entry {wrong[0]} is {found[wrong[0]]!r}" if wrong else ""
 
 
 def _is_number(value: Any) -> bool:
@@ -112,9 +117,9 @@ def _is_number(value: Any) -> bool:
 def _names_for(
     found: Mapping[str, float], known: Sequence[str] | None, num_classes: int, subject: str
 ) -> Sequence[str]:
-    """The names of the classes, of which every key of `found` is one."""
+    """Return the class names, after a check that every key of `found` is one of them."""
     if not known:
-        reason = "need the names of the classes, which only a dataset has"
+        reason = "need class names, which only a dataset has"
         if known is not None:
             reason = "are not possible here: these classes have no names"
         raise ConfigError(
@@ -140,19 +145,20 @@ def _check_numbers(numbers: Sequence[float], found: Any, num_classes: int, subje
         raise ConfigError(f"{subject} must be finite, not negative and not all 0, got {shown}")
 
 
-def _found(source: str | Path, auto: AutoWeights | None) -> Any:
+def _look_up(source: str | Path, auto: AutoWeights | None) -> Any:
+    """Return the weights that a word stands for or a file holds, not yet checked."""
     if source not in WORDS:
-        return _read(source)
+        return _read_file(source)
     if auto is None:
         raise ConfigError(
-            f"class_weights: {source} takes its numbers from a dataset's statistics, and none are"
-            " at hand here; give a list, a mapping by class name or a file"
+            f"class_weights: {source} takes its numbers from a dataset's statistics, which are"
+            " not available here; give a list, a mapping by class name or a file"
         )
     return auto(str(source))
 
 
-def _read(source: str | Path) -> Any:
-    """What a JSON or YAML file holds, whatever it is."""
+def _read_file(source: str | Path) -> Any:
+    """Return the contents of a JSON or YAML file, not yet checked."""
     hint = ""
     try:
         path = Path(source).expanduser()
@@ -163,10 +169,10 @@ def _read(source: str | Path) -> Any:
     except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
         reason = one_line(error)
         if isinstance(error, FileNotFoundError):
-            reason = "there is none"
+            reason = "no such file"
             close = difflib.get_close_matches(str(source).lower(), WORDS, n=1)
             hint = f"; did you mean {close[0]!r}? " if close else "; "
             hint += f"class_weights are {_ALLOWED}"
         raise ConfigError(
-            f"class_weights: {source} is no file of weights that can be read: {reason}{hint}"
+            f"class_weights: {source} cannot be read as a file of weights: {reason}{hint}"
         ) from error

@@ -1,4 +1,4 @@
-"""Losses made of losses: a weighted sum, and one whose weights are learned."""
+"""Combinations of losses: a weighted sum, and a sum with learned weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Terms = Mapping[str, Mapping[str, Any] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """A weight that goes from `start` to `end` in a straight line, and stays there.
+    """A weight that changes linearly from `start` to `end` and is constant before and after.
 
     Attributes:
-        start: Up to `from_step`.
-        end: From `to_step` on.
-        from_step: Optimizer steps done when the line begins.
-        to_step: Optimizer steps done when it ends.
+        start: The weight up to `from_step`.
+        end: The weight from `to_step` on.
+        from_step: Number of optimizer steps after which the change begins.
+        to_step: Number of optimizer steps after which it ends.
 
     Example:
         >>> ramp = Ramp(start=1.0, end=0.0, from_step=100, to_step=300)
@@ -55,17 +55,17 @@ class Ramp:
 
 
 class Combination(Loss):
-    """Several losses over the same logits and target: what `sum` and `uncertainty` have in common.
+    """Several losses of the same logits and target; base of `sum` and `uncertainty`.
 
     Args:
-        terms: Each term's parameters by its name: ``{"dice": {"weight": 0.5, "smooth": 1.0}}``. A
-            term's ``name`` is the loss it uses, and may be left out where it equals the key; its
-            ``weight`` is 1 unless given, and may follow the steps of the training:
-            ``{"start": 1.0, "end": 0.0, "from_step": 0, "to_step": 5000}``.
+        terms: The parameters of each term by its name:
+            ``{"dice": {"weight": 0.5, "smooth": 1.0}}``. The ``name`` of a term is the loss it
+            uses, by default its key. Its ``weight`` is 1 by default and may change during
+            training: ``{"start": 1.0, "end": 0.0, "from_step": 0, "to_step": 5000}``.
         class_weights: Passed to the terms that do not set their own.
         mining: Passed to the pixel losses among the terms that do not set their own.
         num_classes: Number of channels of the logits.
-        ignore_label: Target value of the pixels that do not count.
+        ignore_label: Target value of ignored pixels.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Combination(Loss):
         mining: MiningSpec = None,
     ) -> None:
         super().__init__(num_classes=num_classes, ignore_label=ignore_label)
-        # A term set to null in a config is a term taken out.
+        # A configuration removes a term by setting it to null.
         specs = {
             key: {"name": key, **params} for key, params in terms.items() if params is not None
         }
@@ -113,7 +113,7 @@ class Combination(Loss):
         )
         if not isinstance(part, Term):
             raise ConfigError(
-                f"terms.{key} is a combination itself; write its terms beside the others"
+                f"terms.{key} is itself a combination; list its terms next to the others"
             )
         return part
 
@@ -131,7 +131,7 @@ class Combination(Loss):
 
 @register_loss("sum")
 class WeightedSum(Combination):
-    r"""A sum of losses, each with a weight of its own.
+    r"""Weighted sum of losses.
 
     .. math:: L = \sum_t w_t L_t
 
@@ -140,7 +140,7 @@ class WeightedSum(Combination):
             :class:`Combination`.
 
     Note:
-        In strips the terms share one upsampling and, where they can, one softmax.
+        In strips, the terms share one upsampling and, where possible, one softmax.
 
     Example:
         >>> loss = WeightedSum(terms={"cross_entropy": {}, "dice": {"weight": 0.5}}, num_classes=2)
@@ -153,29 +153,27 @@ class WeightedSum(Combination):
         MIDL 2019, section 3.
     """
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-
 
 @register_loss("uncertainty")
 class Uncertainty(Combination):
-    r"""A sum of losses whose weights are learned, each as the inverse of a task's noise.
+    r"""Sum of losses, each weighted by the learned inverse of its noise variance.
 
     .. math:: L = \sum_t w_t\, e^{-s_t} L_t + \tfrac{1}{2} s_t, \qquad s_t = \log \sigma_t^2
 
-    with one trained number :math:`s_t` per term, 0 at first.
+    with one learned parameter :math:`s_t` per term, initialised to 0.
 
     Args:
         **common: ``terms``, ``class_weights``, ``mining``, ``num_classes``, ``ignore_label`` of
             :class:`Combination`.
 
     Note:
-        A term settles where :math:`e^{-s_t} = 1 / (2 w_t L_t)`, so small losses get large weights,
-        and the value may be below 0. A term without a valid pixel adds nothing, and neither does
-        one whose weight is 0, or whose plan is there: with no loss beside it,
-        :math:`\tfrac{1}{2} s_t` alone would drive :math:`s_t` down without end. The numbers are
-        parameters: hand ``loss.parameters()`` to the optimizer, as the trainer does. For outputs
-        and not terms, use ``criterion.output_weights=learned``.
+        The weight of a term converges to :math:`e^{-s_t} = 1 / (2 w_t L_t)`, so small losses get
+        large weights, and the value may be negative. A term adds nothing if it has no valid pixel
+        or if its weight :math:`w_t` is 0 at the current step: without a loss,
+        :math:`\tfrac{1}{2} s_t` alone would decrease :math:`s_t` without bound. The :math:`s_t`
+        are parameters of the module: pass ``loss.parameters()`` to the optimizer, as the trainer
+        does. To learn weights of outputs instead of terms, use
+        ``criterion.output_weights=learned``.
 
     Example:
         >>> loss = Uncertainty(terms={"cross_entropy": {}, "dice": {}}, num_classes=2)
@@ -200,7 +198,7 @@ class Uncertainty(Combination):
 
 
 def _module_name(term: str, index: int) -> str:
-    """What torch files a term under: its name, but where that is no attribute's or taken."""
+    """Return the key of a term in a ModuleDict: its name, or `index` where torch refuses it."""
     return term if term.isidentifier() and not hasattr(nn.ModuleDict(), term) else str(index)
 
 
@@ -210,13 +208,13 @@ def _check_terms(specs: Mapping[str, Mapping[str, Any]], mining: MiningSpec) -> 
     schemas = [LOSSES.schema(spec["name"], where=f"terms.{key}") for key, spec in specs.items()]
     if mining is None:
         return
-    build_mining(mining)  # a mistake in it is not one of the terms that it is passed to
+    build_mining(mining)  # its mistakes are reported under mining, not under a term
     if not any("mining" in schema for schema in schemas):
-        raise ConfigError(f"mining works on pixel losses, and no term is one: {', '.join(specs)}")
+        raise ConfigError(f"mining needs a pixel loss, and no term is one: {', '.join(specs)}")
 
 
 def _common_kind(terms: Mapping[str, Term]) -> Dense | None:
-    """What a dense target may be for all of `terms` at once."""
+    """Return the kind of dense target that all `terms` accept, or None."""
     kinds = {term.dense for term in terms.values()}
     if None in kinds or ("regression" in kinds and len(kinds) > 1):
         return None
@@ -235,5 +233,5 @@ def _check_weight(value: Any, where: str) -> float:
         or not isinstance(value, (int, float))
         or not 0 <= value < float("inf")
     ):
-        raise ConfigError(f"{where} must be a number that is not negative, got {value!r}")
+        raise ConfigError(f"{where} must be a number, finite and not negative, got {value!r}")
     return float(value)

@@ -1,6 +1,6 @@
-"""Distances between the pixels of a map, and where the classes of a target meet.
+"""Distance transforms, and the boundaries between the classes of a target.
 
-A boundary runs between two pixels: whatever lies beside it is half a pixel away.
+A boundary runs between two pixels, so the pixels next to it are half a pixel away from it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FAR = 1e6  # the distance to what a map does not have: finite, and above any distance in an image
+FAR = 1e6  # finite, and above any distance in an image
 
 
 def distance_to(mask: Tensor) -> Tensor:
-    """The Euclidean distance of every pixel to the nearest True one of its map, in pixels.
+    """Euclidean distance from each pixel to the nearest True pixel of its map, in pixels.
 
-    It is exact up to the rounding of float32. OpenCV computes it on the CPU: a map that lies on
-    another device is waited for, brought here and sent back.
+    The result is exact up to float32 rounding. OpenCV computes it on the CPU. A map on another
+    device is copied to the CPU and the result back, which synchronises that device.
 
     Args:
-        mask: A map without a True pixel is ``FAR`` from it everywhere.
+        mask: Maps of pixels. Where a map has no True pixel, all its distances are ``FAR``.
 
     Shape:
         - mask: ``(N, H, W)``, bool.
@@ -43,26 +43,26 @@ def distance_to(mask: Tensor) -> Tensor:
 
 
 def signed_distance(mask: Tensor, valid: Tensor | None = None) -> Tensor:
-    r"""The distance of every pixel to the boundary of `mask`: negative inside, positive outside.
+    r"""Distance from each pixel to the boundary of `mask`: negative inside, positive outside.
 
     .. math:: \phi_i = \begin{cases} \tfrac{1}{2} - \min_{j \notin M} |i - j| & i \in M \\
               \min_{j \in M} |i - j| - \tfrac{1}{2} & i \notin M \end{cases}
 
     Args:
-        mask: What is inside.
-        valid: Pixels that are neither inside nor outside are False; the edge of `mask` towards
-            them is no boundary. All are valid unless given.
+        mask: True inside.
+        valid: False at pixels that are neither inside nor outside; the edge of `mask` towards them
+            is not a boundary. All pixels are valid by default.
 
     Shape:
         - mask, valid: ``(N, H, W)``, bool.
-        - output: ``(N, H, W)``, float32, without a graph; 0 where not valid, and all over a map
-          that has no inside or no outside, and so no boundary.
+        - output: ``(N, H, W)``, float32, without a graph; 0 at pixels that are not valid, and in a
+          whole map without inside or without outside, because it has no boundary.
 
     Note:
-        Inside and outside are alike: the distances of the complement are these with the other sign.
-        Where distances are counted to the pixels beside the boundary, and not to the line between
-        them, one side is 0 there: the code of Kervadec et al. has 0 and 1 for the -1/2 and 1/2 of
-        this function, so that a line one pixel wide is 0 along its whole length.
+        Inside and outside are treated alike: the complement of `mask` has the negated distances.
+        The code of Kervadec et al. measures to the pixels next to the boundary and not to the line
+        between them. It returns 0 and 1 where this function returns -1/2 and 1/2, so a line one
+        pixel wide is 0 along its whole length.
 
     Example:
         >>> signed_distance(torch.tensor([[[False, False, True, True, True]]]))
@@ -76,14 +76,14 @@ def signed_distance(mask: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def boundary_pixels(target: Tensor, ignore_label: int, width: int = 1) -> Tensor:
-    """The pixels that have another class near them.
+    """Find the pixels that have another class nearby.
 
     Args:
         target: Class ids.
-        ignore_label: The value of pixels that have no class: they are on no boundary, and the edge
-            towards them is none.
-        width: How near, at least 1: in rows or columns, whichever is more. A boundary is then twice
-            as many pixels wide.
+        ignore_label: Value of pixels without a class. They are not boundary pixels, and the edge
+            towards them is not a boundary.
+        width: Largest distance to the other class in rows and in columns, at least 1. A boundary is
+            ``2 * width`` pixels wide.
 
     Shape:
         - target: ``(N, H, W)``, integer.
@@ -100,15 +100,14 @@ def boundary_pixels(target: Tensor, ignore_label: int, width: int = 1) -> Tensor
 
 
 def boundary_distance(target: Tensor, ignore_label: int) -> Tensor:
-    """The distance of every pixel to the nearest boundary between two classes, in pixels.
+    """Distance from each pixel to the nearest boundary between two classes, in pixels.
 
-    One transform serves all classes, as it measures the way to the pixels beside a boundary and
-    adds the half pixel that is left; where the way is not along a row or column that is up to half
-    a pixel short.
+    One transform serves all classes: it measures the distance to the pixels next to a boundary, and
+    half a pixel is added. Off rows and columns, the result is up to half a pixel too small.
 
     Args:
         target: Class ids.
-        ignore_label: The value of pixels that have no class; see :func:`boundary_pixels`.
+        ignore_label: Value of pixels without a class; see :func:`boundary_pixels`.
 
     Shape:
         - target: ``(N, H, W)``, integer.
@@ -122,7 +121,7 @@ def boundary_distance(target: Tensor, ignore_label: int) -> Tensor:
 
 
 def _largest_near(values: Tensor, width: int) -> Tensor:
-    """The maximum of the square of ``2 * width + 1`` pixels around each pixel, ``(N, H, W)``."""
+    """Maximum over a square of side ``2 * width + 1`` around each pixel, ``(N, H, W)``."""
     size = 2 * width + 1
     rows = F.max_pool2d(values[:, None], (size, 1), stride=1, padding=(width, 0))
     square: Tensor = F.max_pool2d(rows, (1, size), stride=1, padding=(0, width))
@@ -144,7 +143,7 @@ def _distances(mask: Tensor) -> Tensor:
 
 @torch.library.custom_op("segtrain::distances", mutates_args=())
 def _opaque_distances(mask: Tensor) -> Tensor:
-    """:func:`_distances` as an operator that torch.compile calls and does not look into."""
+    """:func:`_distances` as an operator that torch.compile calls without tracing it."""
     return _distances(mask)
 
 

@@ -1,51 +1,49 @@
-"""The names of the losses, and how a plain function becomes one of them."""
+"""The registry of losses, and the decorator that adds a class or a plain function to it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, one_line
 from segtrain.losses.base import Loss, Term
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.schema.registry import Registry
-from segtrain.schema.values import parameters
+from segtrain.schema.values import Parameter, parameters
 
 LOSSES: Registry[Loss] = Registry("loss")
 R = TypeVar("R", bound=Callable[..., Any])
 
-_FILLED_IN = ("num_classes", "ignore_label")  # what a function may ask for and no config sets
-_PROBE_SIZE = 16  # rows and columns of the tensors with which a function is asked what it returns
-_MOST_PROBED_IDS = _PROBE_SIZE**2
+_FILLED_IN = ("num_classes", "ignore_label")  # parameters of a function that no configuration sets
+_TRIAL_SIZE = 16  # rows and columns of the trial batch
 
 
 def register_loss(name: str) -> Callable[[R], R]:
-    """A decorator that makes a function or a :class:`Loss` subclass selectable as ``loss=name``.
+    """Register a function or a :class:`Loss` subclass as ``loss=name``; a decorator.
 
-    A function takes ``(logits, target)`` and keyword parameters with defaults and types, which
-    become the keys of its config. A parameter called ``num_classes`` or ``ignore_label`` is filled
-    in. What it returns decides what it is:
+    A function takes ``(logits, target)`` and typed keyword parameters, which become the keys of its
+    configuration; ``num_classes`` and ``ignore_label`` are filled in. It returns one of:
 
-    - A map ``(N, H, W)``: ignored pixels come as class 0 and are dropped afterwards, and class
-      weights, mining and strips are taken care of. Strips ask for a few rows of the image at a
-      time, so each pixel's loss has to follow from that pixel alone.
-    - A scalar: it sees all logits and the target as it is, ``ignore_label`` included, and there is
-      no mining, no class weights and no strips.
+    - A map ``(N, H, W)``, which gets class weights, mining and strips. Ignored pixels arrive as
+      class 0 and are dropped afterwards. Strips pass a few rows of the image at a time, so the
+      loss of a pixel must depend on that pixel only.
+    - A scalar, from all logits and the unchanged target, ``ignore_label`` included. It gets no
+      class weights, no mining and no strips.
 
-    A function that looks at neighbouring pixels, or divides by a sum or a maximum over the image,
-    must therefore return a scalar and not a map. Or it becomes a class: a :class:`PixelLoss` with a
-    ``context``, where it is the target around a pixel that it looks at, or with ``can_strip =
-    False``, where it is the logits; or a :class:`ClassMapLoss`. In no case may it change the logits
-    in place.
+    A function that reads neighbouring pixels, or divides by a sum or a maximum over the image, must
+    return a scalar. Alternatively, write a class: a :class:`PixelLoss` with a ``context`` to read
+    the target around a pixel, a :class:`PixelLoss` with ``can_strip = False`` to read the logits
+    around it, or a :class:`ClassMapLoss`. The logits must not be changed in place.
 
     Raises:
         ConfigError: When the name is taken; when a function is built, if it fails on a trial batch
             that shows every class id, or returns neither a map nor a scalar.
-        TypeError: When what is decorated is neither a function of two tensors nor a :class:`Loss`.
+        TypeError: When the decorated object is not a function of two tensors or a :class:`Loss`.
 
     Example:
         >>> from segtrain.losses import LOSSES, register_loss
@@ -63,7 +61,7 @@ def register_loss(name: str) -> Callable[[R], R]:
             LOSSES.register(name)(part)
             part.registered_name = name
         elif inspect.isfunction(part) and len(inspect.signature(part).parameters) >= 2:
-            LOSSES.register(name)(_factory_of(part, name))
+            LOSSES.register(name)(_constructor(part, name))
         else:
             raise TypeError(
                 f"register_loss({name!r}) takes a function of (logits, target) or a Loss class,"
@@ -74,96 +72,102 @@ def register_loss(name: str) -> Callable[[R], R]:
     return decorate
 
 
-def _factory_of(function: Callable[..., Tensor], name: str) -> Callable[..., Loss]:
-    """A constructor for `function` with its own parameters and those of a pixel loss."""
-    wanted = list(inspect.signature(function).parameters.values())[2:]
-    filled = [item.name for item in wanted if item.name in _FILLED_IN]
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    own = [item for item in wanted if item.name not in filled and item.kind not in variadic]
-    taken = {parameter.name for parameter in own}
-    common = [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_default_of(item),
-            annotation=item.annotation,
-        )
-        for item in parameters(PixelLoss).values()
-        if item.name not in taken
-    ]
-
-    def factory(**given: Any) -> Loss:
-        shared = {"ignore_label": 255} | {key: given[key] for key in given if key not in taken}
-        passed = {key: given[key] for key in given if key in taken}
-        passed |= {key: shared[key] for key in filled}
-        loss = _FunctionLoss(function, passed, **shared)
-        loss.registered_name = name  # type: ignore[misc]
-        return loss if _returns_map(loss, name) else _scalar_loss(function, passed, shared, name)
-
-    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    signature = inspect.Signature([*keyword_only, *common])
-    factory.__signature__ = signature  # type: ignore[attr-defined]
-    hints = {item.name: item.annotation for item in parameters(function).values()}
-    hints |= {item.name: item.annotation for item in common}
-    factory.__annotations__ = {
-        key: hint for key, hint in hints.items() if key not in ("logits", "target")
+def _constructor(function: Callable[..., Tensor], name: str) -> Callable[..., Loss]:
+    """A function that builds the loss of `function` from its parameters and those of PixelLoss."""
+    after_target = list(inspect.signature(function).parameters)[2:]
+    own = {
+        key: parameter
+        for key, parameter in parameters(function).items()
+        if key in after_target and key not in _FILLED_IN
     }
-    factory.__doc__ = function.__doc__
-    return factory
+
+    def construct(**given: Any) -> Loss:
+        params = {key: given.pop(key) for key in own if key in given}
+        loss = _MapFunction(function, name, params, **given)
+        return loss if _returns_map(loss) else _ScalarFunction(function, name, params, **given)
+
+    construct.__doc__ = function.__doc__
+    shared = parameters(PixelLoss)
+    _set_signature(construct, own | {key: shared[key] for key in shared if key not in own})
+    return construct
 
 
-def _default_of(item: Any) -> Any:
-    return inspect.Parameter.empty if item.required else item.default
+def _set_signature(function: Callable[..., Any], schema: Mapping[str, Parameter]) -> None:
+    """Give `function` the signature from which the registry reads `schema` again."""
+    function.__annotations__ = {item.name: item.annotation for item in schema.values()}
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                item.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if item.required else item.default,
+            )
+            for item in schema.values()
+        ]
+    )
 
 
-class _FunctionLoss(PixelLoss):
-    """A function ``(logits, target, **params)`` that returns a map of pixel losses."""
+class _Function(Term):
+    """A loss that calls a function ``(logits, target, **params)``."""
 
     def __init__(
-        self, function: Callable[..., Tensor], params: Mapping[str, Any], **common: Any
+        self,
+        function: Callable[..., Tensor],
+        name: str,
+        params: Mapping[str, Any],
+        **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.function = function
-        self.params = dict(params)
+        accepted = inspect.signature(function).parameters
+        filled_in = {key: getattr(self, key) for key in _FILLED_IN if key in accepted}
+        self.function = partial(function, **params, **filled_in)
+        self.registered_name = name  # type: ignore[misc]
+
+
+class _MapFunction(_Function, PixelLoss):
+    """A function that returns a map of pixel losses."""
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self.function(logits, target, **self.params)
+        return self.function(logits, target)
 
 
-class _ScalarFunctionLoss(Term):
-    """A function that returns one number: no mining, no class weights, no strips."""
+class _ScalarFunction(_Function):
+    """A function that returns one number."""
 
     can_strip = False
 
     def __init__(
-        self, function: Callable[..., Tensor], params: Mapping[str, Any], **common: Any
+        self, *function: Any, class_weights: Any = None, mining: Any = None, **common: Any
     ) -> None:
-        super().__init__(**common)
-        self.function = function
-        self.params = dict(params)
+        super().__init__(*function, **common)
+        for key, value in (("class_weights", class_weights), ("mining", mining)):
+            if value not in (None, "none", {"name": "none"}):
+                raise ConfigError(
+                    f"loss {self.registered_name!r} returns one number, so {key} has nothing to act"
+                    " on; return a map (N, H, W)"
+                )
 
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
         valid = self.valid(target)
-        if not bool(valid.any()):  # a mean over nothing is the function's business nowhere
+        if not bool(valid.any()):  # the function may divide by the number of valid pixels
             return logits.sum() * 0
-        # The value may depend on the ignored pixels as the function likes; a gradient must not
-        # reach them.
+        # The function may read ignored pixels, but they get no gradient.
         logits = torch.where(valid[:, None], logits, logits.detach())
-        return self.function(logits, target, **self.params)
+        return self.function(logits, target)
 
 
-def _returns_map(loss: _FunctionLoss, name: str) -> bool:
-    """Whether the function returns a map or a number, asked with zeros and every class id."""
-    size = (1, _PROBE_SIZE, _PROBE_SIZE)
+def _returns_map(loss: _MapFunction) -> bool:
+    """Whether the function returns a map, not a scalar, for a trial batch of all class ids."""
+    name, size = loss.registered_name, (1, _TRIAL_SIZE, _TRIAL_SIZE)
     logits = torch.zeros(1, loss.num_classes, *size[1:])
     largest = max(loss.num_classes, 2) - 1  # one channel tells two classes apart
-    # Of more classes than the trial has pixels: evenly, with the first and the last.
-    target = torch.linspace(0, largest, _MOST_PROBED_IDS).round().long().reshape(size)
+    # With more classes than pixels: ids at even distances, the first and the last among them.
+    target = torch.linspace(0, largest, logits[0, 0].numel()).round().long().reshape(size)
     try:
         with torch.no_grad():
-            result = loss.function(logits, target, **loss.params)
+            result = loss.function(logits, target)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error, limit=len(str(error)))}"
         hint = "" if loss.num_classes > 1 else "; one channel is the logit of id 1 against id 0"
         raise ConfigError(
             f"loss {name!r} failed on a trial batch of logits {tuple(logits.shape)} and class ids 0"
@@ -176,17 +180,3 @@ def _returns_map(loss: _FunctionLoss, name: str) -> bool:
             f" {size}"
         )
     return shape == size
-
-
-def _scalar_loss(
-    function: Callable[..., Tensor], passed: Mapping[str, Any], shared: dict[str, Any], name: str
-) -> Loss:
-    for key in ("class_weights", "mining"):
-        if shared.pop(key, None) not in (None, "none", {"name": "none"}):
-            raise ConfigError(
-                f"loss {name!r} returns one number, so {key} has nothing to act on; return a map"
-                " (N, H, W)"
-            )
-    loss = _ScalarFunctionLoss(function, passed, **shared)
-    loss.registered_name = name  # type: ignore[misc]
-    return loss

@@ -1,9 +1,8 @@
-"""Targets that follow from the class ids of a target, for outputs that learn something else."""
+"""Targets derived from class ids, for auxiliary outputs that learn something else."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_positive
 from segtrain.losses.distance import boundary_distance, boundary_pixels
 from segtrain.schema.registry import Registry
 
@@ -19,11 +18,11 @@ T = TypeVar("T", bound="type[DerivedTarget]")
 
 
 class DerivedTarget(ABC):
-    """What an auxiliary output learns, made of the class ids that the main output learns.
+    """Target of an auxiliary output, derived from the class ids of the main output.
 
     Attributes:
-        num_channels: How many channels an output has that learns it.
-        default_loss: The loss of such an output unless the configuration names one.
+        num_channels: Number of channels of an output that learns it.
+        default_loss: The loss of such an output if the configuration names none.
 
     Example:
         >>> class Seen(DerivedTarget):
@@ -40,7 +39,7 @@ class DerivedTarget(ABC):
 
     @abstractmethod
     def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
-        """The derived target, on the device of `target`, which is not changed.
+        """Return the derived target, on the device of `target`; `target` is not changed.
 
         Shape:
             - target: ``(N, H, W)``, int64, class ids or `ignore_label`.
@@ -53,11 +52,11 @@ TARGETS: Registry[DerivedTarget] = Registry("target")
 
 
 def register_target(name: str) -> Callable[[T], T]:
-    """A decorator that makes a :class:`DerivedTarget` subclass selectable as `name`.
+    """Register a :class:`DerivedTarget` subclass as `name`; a decorator.
 
     Raises:
         ConfigError: When the name is taken.
-        TypeError: When what is decorated is no :class:`DerivedTarget` class.
+        TypeError: When the decorated object is not a :class:`DerivedTarget` class.
     """
 
     def decorate(part: T) -> T:
@@ -70,14 +69,14 @@ def register_target(name: str) -> Callable[[T], T]:
 
 @register_target("boundary")
 class BoundaryTarget(DerivedTarget):
-    """1 at the pixels beside a boundary between two classes and 0 elsewhere.
+    """1 at pixels next to a boundary between two classes, 0 elsewhere.
 
     Args:
-        width: How far from the boundary such a pixel may be, at least 1: a boundary is twice as
-            many pixels wide.
+        width: Number of pixels on each side of the boundary, at least 1.
 
     Note:
-        Ignored pixels stay ignored, and their edge is no boundary: what lies behind it is unknown.
+        Ignored pixels stay ignored. The edge of an ignored region is not a boundary, because the
+        class behind it is unknown.
 
     Example:
         >>> BoundaryTarget()(torch.tensor([[[3, 3, 7, 255, 7]]]), 255)
@@ -85,16 +84,14 @@ class BoundaryTarget(DerivedTarget):
     """
 
     num_channels = 1
-    # Boundary pixels are few: without a choice among the others, to find none is a good answer.
+    # Boundary pixels are few: without mining, a network that finds none of them scores well.
     default_loss: ClassVar[Mapping[str, Any]] = {
         "name": "bce",
         "mining": {"name": "hard_negative"},
     }
 
     def __init__(self, *, width: int = 1) -> None:
-        if width < 1:
-            raise ConfigError(f"width must be at least 1, got {width}")
-        self.width = width
+        self.width = check_at_least_one("width", width)
 
     def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
         found = boundary_pixels(target, ignore_label, self.width).long()
@@ -103,15 +100,16 @@ class BoundaryTarget(DerivedTarget):
 
 @register_target("distance")
 class DistanceTarget(DerivedTarget):
-    """The distance to the nearest boundary between two classes, from 0 to 1.
+    """Distance to the nearest boundary between two classes, scaled to [0, 1].
 
     Args:
-        max_distance: The distance in pixels that is 1, above 0; what is further is 1 as well. How
-            far a boundary is cannot be seen from much further away.
+        max_distance: The distance in pixels that becomes 1, above 0; larger distances become 1 too.
+            A network cannot tell from afar how far away a boundary is.
 
     Note:
-        Pixels beside a boundary are half a pixel from it. In an image without one all are 1. The
-        distances are computed on the CPU; see :func:`~segtrain.losses.distance.distance_to`.
+        Pixels next to a boundary are half a pixel away from it. In an image without a boundary all
+        values are 1. Distances are computed on the CPU; see
+        :func:`~segtrain.losses.distance.distance_to`.
 
     Example:
         >>> DistanceTarget(max_distance=2.0)(torch.tensor([[[0, 0, 0, 1, 255]]]), 255)
@@ -122,9 +120,7 @@ class DistanceTarget(DerivedTarget):
     default_loss: ClassVar[Mapping[str, Any]] = {"name": "smooth_l1", "beta": 0.1}
 
     def __init__(self, *, max_distance: float = 20.0) -> None:
-        if not 0 < max_distance < math.inf:
-            raise ConfigError(f"max_distance must be above 0 and finite, got {max_distance}")
-        self.max_distance = max_distance
+        self.max_distance = check_positive("max_distance", max_distance)
 
     def __call__(self, target: Tensor, ignore_label: int) -> Tensor:
         distance = boundary_distance(target, ignore_label).clamp(max=self.max_distance)

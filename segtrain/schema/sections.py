@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from segtrain.errors import ConfigError
+from segtrain.schema.ranges import Range, check_ranges
 from segtrain.schema.values import build_dataclass
 
 Spec = dict[str, Any]
@@ -52,50 +53,58 @@ class CriterionConfig:
                     _positive(f"output_weights.{name}", weight, zero=True)
 
 
+_RESCALE = (
+    "; it is for pixels from 0 to 1: divide numbers for raw pixels by the largest value of a pixel,"
+    " such as 255"
+)
+MEAN_RANGE = Range(high=1, hint=_RESCALE)
+STD_RANGE = Range(0, 1, open_low=True, hint=_RESCALE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """What a training image goes through, and the normalisation that evaluation shares."""
+    """The augmentation of training images, and the normalisation, which evaluation shares.
 
-    scale: Pair = (0.5, 2.0)
-    """Range of the random scale factor; [1, 1] turns it off."""
-    crop_size: tuple[int, int] | None = None
+    :class:`~segtrain.data.transforms.training.TrainTransform` applies every key to each sample but
+    `mix` and `mix_prob`, which :class:`~segtrain.data.transforms.mixing.Mixing` applies to batches.
+    """
+
+    scale: Annotated[Pair, Range(0, open_low=True)] = (0.5, 2.0)
+    """Range of the factor by which image and target are resized; [1, 1] turns it off."""
+    crop_size: Annotated[tuple[int, int] | None, Range(1)] = None
     """Height and width of training images, smaller ones padded with ignored pixels; null: as is."""
-    cat_max_ratio: float = 1.0
-    """Draw another crop, up to ten times, when a class fills more than this share of its pixels."""
-    flip: float = 0.5
-    """Probability that left and right change places."""
-    vertical_flip: float = 0.0
-    """Probability that top and bottom change places."""
-    rotate: float = 0.0
-    """Largest angle of a rotation, in degrees."""
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    cat_max_ratio: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    """Draw another crop, up to ten times, when a class fills more than this share of its valid
+    pixels; 1 accepts any crop."""
+    flip: Annotated[float, Range(0, 1)] = 0.5
+    """Probability that left and right change places; the classes of `dataset.flip_pairs` do too."""
+    vertical_flip: Annotated[float, Range(0, 1)] = 0.0
+    """Probability that top and bottom change places; likewise."""
+    rotate: Annotated[float, Range(0, 180)] = 0.0
+    """Largest angle of a rotation about the middle of the crop, in degrees."""
+    brightness: Annotated[float, Range(0)] = 0.0
+    """Largest relative change of the brightness."""
+    contrast: Annotated[float, Range(0)] = 0.0
+    """Largest relative change of the contrast."""
+    saturation: Annotated[float, Range(0)] = 0.0
+    """Largest relative change of the saturation; for RGB images."""
+    hue: Annotated[float, Range(0, 0.5)] = 0.0
+    """Largest shift of the hue, as a fraction of the colour circle; for RGB images."""
     transforms: tuple[Spec, ...] = ()
-    """Transforms of albumentations that follow, each a mapping with name and parameters."""
+    """Transforms of albumentations, applied last, each a mapping with ``name`` and parameters."""
     mix: Literal["cutmix", "classmix"] | None = None
-    """What samples of a batch get pasted in of each other."""
-    mix_prob: float = 0.5
-    """Probability of each sample to be mixed."""
-    mean: tuple[float, ...] | None = None
-    """Of each channel, for pixels from 0 to 1; null: ImageNet's, for three channels."""
-    std: tuple[float, ...] | None = None
+    """What is pasted from one sample of a batch into another: a box, or the pixels of classes."""
+    mix_prob: Annotated[float, Range(0, 1)] = 0.5
+    """Probability that a sample is mixed."""
+    mean: Annotated[tuple[float, ...] | None, MEAN_RANGE] = None
+    """Mean of each channel, for pixels from 0 to 1; null: that of ImageNet, for RGB images."""
+    std: Annotated[tuple[float, ...] | None, STD_RANGE] = None
+    """Standard deviation of each channel; likewise."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(
-                f"scale must be two numbers above 0, the smaller first, got {list(self.scale)}"
-            )
-        if self.crop_size is not None and min(self.crop_size) < 1:
-            raise ConfigError(f"crop_size must be at least [1, 1], got {list(self.crop_size)}")
-        for name in ("flip", "vertical_flip", "mix_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a probability from 0 to 1, got {getattr(self, name)}")
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            _positive(name, getattr(self, name), zero=True)
-        if self.std is not None and min(self.std, default=1) <= 0:
-            raise ConfigError(f"std must be above 0, got {list(self.std)}")
+        check_ranges(self)
+        if self.scale[0] > self.scale[1]:
+            raise ConfigError(f"scale must have the smaller number first, got {list(self.scale)}")
 
 
 @dataclass(frozen=True, kw_only=True)

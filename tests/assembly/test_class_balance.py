@@ -277,7 +277,7 @@ def test_too_little_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 1000)
+    monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 1000)
     assert train("run", "loader.cache=decoded") == 6
     assert "use loader.cache=compressed or none" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()

@@ -34,7 +34,7 @@ from segtrain.errors import SegtrainError
         (["trainer.max_step=3"], 2, "did you mean 'max_steps'?"),
         (["trainer.max_steps=0"], 2, "trainer.max_steps must be above 0"),
         (["trainer.precision=fp8"], 2, "'fp32' or 'bf16' or 'fp16'"),
-        (["loss=dice", "mining=ohem"], 2, "is no pixel loss"),
+        (["loss=dice", "mining=ohem"], 2, "is not a pixel loss"),
         (["loss.mining=ohem", "mining=ohem"], 2, "set twice"),
         (["loss=focal", "loss.gamma=-1"], 2, "error: loss.gamma must be finite"),
         (["loss=sum", "loss.terms=[dice]"], 2, "error: loss.terms is a mapping of keys and cannot"),

@@ -1,4 +1,4 @@
-"""Weights in whole runs: importing, fine-tuning, going on, and one sentence where they fail."""
+"""Weights in whole runs: importing, fine-tuning, resuming, and the error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 
 
 def official_file(name: str = "best.pth", classes: int = SHAPES, **more: Any) -> dict[str, Tensor]:
-    """Writes what the official code writes; the weights without its prefix."""
+    """Write a file as the official code does; return the weights without its prefix."""
     torch.manual_seed(0)
     state = MODELS.build(SMALL, num_classes=classes).state_dict()
     torch.save({**{f"model.{key}": value for key, value in state.items()}, **more}, name)
@@ -79,7 +79,7 @@ def test_an_official_file_becomes_a_checkpoint(
     assert found["mean"] == [0.4, 0.5, 0.6]
     assert found["class_names"][0] == "background"
 
-    Path("best.pth").unlink()  # from here on the checkpoint is enough
+    Path("best.pth").unlink()  # from here on, the checkpoint alone is enough
     given = ["dataset.num_val=2", "dataset.size=[48,48]", "device=cpu", "output=scores.json"]
     assert run_command("evaluate", ["checkpoint=out/imported.pt", *given]) == 0
     assert json.loads(Path("scores.json").read_text())["step"] == 0
@@ -102,7 +102,7 @@ def test_an_official_file_becomes_a_checkpoint(
     assert np.array_equal(ids, predictor(pixels))
 
 
-def test_without_a_dataset_the_file_tells_how_many_classes_there_are() -> None:
+def test_without_a_dataset_the_file_determines_the_number_of_classes() -> None:
     official_file(classes=4)
     words = ["weights=best.pth", f"model={SMALL}", "model.align_corners=false", "output=a.pt"]
     assert run_command("import", words) == 0
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_ours_is_imported_with_its_class_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("words", "code", "message"),
     [
         (["model.align_corners=false"], 2, f"the file fits model={SMALL}"),
         ([f"model={SMALL}"], 2, "error: model.align_corners is not set"),
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_ours_is_imported_with_its_class_names() -> None:
             ".pt",
         ),
         ([f"model={SMALL}", "weights=none.pth"], 4, "weights=none.pth: no such file"),
-        ([f"model={SMALL}", "weights=imagenet"], 2, "is a backbone and no model"),
+        ([f"model={SMALL}", "weights=imagenet"], 2, "names a backbone, not a whole model"),
         ([f"model={SMALL}", "wieghts=a.pth"], 2, "did you mean"),
         (
             [f"model={SMALL}", "model.align_corners=false", "model.in_channels=4"],
@@ -150,18 +150,18 @@ def test_a_checkpoint_of_ours_is_imported_with_its_class_names() -> None:
         ),
     ],
 )
-def test_an_import_that_cannot_be_is_one_sentence(
-    words: list[str], code: int, sentence: str, last_line: Callable[[], str], tmp_path: Path
+def test_an_import_that_fails_has_a_clear_message(
+    words: list[str], code: int, message: str, last_line: Callable[[], str], tmp_path: Path
 ) -> None:
     official_file()
     assert run_command("import", ["weights=best.pth", "output=imported.pt", *words]) == code
     line = last_line()
     assert line.startswith("error: ")
-    assert sentence in line
+    assert message in line
     assert not Path("imported.pt").exists()
 
 
-def test_a_backbone_is_nothing_to_import(last_line: Callable[[], str]) -> None:
+def test_a_backbone_cannot_be_imported(last_line: Callable[[], str]) -> None:
     state = {k: v for k, v in official_file().items() if not k.startswith("last_layer")}
     torch.save(state, "trunk.pth")
     words = [f"model={SMALL}", "dataset=shapes", "output=a.pt"]
@@ -176,20 +176,10 @@ def test_a_backbone_is_nothing_to_import(last_line: Callable[[], str]) -> None:
     assert not Path("a.pt").exists()
 
 
-def test_help_says_what_is_read_and_which_keys_there_are(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit):
-        run_command("import", ["--help"], "segtrain import")
-    printed = capsys.readouterr().out
-    for word in ("final_state.pth", "model.align_corners", "model.abn", "augmentation.mean"):
-        assert word in printed
-
-
 # ---------------------------------------------------------------------- training
 
 
-def test_a_run_starts_from_another_run_and_goes_on_without_its_file(
+def test_a_run_starts_from_another_run_and_resumes_without_its_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run_command("train", [*TINY_RUN, "model.align_corners=true", "run_dir=first"]) == 0
@@ -221,7 +211,7 @@ def test_training_starts_from_the_weights_of_the_file() -> None:
 
 
 def test_align_corners_of_a_checkpoint_survives_resuming(tmp_path: Path) -> None:
-    """Nobody typed it: the first file told it, and that file is gone."""
+    """The key was not typed: it comes from the first file, which is deleted."""
     official_file()
     words = ["weights=best.pth", f"model={SMALL}", "model.align_corners=true", "dataset=shapes"]
     assert run_command("import", [*words, "output=start.pt"]) == 0
@@ -235,7 +225,7 @@ def test_align_corners_of_a_checkpoint_survives_resuming(tmp_path: Path) -> None
         assert found["align_corners"] is found["model"]["align_corners"] is True
 
 
-def test_classes_of_other_names_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_class_names_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     official_file()
     words = ["weights=best.pth", f"model={SMALL}", "model.align_corners=true", "output=a.pt"]
     names = "dataset.class_names=[a,b,c,d,e,f]"
@@ -249,7 +239,7 @@ def test_classes_of_other_names_are_warned_of(caplog: pytest.LogCaptureFixture) 
     assert "was trained for the classes" not in caplog.text
 
 
-def test_what_does_not_fit_is_shown_in_a_table_and_said_in_one_sentence(
+def test_weights_that_do_not_fit_are_shown_in_a_table_and_in_the_message(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     official_file(classes=19)
@@ -263,7 +253,7 @@ def test_what_does_not_fit_is_shown_in_a_table_and_said_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["model.reinit=[head]"], "model.reinit says how to load weights"),
         (["model.weights=hf://name"], "not of the form hf://owner/name"),
@@ -272,20 +262,18 @@ def test_what_does_not_fit_is_shown_in_a_table_and_said_in_one_sentence(
         (["model.weight=a.pth"], "did you mean 'weights'?"),
     ],
 )
-def test_a_wrong_key_of_weights_is_found_before_anything_is_built(
-    words: list[str], sentence: str
-) -> None:
+def test_a_wrong_key_of_weights_is_found_before_building(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_config(compose_config([f"model={SMALL}", *words]))
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_address_of_the_hub_needs_no_quotes() -> None:
+def test_a_hub_address_needs_no_quotes() -> None:
     words = [f"model={SMALL}", "model.weights=hf://owner/name-1.0/best.pth@v1"]
     assert compose_config(words)["model"]["weights"] == "hf://owner/name-1.0/best.pth@v1"
 
 
-def test_images_of_other_channels_than_the_data_has_are_refused_before_training(
+def test_another_number_of_channels_is_refused_before_training(
     last_line: Callable[[], str],
 ) -> None:
     assert run_command("train", [*RUN, f"model={SMALL}", "model.in_channels=4", "run_dir=r"]) == 2

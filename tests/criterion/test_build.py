@@ -36,7 +36,7 @@ class TestLoss:
             (
                 {"name": "focal", "mining": "ohem"},
                 {"mining": "ohem"},
-                "^mining is set twice: in loss.mining and beside it$",
+                "^mining is set twice: as loss.mining and as mining; remove one$",
             ),
         ],
     )
@@ -49,7 +49,7 @@ class TestLoss:
             (None, "here must be the name of a loss"),
             ("dicee", "here: unknown loss 'dicee'"),
             ({"name": "focal", "gamma": -1}, "here.gamma must be"),
-            ({"name": "dice", "mining": "ohem"}, "here: loss 'dice' is no pixel loss"),
+            ({"name": "dice", "mining": "ohem"}, "here: loss 'dice' is not a pixel loss"),
             ({"name": "dice", "class_weights": "auto"}, "here.class_weights: auto takes"),
             ({"name": "dice", "class_weights": [1]}, "here.class_weights has 1 values"),
         ):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.data import SampleFiles, write_mask
+from segtrain.data import LabelContract, SampleFiles, write_mask
 
 
 @pytest.fixture
@@ -25,3 +25,17 @@ def make_files(tmp_path):
         return files
 
     return make
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The masks that scans read and count during the test; those in the cache are not counted."""
+    found = []
+    count = LabelContract.count
+
+    def spy(labels, raw):
+        found.append(raw)
+        return count(labels, raw)
+
+    monkeypatch.setattr(LabelContract, "count", spy)
+    return found

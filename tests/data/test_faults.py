@@ -225,7 +225,9 @@ def test_f33_masks_of_colours_need_a_palette(root: Path, run: Run, mode: str) ->
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             Image.fromarray(colours[IDS]).convert(mode).save(mask_of(root, split, index))
-    line = refuses(run, mask_of(root), "no dataset.palette says which class a colour is")
+    line = refuses(
+        run, mask_of(root), "dataset.palette, which gives each class its colour, is not set"
+    )
     fix = line[line.index("'dataset.palette=") + 1 : line.rindex("'")]
     assert run(fix)[0] == 0
     Image.new("RGB", SHAPE[::-1], (1, 2, 3)).save(mask_of(root, index=4))

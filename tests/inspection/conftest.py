@@ -1,4 +1,4 @@
-"""A folder of images and masks with nothing wrong, and ways to look at it."""
+"""A folder of valid images and masks, and a way to run commands on it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command on the folder; gives the exit code and the last line of standard error."""
+    """Run a command on the folder; returns the exit code and the last line of standard error."""
 
     def start(command: str, *words: str) -> tuple[int, str]:
         if command == "inspect":

@@ -1,4 +1,4 @@
-"""What the doctor finds, and whether training would say the same."""
+"""The findings of an examination, and that training agrees with them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def look(root: Path, **keys: Any) -> Examination:
 
 
 def found(examination: Examination) -> set[tuple[str, str, bool]]:
-    return {(item.split, item.finding.kind, item.is_error) for item in examination.found}
+    return {(item.split, item.finding.kind, item.is_error) for item in examination.findings}
 
 
-# ---------------------------------------------------------------------- one thing wrong
+# ---------------------------------------------------------------------- one problem each
 
 
 def cut(path: Path, count: int) -> None:
@@ -139,50 +139,52 @@ def ids_of(cases: list[tuple[Callable[[Path], None], str, str]]) -> list[str]:
 
 def test_nothing_wrong(root: Path, run: Run) -> None:
     examination = look(root)
-    assert (examination.found, examination.refusal, examination.verdict) == ((), None, "fine")
+    assert (examination.findings, examination.refusal, examination.verdict) == ((), None, "fine")
     assert run("inspect")[0] == 0
     assert run("train")[0] == 0
 
 
 @pytest.mark.parametrize(("break_it", "split", "kind"), ERRORS, ids=ids_of(ERRORS))
-def test_errors_are_those_of_training(
+def test_errors_are_the_same_as_in_training(
     root: Path, run: Run, break_it: Callable[[Path], None], split: str, kind: str
 ) -> None:
     break_it(root)
     examination = look(root)
     assert (split, kind, True) in found(examination)
-    code, said = run("train")
-    assert (code, said) == (3, f"error: {examination.refusal}")
-    assert run("inspect") == (code, said)
+    code, line = run("train")
+    assert (code, line) == (3, f"error: {examination.refusal}")
+    assert run("inspect") == (code, line)
 
 
 @pytest.mark.parametrize(("break_it", "split", "kind"), WARNINGS, ids=ids_of(WARNINGS))
-def test_warnings_stop_nothing(
+def test_warnings_do_not_stop_training(
     root: Path, run: Run, break_it: Callable[[Path], None], split: str, kind: str
 ) -> None:
     break_it(root)
     examination = look(root)
-    # An image that is larger is also of another size.
+    # A larger image also has another size.
     assert found(examination) - {("train", "mixed", False)} == {(split, kind, False)}
     assert (examination.refusal, examination.verdict) == (None, "warnings")
     assert run("inspect")[0] == 0
     assert run("train")[0] == 0
 
 
-# ---------------------------------------------------------------------- what the keys allow
+# ---------------------------------------------------------------------- allowed by a key
 
 
 @pytest.mark.parametrize("break_it", [missing, truncated_jpeg, first_truncated, other_size])
 def test_max_bad_makes_warnings(root: Path, run: Run, break_it: Callable[[Path], None]) -> None:
     break_it(root)
     examination = look(root, max_bad=0.2)
-    assert [item.is_error for item in examination.found] == [False]
+    assert [item.is_error for item in examination.findings] == [False]
     assert examination.refusal is None
     assert run("train", "dataset.max_bad=0.2")[0] == 0
     assert run("inspect", "dataset.max_bad=0.2")[0] == 0
 
 
-def test_evaluate_leaves_out_what_training_does(root: Path, run: Run, tmp_path: Path) -> None:
+def test_evaluation_leaves_out_the_same_samples_as_training(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
     cut(root / "images/val/val0.jpg", 200)
     assert run("train", "dataset.max_bad=0.4")[0] == 0
     words = [f"checkpoint={tmp_path / 'run'}", "device=cpu", "loader.num_workers=0"]
@@ -213,7 +215,7 @@ def test_everything_is_found_at_once(root: Path) -> None:
     assert kinds == {"left_out", "unreadable", "values"}
 
 
-def test_what_no_header_tells(root: Path, run: Run) -> None:
+def test_damage_inside_an_image_is_found_by_decoding(root: Path, run: Run) -> None:
     image = root / "images/train/train3.png"
     (root / "images/train/train3.jpg").unlink()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)).save(
@@ -226,41 +228,41 @@ def test_what_no_header_tells(root: Path, run: Run) -> None:
     refusal = look(root).refusal
     assert refusal is not None
     assert refusal.startswith(f"{image}: the image file cannot be read")
-    # Once it was found, the short look before training knows of it.
+    # The scan before training remembers what was found once.
     assert run("train") == (3, f"error: {refusal}")
 
 
-# ---------------------------------------------------------------------- what was counted
+# ---------------------------------------------------------------------- counts
 
 
-def test_normalisation_is_that_of_all_pixels(root: Path) -> None:
+def test_normalization_is_over_all_pixels(root: Path) -> None:
     write_sample(root, "train", "train2", shape=(40, 20))
     images = sorted((root / "images/train").iterdir())
     pixels = np.concatenate([np.asarray(Image.open(path)).reshape(-1, 3) for path in images]) / 255
     for _ in range(2):  # the second time from the cache
-        moments = look(root).moments
-        assert moments is not None
-        np.testing.assert_allclose(moments, (pixels.mean(0), pixels.std(0)), rtol=1e-9)
-    assert look(root, decode=False).moments is not None  # known from before
-    assert look(root, decode=False, channels=1).moments is None
-    write_sample(root, "train", "new")  # a part is not the whole
-    assert look(root, decode=False).moments is None
+        measured = look(root).normalization
+        assert measured is not None
+        np.testing.assert_allclose(measured, (pixels.mean(0), pixels.std(0)), rtol=1e-9)
+    assert look(root, decode=False).normalization is not None  # remembered
+    assert look(root, decode=False, channels=1).normalization is None
+    write_sample(root, "train", "new")  # not measured for every image
+    assert look(root, decode=False).normalization is None
 
 
-def test_datasets_that_are_drawn_are_counted() -> None:
+def test_a_dataset_without_files_is_counted() -> None:
     examination = examine({"name": "shapes", "num_train": 4, "num_val": 2, "size": [32, 32]})
     assert examination.splits["train"].report.num_files == 4
-    assert examination.moments is not None
+    assert examination.normalization is not None
     assert examination.refusal is None
     assert set(examination.weights) == {
         "inverse_frequency", "median_frequency", "inverse_log", "effective_number"
     }  # fmt: skip
 
 
-# ---------------------------------------------------------------------- no files to look at
+# ---------------------------------------------------------------------- no usable files or keys
 
 
-def test_no_files_is_one_sentence(root: Path) -> None:
+def test_missing_folders_are_named(root: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         look(root / "nowhere")
     shutil.rmtree(root / "masks/val")
@@ -268,14 +270,14 @@ def test_no_files_is_one_sentence(root: Path) -> None:
         look(root)
 
 
-def test_no_pairs_is_one_sentence(root: Path) -> None:
+def test_files_without_a_partner_are_reported(root: Path) -> None:
     for path in (root / "masks/train").iterdir():
         path.rename(path.with_name(f"{path.stem}{path.stem}.png"))
     with pytest.raises(DataError, match="no mask"):
         look(root)
 
 
-def test_a_mistake_in_the_keys(root: Path) -> None:
+def test_a_wrong_key_or_value_is_reported(root: Path) -> None:
     with pytest.raises(ConfigError, match="max_bad"):
         look(root, max_bad=2)
     with pytest.raises(ConfigError, match="did you mean"):

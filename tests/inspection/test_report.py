@@ -1,4 +1,4 @@
-"""The files and the words that the doctor leaves."""
+"""The files that an inspection writes, and the line that it prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 
 from segtrain.cli.main import run_command
-from segtrain.data import LabelContract, Sample
 from segtrain.inspection import Examination, examine
-from segtrain.inspection.charts import size_chart
 from segtrain.inspection.html import escaped
-from segtrain.inspection.pictures import choose_examples, draw_example, draw_overlay, draw_target
 from segtrain.inspection.report import report_dict
 from tests.inspection.conftest import SHAPE, Run, write_sample
 
@@ -57,7 +54,7 @@ def parsed(path: Path) -> Checker:
     return checker
 
 
-def test_a_page_that_needs_nothing_else(root: Path, run: Run, tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file(root: Path, run: Run, tmp_path: Path) -> None:
     write_sample(root, "train", "train1", shape=(48, 40))
     assert run("inspect")[0] == 0
     page = parsed(tmp_path / "report/report.html")
@@ -66,7 +63,7 @@ def test_a_page_that_needs_nothing_else(root: Path, run: Run, tmp_path: Path) ->
     assert all(link.startswith(("#", "data:image/")) for link in page.links)
     assert page.tags.count("img") == 3 * 6
     assert page.tags.count("svg") == 1
-    for text in ("Fit to train on", "2 sizes", "sky", "48 x 40", "augmentation.mean="):
+    for text in ("Ready for training", "2 sizes", "sky", "48 x 40", "augmentation.mean="):
         assert text in page.text
 
 
@@ -87,12 +84,12 @@ def test_names_from_the_data_are_text(root: Path, run: Run, tmp_path: Path) -> N
     assert found[0]["file"] == str(root / "masks/train" / f"bad{name}.png")
 
 
-def test_names_that_are_no_text(root: Path, run: Run, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(root: Path, run: Run, tmp_path: Path) -> None:
     name = b"\xff\xfe".decode("utf-8", "surrogateescape")
     try:
         write_sample(root, "train", name, np.full(SHAPE, 9))
     except (OSError, UnicodeError):
-        pytest.skip("this file system has names of UTF-8 alone")
+        pytest.skip("this file system allows UTF-8 names only")
     assert run("inspect")[0] == 3
     assert "\\udcff\\udcfe" in (tmp_path / "report/report.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report/report.json").read_text())["counts"] == {"values": 1}
@@ -133,7 +130,7 @@ def test_the_keys_of_the_json(examination: Examination) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_training_takes_what_was_written(
+def test_training_accepts_what_was_written(
     root: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_sample(root, "train", "train1", np.zeros(SHAPE))
@@ -160,7 +157,7 @@ def test_the_same_report_twice(root: Path, run: Run, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_sheet_is_as_training_is(root: Path, run: Run, tmp_path: Path) -> None:
+def test_the_sheet_shows_what_training_would_see(root: Path, run: Run, tmp_path: Path) -> None:
     words = ("augment=true", "num_augmented=2", "num_epochs=3", "augmentation.crop_size=[16,40]")
     assert run("inspect", *words)[0] == 0
     page = parsed(tmp_path / "report/augmented.html")
@@ -180,7 +177,7 @@ def test_the_default_folder(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("words", "code", "message"),
     [
         (["dataset=foldr"], 2, "did you mean 'folder'?"),
         (["loss=focal"], 2, "loss=focal: this command does not take loss"),
@@ -192,55 +189,15 @@ def test_the_default_folder(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
         (["dataset.train.images=nowhere"], 3, "nowhere"),
     ],
 )
-def test_mistakes(root: Path, run: Run, words: list[str], code: int, sentence: str) -> None:
+def test_mistakes(root: Path, run: Run, words: list[str], code: int, message: str) -> None:
     found, line = run("inspect", *words)
     assert (found, line.startswith("error: ")) == (code, True)
-    assert sentence in line
+    assert message in line
 
 
-def test_it_needs_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("inspect", []) == 2
     assert "dataset" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------------- pictures
-
-
-def test_examples_show_every_class() -> None:
-    pixels = np.zeros((50, 6), dtype=np.int64)
-    pixels[:, 0] = 5
-    pixels[7, 3] = pixels[30, 4] = pixels[49, 5] = pixels[49, 2] = 1
-    pixels[10:20, 1] = 3
-    chosen = choose_examples(pixels, 4)
-    assert pixels[chosen].any(0).all()
-    assert len(set(choose_examples(pixels, 12))) == 12
-    assert 49 not in choose_examples(pixels, 12, without=[49])
-    assert choose_examples(np.zeros((3, 2), dtype=np.int64), 5) == [0, 2, 1]
-
-
-def test_what_is_drawn() -> None:
-    image = np.full((8, 8, 3), 100, dtype=np.uint8)
-    target = np.zeros((8, 8), dtype=np.uint8)
-    target[0, 0], target[4:] = 1, 255
-    labels = LabelContract(1, palette=[[200, 0, 0]])
-    over = draw_overlay(image, target, labels)
-    assert over[0, 1].tolist() == [100, 100, 100]  # the background of an object is left clear
-    assert over[0, 0, 0] > 100 > over[0, 0, 1]
-    assert len(np.unique(draw_target(target, labels)[4:])) == 2  # stripes
-    many = LabelContract(2, multi_label=True, palette=[[200, 0, 0], [0, 100, 0]])
-    answers = np.zeros((8, 8, 2), dtype=np.uint8)
-    answers[0, 0], answers[0, 1] = (1, 1), (1, 0)
-    assert draw_target(answers, many)[0, :3].tolist() == [[100, 50, 0], [200, 0, 0], [0, 0, 0]]
-    assert draw_overlay(image, answers, many)[0, 2].tolist() == [100, 100, 100]
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_examples_of_any_number_of_channels(channels: int) -> None:
-    image = np.random.default_rng(0).random((900, 30, channels), dtype=np.float32)
-    target = np.zeros((900, 30), dtype=np.uint8)
-    example = draw_example(Sample(image, target, "a"), LabelContract(3))
-    assert example.image.shape == example.mask.shape == example.overlay.shape == (360, 12, 3)
-    assert example.class_names == ("class_0",)
 
 
 def test_multi_label_data_of_four_channels(root: Path, tmp_path: Path) -> None:
@@ -263,12 +220,3 @@ def test_multi_label_data_of_four_channels(root: Path, tmp_path: Path) -> None:
     assert len(found["normalisation"]["mean"]) == 4
     assert [entry["train"]["share"] for entry in found["classes"]] == [0.0, 1.0, 0.0]
     assert parsed(tmp_path / "report/augmented.html").tags.count("img") == 6 * 6
-
-
-def test_sizes_that_differ_are_drawn() -> None:
-    chart = size_chart({"train": np.array([[10, 20], [10, 20], [0, 0]]), "val": np.array([[5, 5]])})
-    assert chart.count("<circle") == 2
-    assert "2 of train: 10 x 20" in chart
-    many = np.random.default_rng(0).integers(1, 5000, (20_000, 2))
-    assert size_chart({"train": many}).count("<circle") <= 61**2
-    assert size_chart({"train": np.zeros((3, 2), dtype=np.int64)}) == ""

@@ -167,7 +167,7 @@ class TestByName:
                 build("focal", given, NAMES)
 
     def test_names_are_needed(self, tmp_path: Path) -> None:
-        message = "by class name need the names of the classes.* a list of 3 numbers"
+        message = "by class name need class names, which.* a list of 3 numbers"
         for given in (BY_NAME, write(tmp_path, "car: 2")):
             with pytest.raises(ConfigError, match=message):
                 build("focal", given)
@@ -229,7 +229,7 @@ class TestAuto:
 
     def test_its_numbers_are_checked(self) -> None:
         cases: list[tuple[list[Any], str]] = [
-            (["a"], "but number 0 of it is 'a'"),
+            (["a"], "but entry 0 is 'a'"),
             ([1.0, 2.0], "has 2 values, but num_classes is 3"),
             ([1.0, -2.0, 1.0], "not negative"),
             ([0.0, 0.0, 0.0], "not all 0"),
@@ -275,7 +275,7 @@ class TestTerms:
         [
             ({"cra": 2.0}, "no class 'cra'; did you mean 'car'"),
             ([1.0, 2.0], "class_weights has 2 values, but num_classes is 3"),
-            ("nowhere.yaml", "nowhere.yaml is no file of weights that can be read"),
+            ("nowhere.yaml", "nowhere.yaml cannot be read as a file of weights"),
             (2.0, r"loss.terms.dice.class_weights must be .*, got 2\.0"),
         ],
     )
@@ -344,39 +344,41 @@ class TestMistakes:
     @pytest.mark.parametrize("name", ["weights.json", "weights.yaml"])
     def test_a_file_with_a_mistake(self, name: str, tmp_path: Path) -> None:
         path = write(tmp_path, "[1, 2", name)
-        with pytest.raises(ConfigError, match=f"{name} is no file of weights that can be read: "):
+        with pytest.raises(ConfigError, match=f"{name} cannot be read as a file of weights: "):
             build("cross_entropy", path)
 
     def test_no_text(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.yaml"
         path.write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(ConfigError, match="no file of weights that can be read: 'utf-8' codec"):
+        with pytest.raises(ConfigError, match="cannot be read as a file of weights: 'utf-8' codec"):
             build("cross_entropy", str(path))
 
     def test_no_file(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none.json", tmp_path):
-            with pytest.raises(ConfigError, match=f"{path} is no file of weights that can be read"):
+            with pytest.raises(ConfigError, match=f"{path} cannot be read as a file of weights"):
                 build("cross_entropy", str(path))
 
     def test_a_file_runs_nothing(self, tmp_path: Path) -> None:
         text = f"!!python/object/apply:pathlib.Path.touch ['{tmp_path / 'made'}']"
-        with pytest.raises(ConfigError, match="no file of weights that can be read"):
+        with pytest.raises(ConfigError, match="cannot be read as a file of weights"):
             build("cross_entropy", write(tmp_path, text))
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.parametrize(("text", "key"), [("1: 3.0", "1"), ("no: 3.0", "False")])
     def test_a_name_that_is_no_text(self, text: str, key: str, tmp_path: Path) -> None:
         path = write(tmp_path, text)
-        message = f"^loss.class_weights from {path} must be .* its key {key} is no text: .* quotes$"
+        message = (
+            f"^loss.class_weights from {path} must be .* its key {key} is not text: .* quotes$"
+        )
         with pytest.raises(ConfigError, match=message):
             build("cross_entropy", path, NAMES)
 
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            (["a", "b", "c"], "number 0 of it is 'a'"),
-            ([1.0, None, 2.0], "number 1 of it is None"),
-            ([1.0, 1.0, True], "number 2 of it is True"),
+            (["a", "b", "c"], "entry 0 is 'a'"),
+            ([1.0, None, 2.0], "entry 1 is None"),
+            ([1.0, 1.0, True], "entry 2 is True"),
             (3.0, "it is 3.0"),
             (b"auto", "it is b'auto'"),
         ],
@@ -410,7 +412,7 @@ class TestMistakes:
     )
     def test_no_such_word(self, given: str, meant: str | None) -> None:
         hint = rf"; did you mean '{meant}'\? " if meant else "; "
-        message = f"loss.class_weights: {given} is no file .*: there is none{hint}class_weights are"
+        message = f"loss.class_weights: {given} cannot .*: no such file{hint}class_weights are"
         words = ", ".join(WORDS)
         with pytest.raises(ConfigError, match=f"^{message} a list of .* or one of {words}$"):
             build("dice", given)

@@ -175,6 +175,30 @@ def test_wrong_returns(result: Any, message: str) -> None:
         build("wrong")
 
 
+def test_the_error_of_a_trial_is_shown_whole_and_on_one_line() -> None:
+    @register_loss("wordy")
+    def wordy(logits: Tensor, target: Tensor) -> Tensor:
+        raise ValueError("first\n" + 200 * "word " + "last")
+
+    message = rf"class ids 0 to 2: ValueError: first {200 * 'word '}last$"
+    with pytest.raises(ConfigError, match=message):
+        build("wordy")
+
+
+def test_own_parameters_come_first_and_replace_shared_ones() -> None:
+    @register_loss("own")
+    def own(
+        logits: Tensor, target: Tensor, power: float, *, mining: int = 3, num_classes: int
+    ) -> Tensor:
+        return torch.full_like(logits[:, 0], mining)
+
+    schema = LOSSES.schema("own")
+    assert list(schema) == ["power", "mining", "num_classes", "ignore_label", "class_weights"]
+    assert (schema["mining"].annotation, schema["mining"].default) == (int, 3)
+    loss = build("own", power=1, mining=5)
+    assert loss(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)).item() == 5
+
+
 @pytest.mark.parametrize("num_classes", [1, 2, 19, 256, 257, 1000])
 def test_the_trial_batch_shows_every_id(num_classes: int) -> None:
     seen: list[Tensor] = []

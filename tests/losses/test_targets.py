@@ -96,7 +96,9 @@ class TestDistance:
 
     @pytest.mark.parametrize("value", [0.0, -1.0, math.inf])
     def test_wrong_max_distance(self, value: float) -> None:
-        with pytest.raises(ConfigError, match=f"max_distance must be above 0 .* got {value}"):
+        with pytest.raises(
+            ConfigError, match=f"max_distance must be finite and above 0, got {value}"
+        ):
             DistanceTarget(max_distance=value)
 
 

@@ -1,4 +1,4 @@
-"""What to do about mask values outside the contract: the likely cause, as a line ready to paste."""
+"""The likely fix for mask values outside the contract, as an override that can be pasted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from segtrain.data.labels.label_map import compact_map
 
-_MOST_LISTED = 10
-_MOST_MAPPED = 64  # more different values than this are a photograph, not a mask
-_LONG_MAP = 8  # a map of more entries is written in ranges
-_NEAR = 16  # a colour this close to one of the palette, per channel, is that one gone wrong
+_MAX_LISTED = 10
+_MAX_MAPPED = 64  # more different values than this suggest a photograph, not a mask
+_LONG_MAP = 8  # a map with more entries is written as ranges
+_NEAR = 16  # per channel; a colour this close to one of the palette is a distorted copy of it
+_FROM_SOURCE = "write the masks again from their source, as PNG files"
 _WHITE, _STEP_OF_GREY = 0xFFFFFF, 0x010101
 
 
 def list_counts(counts: Mapping[int, int], *, colours: bool = False) -> str:
-    """Values and how often each occurs, in words.
+    """Return values and their numbers of pixels in words.
 
     Example:
         >>> list_counts({7: 12, 9: 1})
@@ -26,13 +27,13 @@ def list_counts(counts: Mapping[int, int], *, colours: bool = False) -> str:
         f"{_colour(v) if colours else f'value {v}'} ({n} pixel{'' if n == 1 else 's'})"
         for v, n in counts.items()
     ]
-    if len(parts) > _MOST_LISTED:
-        parts = [*parts[:_MOST_LISTED], f"{len(parts) - _MOST_LISTED} other values"]
+    if len(parts) > _MAX_LISTED:
+        parts = [*parts[:_MAX_LISTED], f"{len(parts) - _MAX_LISTED} other values"]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def override(key: str, value: Mapping[Any, Any] | int) -> str:
-    """A config override as typed in a shell; quoted where the shell would split it.
+    """Return a config override as typed in a shell, quoted if the shell would split it.
 
     Example:
         >>> override("num_classes", 3), override("label_map", {0: 0, 255: 1})
@@ -44,21 +45,21 @@ def override(key: str, value: Mapping[Any, Any] | int) -> str:
     return f"'dataset.{key}={{{entries}}}'"
 
 
-def describe_map(values: Mapping[int, int], most: int = 400) -> str:
-    """A label map as an override, a long one in ranges; empty where it is longer than `most`.
+def describe_map(values: Mapping[int, int], max_length: int = 400) -> str:
+    """Return a label map as an override, a long one as ranges; empty if longer than `max_length`.
 
     Example:
         >>> describe_map({raw: raw - 1 for raw in range(1, 151)})
         "'dataset.label_map={1-150:0-149}'"
     """
     text = override("label_map", compact_map(values) if len(values) > _LONG_MAP else values)
-    return text if len(text) <= most else ""
+    return text if len(text) <= max_length else ""
 
 
 def advise(
     seen: Iterable[int], num_classes: int, ignore_label: int, label_map: Mapping[int, int] | None
 ) -> str:
-    """The likely fix for masks that hold the values `seen`.
+    """Return the likely fix for masks that hold the values `seen`.
 
     Example:
         >>> advise({1, 2}, 2, 255, None)
@@ -67,7 +68,7 @@ def advise(
     values = sorted(set(seen) - {ignore_label})
     if label_map is not None:
         return _advise_map(values, num_classes, ignore_label, label_map)
-    if len(values) > _MOST_MAPPED:
+    if len(values) > _MAX_MAPPED:
         return (
             f"{len(values)} different values look like a photograph or a lossy copy of a mask; "
             f"write the masks as PNG files of class ids"
@@ -83,19 +84,19 @@ def advise(
 def _advise_map(
     values: Sequence[int], num_classes: int, ignore_label: int, label_map: Mapping[int, int]
 ) -> str:
-    """For values that the label map does not name."""
+    """Return the fix for values without an entry in the label map."""
     if all(0 <= value < num_classes for value in values):
-        return "the masks hold class ids already, so set dataset.label_map=null"
+        return "the masks already hold class ids, so set dataset.label_map=null"
     extra = {value: ignore_label for value in values if value not in label_map}
     whole = describe_map({**label_map, **extra})
     if not whole:
-        entries = ", ".join(f"{value}: ignore" for value in list(extra)[:_MOST_LISTED])
-        return f"to ignore what is missing, add {entries} to dataset.label_map"
-    return f"to ignore what is missing, set {whole}"
+        entries = ", ".join(f"{value}: ignore" for value in list(extra)[:_MAX_LISTED])
+        return f"to ignore the missing values, add {entries} to dataset.label_map"
+    return f"to ignore the missing values, set {whole}"
 
 
 def _advise_run(values: list[int], num_classes: int, ignore_label: int) -> str:
-    """For values without gaps: the ids are shifted, or the number of classes is too small."""
+    """Return the fix for values without gaps: shift the ids, or set the number of classes."""
     first, last = values[0], values[-1]
     if first == 1 and last == num_classes:
         shifted = {value: value - 1 for value in values}
@@ -112,7 +113,7 @@ def _advise_run(values: list[int], num_classes: int, ignore_label: int) -> str:
 
 
 def _advise_gaps(values: list[int], num_classes: int, ignore_label: int) -> str:
-    """For values with gaps: map those that occur, in order."""
+    """Return the fix for values with gaps: map those that occur, in order."""
     inside = [value for value in values if 0 <= value < num_classes]
     if len(values) - len(inside) == 1 and values[-1] >= 250 and len(inside) > 1:
         only = values[-1]
@@ -132,49 +133,61 @@ def advise_colours(
     known: Mapping[int, int],
     label_map: Mapping[int, int] = MappingProxyType({}),
 ) -> str:
-    """The likely fix for masks that hold the colours `seen`, ``0xRRGGBB`` each.
+    """Return the likely fix for masks that hold the colours `seen`, ``0xRRGGBB`` each.
 
     Args:
         seen: All colours of all masks.
         names: The name of each class id.
-        known: The colours that the contract knows, with their ids.
-        label_map: Those of them that come from `dataset.label_map`.
+        known: The colours in the contract, with their class ids.
+        label_map: The part of `known` that comes from `dataset.label_map`.
 
     Example:
         >>> advise_colours({0x000000, 0xFF0000}, ["background", "car"], {})
         "if each colour is a class, in this order, set 'dataset.palette=[[0,0,0],[255,0,0]]'"
     """
     colours = sorted(set(seen))
-    missing = [colour for colour in colours if colour not in known]
-    if len(colours) > max(_MOST_MAPPED, len(names) + 1):
+    if len(colours) > max(_MAX_MAPPED, len(names) + 1):
         return (
             f"{len(colours)} different colours look like a photograph or a lossy copy of a mask;"
-            " write the masks as PNG files from their source"
+            f" {_FROM_SOURCE}"
         )
     is_grey = all(colour % _STEP_OF_GREY == 0 for colour in colours)
     if is_grey and len(known) == len(label_map):  # a map of grey values, not of colours
         return _advise_grey(colours, len(names))
     if known:
-        near = _near(missing, known)
-        if near is not None:
-            return (
-                f"{_colour(near[0])} is nearly {_colour(near[1])}, the colour of"
-                f" {names[known[near[1]]] if known[near[1]] < len(names) else 'no class'}: a lossy"
-                " or resized copy; write the masks as PNG files from their source"
-            )
-        extra: dict[str, int | str] = {f"0x{key:06X}": value for key, value in label_map.items()}
-        extra |= {f"0x{colour:06X}": "ignore" for colour in missing[:_MOST_LISTED]}
-        return (
-            "add the colour of a class to dataset.palette, or, to ignore what is missing, set"
-            f" {override('label_map', extra)}"
-        )
+        return _advise_known(colours, names, known, label_map)
     palette = ",".join(f"[{','.join(map(str, _channels(colour)))}]" for colour in colours)
     count = "" if len(colours) == len(names) else f" {override('num_classes', len(colours))} and"
     return f"if each colour is a class, in this order, set{count} 'dataset.palette=[{palette}]'"
 
 
+def _advise_known(
+    colours: Sequence[int],
+    names: Sequence[str],
+    known: Mapping[int, int],
+    label_map: Mapping[int, int],
+) -> str:
+    """Return the fix for masks of which the contract knows some colours."""
+    missing = [colour for colour in colours if colour not in known]
+    near = _near(missing, known)
+    if near is not None:
+        colour, intended = near
+        class_id = known[intended]
+        return (
+            f"{_colour(colour)} is nearly {_colour(intended)}, the colour of"
+            f" {names[class_id] if class_id < len(names) else 'ignored pixels'}: the mask is a"
+            f" lossy or resized copy; {_FROM_SOURCE}"
+        )
+    entries: dict[str, int | str] = {f"0x{key:06X}": value for key, value in label_map.items()}
+    entries |= {f"0x{colour:06X}": "ignore" for colour in missing[:_MAX_LISTED]}
+    return (
+        "add the colour of a class to dataset.palette, or, to ignore the missing colours, set"
+        f" {override('label_map', entries)}"
+    )
+
+
 def _advise_grey(colours: Sequence[int], num_ids: int) -> str:
-    """For masks of three equal channels: ids, or black and white, saved as colours."""
+    """Return the fix for three equal channels: class ids, or black and white, saved as colours."""
     if set(colours) <= {0, _WHITE}:
         pairs = {"0x000000": 0, "0xFFFFFF": 1}
         return f"if white is the object, set {override('label_map', pairs)}"
@@ -183,13 +196,13 @@ def _advise_grey(colours: Sequence[int], num_ids: int) -> str:
         value = colour // _STEP_OF_GREY
         mapped[f"0x{colour:06X}"] = value if value < num_ids else "ignore"
     return (
-        "its three channels are equal, as of class ids saved as colours; write them as grey PNG"
-        f" files, or set {override('label_map', mapped)}"
+        "its three channels are equal, as in class ids saved as colours; write the masks as grey"
+        f" PNG files, or set {override('label_map', mapped)}"
     )
 
 
 def _near(missing: Iterable[int], known: Mapping[int, int]) -> tuple[int, int] | None:
-    """A colour that is not known and one that is, which differ by less than compression does."""
+    """Return an unknown colour and a known one that it is probably a distorted copy of."""
     for colour in missing:
         for other in known:
             pairs = zip(_channels(colour), _channels(other), strict=True)

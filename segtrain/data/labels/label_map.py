@@ -1,4 +1,4 @@
-"""How a config writes which raw mask values become which class: values, ranges, lists, names."""
+"""The notation of `dataset.label_map`: raw values, ranges and lists to class ids or names."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from segtrain.schema.values import did_you_mean
 
 IGNORE, OTHER = "ignore", "other"
 MapGiven = Mapping[int | str, int | str] | Sequence[int | str]
-"""What a config may hold: a mapping, or a list whose positions are the raw values."""
+"""A label map as in the configuration: a mapping, or a list whose positions are the raw values."""
 
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
-_MOST_VALUES = 1 << 24
+_MAX_VALUES = 1 << 24
 _KEYS = (
     "a raw value (7), a range (7-10), a list (7,9,11), a colour (0xRRGGBB) or the word other, which"
-    " stands for all values that are not named"
+    " stands for all values without an entry"
 )
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Raw mask values and what they become.
+    """The class ids of raw mask values.
 
     Args:
         values: Raw value to class id or the ignore label.
-        other: What every value becomes that `values` does not name; None: it is a mistake.
+        other: The class id of every value that is not in `values`; None: such a value is an error.
     """
 
     values: dict[int, int] = field(default_factory=dict)
@@ -36,18 +36,18 @@ class LabelMap:
 
 
 def parse_label_map(given: MapGiven, ignore_label: int, names: Sequence[str]) -> LabelMap:
-    """The plain mapping that `given` stands for.
+    """Return a label map in plain numbers.
 
     Args:
-        given: Keys are raw values, ranges with both ends (``7-10``), lists (``7,9,11``), colours
-            (``0x4000FF``, red, green, blue) or ``other``. Values are class ids, class names,
-            ``ignore``, or for a range of raw values a range of ids as long.
-        ignore_label: What ``ignore`` stands for.
+        given: Keys are raw values, ranges that include both ends (``7-10``), lists (``7,9,11``),
+            colours (``0x4000FF``: red, green, blue) or ``other``. Values are class ids, class
+            names, ``ignore`` or, for a range of raw values, a range of ids of the same length.
+        ignore_label: The value that ``ignore`` stands for.
         names: The name of each class id.
 
     Raises:
-        ConfigError: On a key or a value that is none of these, an id that is none, or a raw value
-            that is named twice.
+        ConfigError: When a key or a value is not one of these, an id does not exist, or a raw value
+            has two entries.
 
     Example:
         >>> parse_label_map({"0-2": "ignore", "3-4": "0-1", 9: "car"}, 255, ["road", "man", "car"])
@@ -62,7 +62,9 @@ def parse_label_map(given: MapGiven, ignore_label: int, names: Sequence[str]) ->
             continue
         for raw, class_id in _entries(key, target, ignore_label, names):
             if raw in values:
-                raise ConfigError(f"dataset.label_map names the value {raw} twice, once as {key!r}")
+                raise ConfigError(
+                    f"dataset.label_map has two entries for the value {raw}, one of them {key!r}"
+                )
             values[raw] = class_id
     return LabelMap(values, other)
 
@@ -77,8 +79,8 @@ def _entries(key: Any, target: Any, ignore: int, names: Sequence[str]) -> Iterat
     ids = range(int(span[1]), int(span[2]) + 1)
     if len(ids) != len(raws):
         raise ConfigError(
-            f"dataset.label_map sends {key}, which is {len(raws)} values, to {target}, which is"
-            f" {len(ids)}; the two ranges must be of one length"
+            f"dataset.label_map maps {key} ({len(raws)} values) to {target} ({len(ids)} values);"
+            " the two ranges must have the same length"
         )
     for raw, class_id in zip(raws, ids, strict=True):
         yield raw, _class_of(raw, class_id, ignore, names)
@@ -93,18 +95,21 @@ def _raw_values(key: Any) -> Iterator[int]:
         span = _RANGE.fullmatch(word)
         if span is not None:
             first, last = int(span[1]), int(span[2])
-            if not 0 <= last - first < _MOST_VALUES:
-                raise ConfigError(f"dataset.label_map: the range {word} does not rise")
+            if not 0 <= last - first < _MAX_VALUES:
+                raise ConfigError(
+                    f"dataset.label_map: the range {word} must have its smaller value first, and at"
+                    f" most {_MAX_VALUES} values"
+                )
             yield from range(first, last + 1)
             continue
         try:
             yield int(word, 16) if word.lower().startswith("0x") else int(word)
         except ValueError:
-            raise ConfigError(f"dataset.label_map: {key!r} is none of {_KEYS}") from None
+            raise ConfigError(f"dataset.label_map: the key {key!r} must be {_KEYS}") from None
 
 
 def _class_of(key: Any, target: Any, ignore_label: int, names: Sequence[str]) -> int:
-    """The class id, or the ignore label, that `target` means."""
+    """Return the class id, or the ignore label, that `target` stands for."""
     if isinstance(target, str):
         word = target.strip()
         if word == IGNORE:
@@ -113,29 +118,29 @@ def _class_of(key: Any, target: Any, ignore_label: int, names: Sequence[str]) ->
             return names.index(word)
         if not re.fullmatch(r"-?\d+", word):
             raise ConfigError(
-                f"dataset.label_map sends {key} to {target!r}, which is neither {IGNORE} nor a"
-                f" class{did_you_mean(word, [*names, IGNORE])}"
+                f"dataset.label_map maps {key} to {target!r}, which is neither {IGNORE} nor a"
+                f" class name{did_you_mean(word, [*names, IGNORE])}"
             )
         target = int(word)
     if isinstance(target, bool) or not isinstance(target, int):
         raise ConfigError(
-            f"dataset.label_map sends {key} to {target!r}; a class id, a class name or {IGNORE} is"
-            " needed"
+            f"dataset.label_map maps {key} to {target!r}; it must be a class id, a class name or"
+            f" {IGNORE}"
         )
     if target != ignore_label and not 0 <= target < len(names):
         raise ConfigError(
-            f"dataset.label_map sends {key} to {target}, which is neither a class id (0 to"
+            f"dataset.label_map maps {key} to {target}, which is neither a class id (0 to"
             f" {len(names) - 1}) nor dataset.ignore_label={ignore_label}"
         )
     return target
 
 
 def compact_map(values: Mapping[int, int], *, colours: bool = False) -> dict[int | str, int | str]:
-    """`values` with runs of at least three joined to ranges, to be read and pasted.
+    """Return a label map in which runs of at least three values are ranges, to read and paste.
 
     Args:
         values: Raw value to class id.
-        colours: Whether the raw values are colours, which are written ``0xRRGGBB``.
+        colours: Whether the raw values are colours; they are written ``0xRRGGBB``.
 
     Example:
         >>> compact_map({0: 255, 1: 0, 2: 1, 3: 2, 9: 3, 20: 7, 21: 7, 22: 7})
@@ -159,7 +164,7 @@ def compact_map(values: Mapping[int, int], *, colours: bool = False) -> dict[int
 
 
 def _run(items: Sequence[tuple[int, int]], start: int) -> tuple[int, int]:
-    """Where the run that begins at `start` ends, and by how much its ids rise: 0 or 1."""
+    """Return the end of the run that begins at `start`, and the step of its ids: 0 or 1."""
     best = (start, 0)
     for step in (0, 1):
         stop = start

@@ -1,4 +1,4 @@
-"""What a mask holds, counted: all that a check against a contract needs to know of it."""
+"""The raw values of a mask: their channels, and their counts, which a contract is checked with."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.errors import DataError
+
 NAN = -(1 << 31)
 """The raw value that stands for NaN in a mask of floats: a pixel without a class."""
 
 
 class MaskFacts(NamedTuple):
-    """What is remembered of a mask: enough to check it against any contract.
+    """The shape of a mask and its counts, enough to check it against any contract.
 
     Attributes:
         shape: Height and width, and the number of channels where there are several.
-        counts: Raw value to pixel count; of each channel where channels are classes.
+        counts: Raw value to pixel count, for each channel where channels are classes.
         colours: Whether raw values are colours, ``0xRRGGBB``.
     """
 
@@ -25,25 +27,43 @@ class MaskFacts(NamedTuple):
     counts: tuple[dict[int, int], ...]
     colours: bool = False
 
+    @classmethod
+    def of_mask(cls, raw: NDArray[Any] | Sequence[NDArray[Any]], *, multi_label: bool) -> MaskFacts:
+        """Count the raw values of a mask.
+
+        Args:
+            raw: ``(H, W)``, integers, or colours ``(H, W, 3)``, uint8. For multi-label data
+                ``(H, W, num_classes)``, or a list of ``(H, W)``.
+            multi_label: Whether channels are classes rather than the parts of a colour.
+        """
+        if not isinstance(raw, np.ndarray):
+            return cls((*raw[0].shape, len(raw)), tuple(histogram(mask) for mask in raw))
+        if raw.ndim == 2:
+            return cls(raw.shape, (histogram(raw),))
+        if raw.shape[2] == 3 and not multi_label:
+            return cls(raw.shape, (histogram(pack_colours(raw)),), colours=True)
+        channels = tuple(histogram(raw[..., index]) for index in range(raw.shape[2]))
+        return cls(raw.shape, channels)
+
     def to_json(self) -> list[Any]:
-        """Plain lists."""
+        """Return plain lists."""
         return [list(self.shape), [sorted(c.items()) for c in self.counts], self.colours]
 
     @classmethod
     def from_json(cls, plain: Sequence[Any]) -> MaskFacts:
-        """What :meth:`to_json` gave."""
+        """Return the facts that :meth:`to_json` turned into lists."""
         shape, counts, colours = plain
         found = tuple({int(value): int(n) for value, n in channel} for channel in counts)
         return cls(tuple(shape), found, bool(colours))
 
     @property
     def values(self) -> set[int]:
-        """Every raw value that occurs, but for :data:`NAN`."""
+        """Every raw value that occurs, except :data:`NAN`."""
         return {value for channel in self.counts for value, n in channel.items() if n} - {NAN}
 
 
 def pack(colour: Sequence[int]) -> int:
-    """A colour as one number.
+    """Return a colour as one number.
 
     Example:
         >>> f"0x{pack((64, 0, 255)):06X}"
@@ -54,7 +74,7 @@ def pack(colour: Sequence[int]) -> int:
 
 
 def histogram(raw: NDArray[Any]) -> dict[int, int]:
-    """Value to pixel count of an array of integers.
+    """Count the pixels of each value in an array of integers.
 
     Example:
         >>> histogram(np.array([[0, 7], [7, 7]], dtype=np.uint8))
@@ -68,7 +88,43 @@ def histogram(raw: NDArray[Any]) -> dict[int, int]:
 
 
 def pack_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Every pixel of ``(H, W, 3)`` as :func:`pack` gives it, ``(H, W)``."""
+    """Return every pixel of ``(H, W, 3)`` as one number, as :func:`pack` does, ``(H, W)``."""
     wide = pixels.astype(np.int32)
     packed: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return packed
+
+
+def stack_channels(
+    raw: NDArray[Any] | Sequence[NDArray[Any]], file: str, num_classes: int | None
+) -> NDArray[Any]:
+    """Return the raw values of a mask as one array.
+
+    Args:
+        raw: ``(H, W)``, or ``(H, W, C)``, or a list with a mask ``(H, W)`` per class.
+        file: The name of the mask, for error messages.
+        num_classes: Of multi-label data, whose masks have a channel per class; None: of other data,
+            whose masks have one channel, or three channels of a colour.
+
+    Raises:
+        DataError: When the number of channels or the sizes are wrong.
+    """
+    if not isinstance(raw, np.ndarray):
+        sizes = {mask.shape for mask in raw}
+        if len(sizes) > 1:
+            raise DataError(f"{file}: the masks of the classes differ in size: {sorted(sizes)}")
+        raw = np.stack([*raw], axis=2)
+    if num_classes is None:
+        if raw.ndim == 3 and raw.shape[2] != 3:
+            raise DataError(
+                f"{file}: the mask has {raw.shape[2]} channels; allowed are one channel, three"
+                " channels of a colour, or, with dataset.multi_label=true, a channel per class"
+            )
+        return raw
+    values = raw[..., None] if raw.ndim == 2 else raw
+    if values.shape[2] != num_classes:
+        raise DataError(
+            f"{file}: a multi-label mask needs a channel per class, {num_classes}, but has"
+            f" {values.shape[2]}; give a file per class, or set"
+            f" dataset.num_classes={values.shape[2]}"
+        )
+    return values

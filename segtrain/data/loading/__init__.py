@@ -1,1 +1,1 @@
-"""From datasets to batches: order, workers, the memory cache."""
+"""From datasets to batches: order, random seeds, workers, the memory cache."""

@@ -1,4 +1,4 @@
-"""How much memory a program may still take."""
+"""The memory that is still available to this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 _PROC = Path("/proc/meminfo")
-# Of version 2 and of version 1 of control groups: the limit, what is taken, and the details.
+# Control groups, version 2 and version 1: the folder, the files of the limit and of the usage, and
+# the entry of memory.stat for inactive files.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
@@ -18,11 +19,14 @@ _GROUPS = (
 )
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, by the machine and by its container; None: unknown.
+def free_memory() -> int | None:
+    """Return the bytes available without swapping, in the machine and in its container.
+
+    Returns:
+        The smaller of the two; None when neither is known.
 
     Example:
-        >>> available_memory() != 0
+        >>> free_memory() != 0
         True
     """
     known = [found for found in (_of_machine(), *map(_of_group, _GROUPS)) if found is not None]
@@ -38,20 +42,20 @@ def _of_machine() -> int | None:
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not on macOS, nor on Windows
+    except (AttributeError, OSError, ValueError):  # as on macOS and Windows
         return None
 
 
 def _of_group(group: tuple[Path, str, str, str]) -> int | None:
-    folder, limit, taken, cached = group
+    folder, limit, usage, cached = group
     try:
         free = int(folder.joinpath(limit).read_text(encoding="ascii")) - int(
-            folder.joinpath(taken).read_text(encoding="ascii")
+            folder.joinpath(usage).read_text(encoding="ascii")
         )
         for line in folder.joinpath("memory.stat").read_text(encoding="ascii").splitlines():
             key, _, value = line.partition(" ")
-            if key == cached:  # file contents that are given up when memory is asked for
+            if key == cached:  # cached files, which the kernel drops when memory is needed
                 free += int(value)
-    except (OSError, ValueError):  # no such group, or its limit is the word max
+    except (OSError, ValueError):  # the group does not exist, or its limit is "max"
         return None
     return free

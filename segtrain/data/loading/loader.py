@@ -1,8 +1,8 @@
-"""Batches, in this process or from workers, the same ones either way.
+"""Data loaders whose batches are the same with and without worker processes.
 
-A :class:`~segtrain.errors.SegtrainError` in a worker travels as a value instead of a batch:
-PyTorch would wrap it in a traceback of the worker, and the sentence for the user would drown.
-:func:`iterate` raises it in the main process.
+A :class:`~segtrain.errors.SegtrainError` in a worker is returned in place of a batch, and
+:func:`iterate` raises it in the main process. PyTorch would wrap it in a traceback of the worker,
+and the message for the user would be lost in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from segtrain.data.dataset import SegmentationDataset
-from segtrain.data.loading.sampler import SampleKey, StepSampler, sample_seed
+from segtrain.data.loading.sampler import StepSampler
+from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
 from segtrain.data.transforms.training import TrainTransform
@@ -29,16 +30,16 @@ Item = dict[str, Any]
 
 
 class TrainView(Dataset[Item | SegtrainError]):
-    """A dataset as training sees it: augmented samples by :data:`SampleKey`.
+    """The augmented samples of a dataset, by :data:`~segtrain.data.loading.seeds.SampleKey`.
 
     Args:
         dataset: The samples.
         transform: Their augmentation.
-        seed: The seed of the run; with the key it decides how a sample is augmented.
+        seed: The seed of the run; together with the key it determines the augmentation.
 
     Shape:
         - images: ``(C, h, w)``, float32. target: ``(h, w)``, or ``(K, h, w)`` for multi-label data,
-          of the type that the dataset gives.
+          with the type of the dataset's targets.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class TrainView(Dataset[Item | SegtrainError]):
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __getitem__(self, key: SampleKey) -> Item | SegtrainError:
-        """The sample of an epoch at an index, or the error that it gave."""
+        """Return the sample of an epoch and an index, or the error that it raised."""
         try:
             sample = self.dataset[key[1]]
             self.dataset.labels.check_ids(sample.target, sample.name)
@@ -59,15 +60,15 @@ class TrainView(Dataset[Item | SegtrainError]):
 
 
 class EvalView(Dataset[Item | SegtrainError]):
-    """A dataset as evaluation sees it: every sample once, unaugmented, with its name.
+    """The samples of a dataset for evaluation: without augmentation, with their names.
 
     Args:
         dataset: The samples.
-        transform: What makes tensors of them.
+        transform: The conversion to tensors.
 
     Shape:
         - images: ``(C, h, w)``, float32. target: ``(H, W)``, or ``(K, H, W)`` for multi-label data,
-          of the type that the dataset gives; ``size`` is its shape.
+          with the type of the dataset's targets; ``size`` is its shape.
     """
 
     def __init__(self, dataset: SegmentationDataset, transform: EvalTransform) -> None:
@@ -77,7 +78,7 @@ class EvalView(Dataset[Item | SegtrainError]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Item | SegtrainError:
-        """The sample at an index, or the error that it gave."""
+        """Return the sample at an index, or the error that it raised."""
         try:
             sample = self.dataset[index]
             self.dataset.labels.check_ids(sample.target, sample.name)
@@ -95,7 +96,7 @@ class TrainBatch(TypedDict):
 
     Shape:
         - images: ``(N, C, h, w)``, float32. target: ``(N, h, w)``, or ``(N, K, h, w)`` for
-          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
+          multi-label data, integers, uint8 if it holds every id. index: ``(N,)``, int64.
     """
 
     images: Tensor
@@ -104,11 +105,11 @@ class TrainBatch(TypedDict):
 
 
 class EvalBatch(TypedDict):
-    """Samples whose images are of one size, and whose targets are.
+    """Samples whose images have one size, and whose targets have one size.
 
     Shape:
         - images: ``(N, C, h, w)``, float32. target: ``(N, H, W)``, or ``(N, K, H, W)`` for
-          multi-label data, integers, bytes where they hold every id. index: ``(N,)``, int64.
+          multi-label data, integers, uint8 if it holds every id. index: ``(N,)``, int64.
     """
 
     images: Tensor
@@ -121,7 +122,7 @@ class EvalBatch(TypedDict):
 def collate_train(
     items: Sequence[Item | SegtrainError], mixing: Mixing | None = None
 ) -> TrainBatch | SegtrainError:
-    """Stack samples, and mix them, or pass on the first error among them."""
+    """Stack samples and mix them, or return the first error among them."""
     samples = []
     for item in items:
         if isinstance(item, SegtrainError):
@@ -131,18 +132,18 @@ def collate_train(
     if len(shapes) > 1:
         return DataError(
             f"one batch holds images of {_size(shapes[0])} and {_size(shapes[-1])}; set "
-            f"augmentation.crop_size to give all of them one size"
+            f"augmentation.crop_size to give all images the same size"
         )
     batch = _stack(samples)
     if mixing is None:
         return batch
-    # The seed of the first sample is a function of the seed of the run, the epoch and the sample.
-    images, target = mixing(batch["images"], batch["target"], samples[0]["seed"])
+    rng = mixing_generator(samples[0]["seed"])
+    images, target = mixing(batch["images"], batch["target"], rng)
     return {**batch, "images": images, "target": target}
 
 
 def collate_eval(items: Sequence[Item | SegtrainError]) -> list[EvalBatch] | SegtrainError:
-    """Stack samples of equal size, one batch per size, or pass on the first error among them."""
+    """Stack samples of equal size, one batch per size, or return the first error among them."""
     groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
         if isinstance(item, SegtrainError):
@@ -175,18 +176,18 @@ def build_train_loader(
     num_workers: int = 0,
     prefetch_factor: int | None = None,
 ) -> DataLoader[Any]:
-    """An endless loader of :class:`TrainBatch`; read it through :func:`iterate`.
+    """Return an endless loader of :class:`TrainBatch`; read it through :func:`iterate`.
 
-    Batches depend on the dataset, the transform and the sampler alone, not on `num_workers` nor
-    on the state of any random generator.
+    Batches depend only on the dataset, the transform and the sampler, not on `num_workers` or on
+    the state of a global random generator.
 
     Args:
         dataset: The samples.
         transform: Their augmentation.
-        sampler: Which of them make up which batch.
-        mixing: What samples of a batch get pasted in of each other.
-        num_workers: Processes that load; 0: this one.
-        prefetch_factor: Batches that each of them has ready; None: 2. Without effect on 0 of them.
+        sampler: The keys of the samples in each batch.
+        mixing: The mixing of the samples of a batch; None: no mixing.
+        num_workers: Number of worker processes; 0: this process loads.
+        prefetch_factor: Batches that each worker loads ahead; None: 2. No effect without workers.
     """
     return DataLoader(
         TrainView(dataset, transform, sampler.seed),
@@ -206,10 +207,10 @@ def build_eval_loader(
     num_workers: int = 0,
     prefetch_factor: int | None = None,
 ) -> DataLoader[Any]:
-    """A loader of lists of :class:`EvalBatch`; read it through :func:`iterate`.
+    """Return a loader of lists of :class:`EvalBatch`; read it through :func:`iterate`.
 
-    Process `rank` gets every `world_size`-th sample. Nothing is padded: each sample counts once,
-    so a score does not depend on the number of processes.
+    Process `rank` gets every `world_size`-th sample. No sample is repeated to fill up a process, so
+    a score does not depend on the number of processes.
     """
     indices = range(rank, len(dataset), world_size)
     return DataLoader(
@@ -227,8 +228,8 @@ def _common(num_workers: int, prefetch_factor: int | None) -> dict[str, Any]:
         "prefetch_factor": prefetch_factor if num_workers else None,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": _start_worker,
-        # A loader without a generator of its own draws from the global one whenever it is
-        # iterated, and then a resumed run and an uninterrupted one drift apart.
+        # Without its own generator, a loader draws from the global one each time it is iterated,
+        # and a resumed run would no longer equal an uninterrupted one.
         "generator": torch.Generator().manual_seed(0),
     }
 
@@ -237,15 +238,15 @@ def _start_worker(worker_id: int) -> None:
     del worker_id
     torch.set_num_threads(1)
     limit_opencv_threads()
-    # Ctrl-C reaches the whole process group; the main process alone decides when to stop.
+    # Ctrl-C reaches the whole process group; only the main process decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def iterate(loader: Iterable[_B | SegtrainError]) -> Iterator[_B]:
-    """The batches of a loader.
+    """Yield the batches of a loader.
 
     Raises:
-        SegtrainError: What a sample raised, be it in a worker or in this process.
+        SegtrainError: The error of a sample, in a worker or in this process.
     """
     for batch in loader:
         if isinstance(batch, SegtrainError):
@@ -254,5 +255,5 @@ def iterate(loader: Iterable[_B | SegtrainError]) -> Iterator[_B]:
 
 
 def limit_opencv_threads() -> None:
-    """Keep OpenCV to the calling thread; for worker processes, which share the cores already."""
+    """Limit OpenCV to one thread, for worker processes, which already share the cores."""
     importlib.import_module("cv2").setNumThreads(0)

@@ -1,8 +1,8 @@
 """A dataset in memory: the bytes of its files, or its images and targets as arrays.
 
-The cache is filled by the training process before its workers start. Where workers are forked, as
-on Linux, they then read the same memory, and it is taken once, whatever their number; where they
-are started anew (macOS, Windows), each of them is sent a copy, which :func:`copies_of` counts.
+The training process fills the cache before its workers start. Forked workers, as on Linux, then
+share that memory, whatever their number. Spawned workers (macOS, Windows) each receive a copy;
+:func:`copies_of` counts the copies.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from segtrain.errors import ConfigError, DataError
 CacheKind = Literal["compressed", "decoded"]
 Progress = Callable[[], object]
 
-_CHUNK = 1 << 26  # bytes; untouched ones cost nothing
+_CHUNK = 1 << 26  # bytes; untouched pages take no memory
 _ALIGN = 64
-_MOST_THREADS = 8
-_MOST_HEADERS = 500  # images whose size is looked up for an estimate
-_MOST_DECODED = 16  # samples that are read for one, where there are no headers
+_MAX_THREADS = 8
+_MAX_HEADERS = 500  # images whose headers are read for an estimate
+_MAX_DECODED = 16  # samples that are read for an estimate without headers
 _R = TypeVar("_R")
 
 
 class CachedDataset(SegmentationDataset):
-    """A dataset that is read once and then stays in memory; its samples are those of `dataset`.
+    """A dataset that is read once and then kept in memory, with the same samples as `dataset`.
 
-    Before :meth:`fill` it reads `dataset` at every call.
+    Before :meth:`fill`, each access reads `dataset`.
 
     Args:
         dataset: The samples.
-        kind: ``compressed`` keeps the bytes of the files and decodes them at every call;
-            ``decoded`` keeps images and targets, and gives a copy of them at every call.
+        kind: ``compressed`` keeps the bytes of the files and decodes them at each access;
+            ``decoded`` keeps images and targets, and returns a copy of them at each access.
 
     Raises:
-        ConfigError: When the bytes of files are to be kept and there are none.
+        ConfigError: When `kind` is ``compressed`` and the dataset does not consist of files.
 
     Example:
         >>> from segtrain.data import ShapesDataset
@@ -62,7 +62,7 @@ class CachedDataset(SegmentationDataset):
         if kind == "compressed" and not _reads_whole_files(dataset):
             raise ConfigError(
                 "loader.cache=compressed keeps the bytes of image and mask files, and this dataset"
-                f" ({type(dataset).__name__}) has none of its own; use loader.cache=decoded"
+                f" ({type(dataset).__name__}) does not read whole files; use loader.cache=decoded"
             )
         self.dataset, self.kind = dataset, kind
         self._memory = _Memory()
@@ -75,25 +75,25 @@ class CachedDataset(SegmentationDataset):
         if not self._samples:
             return self.dataset[index]
         image, target, name = self._samples[index]
-        # Copies, so that whoever changes them in place changes nothing here.
+        # Copies, so that changes in place do not reach the cache.
         return Sample(self._memory.view(image).copy(), self._memory.view(target).copy(), name)
 
     @property
     def num_bytes(self) -> int:
-        """What the cache holds now."""
+        """The size of the cache now, in bytes."""
         return self._memory.num_bytes
 
     @cached_property
     def expected_bytes(self) -> int:
-        """Bytes that the cache will hold, from the sizes of files or from the headers of images."""
+        """The size of the full cache, in bytes, from file sizes or image headers."""
         if not len(self):
             return 0
         if self.kind == "compressed":
             return sum(_padded(_file_size(path)) for path in _paths(self.dataset))
-        return round(_decoded_bytes(self.dataset) * len(self))
+        return round(_mean_decoded_bytes(self.dataset) * len(self))
 
     def fill(self, progress: Progress | None = None) -> None:
-        """Read everything; the second time nothing happens.
+        """Read all samples into memory; does nothing when the cache is full.
 
         Args:
             progress: Called after each sample or, for ``compressed``, each file.
@@ -110,31 +110,28 @@ class CachedDataset(SegmentationDataset):
                 places[str(path)] = self._memory.put(np.frombuffer(data, np.uint8))
             self.dataset = _read_from(self.dataset, self._memory, places)
             return
-        samples = []
-        read = self.dataset.__getitem__
-        # A dataset of the user's own may not bear to be read by two threads at once.
-        found = (_in_threads if isinstance(self.dataset, FileDataset) else _one_by_one)(
-            read, range(len(self)), progress
-        )
-        for image, target, name in found:
-            samples.append(_Stored(self._memory.put(image), self._memory.put(target), name))
-        self._samples = samples
+        # A custom dataset may not be safe to read from several threads.
+        run = _in_threads if isinstance(self.dataset, FileDataset) else _one_by_one
+        self._samples = [
+            _Stored(self._memory.put(image), self._memory.put(target), name)
+            for image, target, name in run(self.dataset.__getitem__, range(len(self)), progress)
+        ]
 
     @property
     def num_items(self) -> int:
-        """How often :meth:`fill` reports progress."""
+        """Number of times that :meth:`fill` reports progress."""
         return len(_paths(self.dataset)) if self.kind == "compressed" else len(self)
 
 
 def copies_of(num_workers: int) -> int:
-    """How many times a cache is in memory: once, or in each worker too where those start anew."""
+    """Return the number of copies of a cache: one, and one per worker if workers are spawned."""
     method = multiprocessing.get_start_method(allow_none=True)
     method = method or multiprocessing.get_all_start_methods()[0]  # the first is the default
     return 1 if method == "fork" else 1 + num_workers
 
 
 class _Place(NamedTuple):
-    """Where an array is."""
+    """The location of an array in the memory."""
 
     chunk: int
     start: int
@@ -149,16 +146,16 @@ class _Stored(NamedTuple):
 
 
 class _Memory:
-    """Arrays one after another in a few large ones.
+    """Arrays in a few large chunks of memory.
 
-    Forked workers share what nobody writes to, and Python writes to an object whenever it is used,
-    to count its users. So there must be few objects with much in them, not one for each image.
+    Forked workers share memory until a process writes to it, and Python writes to an object when
+    its reference count changes. So the cache must be a few large objects, not one per image.
     """
 
     def __init__(self) -> None:
         self.num_bytes = 0
         self._chunks: list[NDArray[np.uint8]] = []
-        self._used = 0  # of the last chunk
+        self._used = 0  # bytes of the last chunk
 
     def put(self, array: NDArray[Any]) -> _Place:
         size = _padded(array.nbytes)
@@ -178,7 +175,7 @@ class _Memory:
 
 @dataclass(frozen=True)
 class _MemoryReader(Reader):
-    """A reader of files whose bytes are in memory."""
+    """A reader of files that are held in memory."""
 
     memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
     places: dict[str, _Place] = field(default_factory=dict, repr=False, compare=False)
@@ -196,7 +193,7 @@ class _MemoryReader(Reader):
 def _read_from(
     dataset: SegmentationDataset, memory: _Memory, places: dict[str, _Place]
 ) -> FileDataset:
-    """The same dataset, its files read from memory."""
+    """Return the same dataset, with its files read from memory."""
     assert isinstance(dataset, FileDataset)
     rules = {item.name: getattr(dataset.reader, item.name) for item in fields(Reader)}
     same = copy.copy(dataset)
@@ -205,30 +202,30 @@ def _read_from(
 
 
 def _reads_whole_files(dataset: SegmentationDataset) -> bool:
-    """Whether every image is a file, and read as the base class does it."""
+    """Return whether every image is a whole file that the base class reads."""
     return isinstance(dataset, FileDataset) and (
         type(dataset).read_image is FileDataset.read_image and type(dataset.reader) is Reader
     )
 
 
 def _paths(dataset: SegmentationDataset) -> dict[Path, None]:
-    """Every file once, in the order of the samples."""
+    """Return every file once, in the order of the samples."""
     assert isinstance(dataset, FileDataset)
     found = ((files.image, *files.masks) for files in dataset.files)
     return dict.fromkeys(path for paths in found for path in paths if path is not None)
 
 
 def _read(path: Path) -> bytes:
-    return _of_file(path, read_bytes)
+    return _call_on_file(path, read_bytes)
 
 
 def _file_size(path: Path) -> int:
-    return _of_file(path, stamp)[0]
+    return _call_on_file(path, stamp)[0]
 
 
-def _of_file(path: Path, ask: Callable[[Path], _R]) -> _R:
+def _call_on_file(path: Path, function: Callable[[Path], _R]) -> _R:
     try:
-        return ask(path)
+        return function(path)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error})") from None
 
@@ -237,20 +234,20 @@ def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
-def _spread(length: int, most: int) -> list[int]:
-    """Indices of at most `most` samples, evenly over all of them."""
-    return sorted({int(index) for index in np.linspace(0, length - 1, min(most, length))})
+def _spread(length: int, limit: int) -> list[int]:
+    """Return the indices of at most `limit` samples, evenly spread over all of them."""
+    return sorted({int(index) for index in np.linspace(0, length - 1, min(limit, length))})
 
 
-def _decoded_bytes(dataset: SegmentationDataset) -> float:
-    """Bytes of a sample, on the average."""
+def _mean_decoded_bytes(dataset: SegmentationDataset) -> float:
+    """Return the mean size of a sample in bytes."""
     if not isinstance(dataset, FileDataset):
-        chosen = [dataset[index] for index in _spread(len(dataset), _MOST_DECODED)]
+        chosen = [dataset[index] for index in _spread(len(dataset), _MAX_DECODED)]
         sizes = [_padded(sample.image.nbytes) + _padded(sample.target.nbytes) for sample in chosen]
         return float(np.mean(sizes))
     image, target, _ = dataset[0]
     pixels = image.shape[0] * image.shape[1]
-    areas = [_area(dataset, index) for index in _spread(len(dataset), _MOST_HEADERS)]
+    areas = [_area(dataset, index) for index in _spread(len(dataset), _MAX_HEADERS)]
     per_image, per_target = image.nbytes / pixels, target.nbytes / pixels
     return float(
         np.mean([_padded(round(a * per_image)) + _padded(round(a * per_target)) for a in areas])
@@ -271,8 +268,8 @@ def _area(dataset: FileDataset, index: int) -> int:
 def _in_threads(
     action: Callable[[Any], _R], items: Iterable[Any], progress: Progress | None
 ) -> Iterator[_R]:
-    # Reading and decoding happen outside the interpreter lock, so threads help.
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+    # Reading and decoding release the interpreter lock, so threads help.
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         for result in pool.map(action, items):
             yield result
             if progress is not None:

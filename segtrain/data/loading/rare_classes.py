@@ -1,4 +1,4 @@
-"""Rare-class sampling: an epoch of which the rare classes choose the images."""
+"""Rare-class sampling: an epoch of images that are drawn by the classes in them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.data.loading.seeds import Stream, epoch_generator
 from segtrain.errors import DataError
 
-_CLASSES, _IMAGES = 4, 5  # uses of the seed; the sampler has 0 and 1, the order of shards 2 and 3
 _MIN_SHARE = 0.0015  # 3000 pixels of the 1052 x 1914 images of the paper
 
 
 @dataclass(frozen=True)
 class RareClassOrder:
-    """The order of each epoch: a class is drawn, then an image that holds it.
+    """The order of an epoch in which a class is drawn first, then an image that holds it.
 
-    An epoch has as many draws as there are samples, and one image may come several times. The
-    images of a class come in a random order, and again only when each of them was there.
+    An epoch has the same number of draws as samples, so an image may occur several times. The
+    images of a class come in random order, and none is repeated before all of them were drawn.
 
     Args:
-        probabilities: Of each class, ``(C,)``, float64.
+        probabilities: The probability of each class, ``(C,)``, float64.
         images: The images of each class.
-        length: Draws in an epoch.
+        length: Number of draws in an epoch.
         seed: The seed of the run.
     """
 
@@ -34,11 +34,11 @@ class RareClassOrder:
     seed: int
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch in their order, a function of the seed and the epoch alone."""
-        drawn = _generator(self.seed, _CLASSES, epoch).choice(
+        """Return the samples of an epoch in order, a function of the seed and the epoch only."""
+        drawn = epoch_generator(self.seed, Stream.RARE_CLASSES, epoch).choice(
             len(self.probabilities), size=self.length, p=self.probabilities
         )
-        rng = _generator(self.seed, _IMAGES, epoch)
+        rng = epoch_generator(self.seed, Stream.IMAGES_OF_RARE_CLASSES, epoch)
         order = np.empty(self.length, dtype=np.int64)
         for class_id, images in enumerate(self.images):
             places = np.flatnonzero(drawn == class_id)
@@ -60,16 +60,17 @@ def rare_class_order(
     r"""Draw class :math:`c` with a probability proportional to :math:`\exp((1 - f_c) / T)`.
 
     :math:`f_c` is the share of the class in all pixels; a class without a pixel is never drawn. An
-    image stands for a class when the class fills at least `min_share` of it, so that a crop has a
-    chance to meet it; where no image has so much of a class, all that hold it stand for it.
+    image can be drawn for a class if the class fills at least `min_share` of it, so that a random
+    crop is likely to contain it. If no image holds that much of a class, every image that holds it
+    can be drawn.
 
     Args:
         image_pixels: Pixels of each class in each image, ``(N, C)``.
-        areas: Pixels of each image that have an answer, ``(N,)``; None: the sum over the classes.
-        temperature: :math:`T`. Near 0 only the rarest class is drawn, and with a large one each
-            class as often as any other.
+        areas: Valid pixels of each image, ``(N,)``; None: the sum over the classes.
+        temperature: :math:`T`. Near 0 only the rarest class is drawn; a large value draws all
+            classes equally often.
         seed: The seed of the run.
-        min_share: As above.
+        min_share: The smallest share of an image, see above.
 
     Raises:
         DataError: When no pixel has a class.
@@ -77,7 +78,7 @@ def rare_class_order(
     References:
         Hoyer, Dai, Van Gool: DAFormer: Improving Network Architectures and Training Strategies for
         Domain-Adaptive Semantic Segmentation. CVPR 2022, section 3.2. There an image needs 3000
-        pixels of the class, which is `min_share` of its images.
+        pixels of the class, which is the default `min_share` of its images.
 
     Example:
         >>> order = rare_class_order(np.array([[90, 0], [90, 0], [80, 10]]), temperature=0.1)
@@ -86,21 +87,29 @@ def rare_class_order(
     """
     image_pixels = np.asarray(image_pixels, dtype=np.int64)
     areas = image_pixels.sum(1) if areas is None else np.asarray(areas, dtype=np.int64)
-    present = image_pixels.any(0)
-    if not present.any():
+    if not image_pixels.any():
         raise DataError(
-            "loader.sampling=rare_class draws classes, but no pixel of the train split has one; use"
-            " loader.sampling=uniform"
+            "loader.sampling=rare_class draws classes, but no pixel of the train split has a class;"
+            " use loader.sampling=uniform"
         )
-    exponents = (1 - image_pixels.sum(0) / areas.sum()) / temperature
-    exponents[~present] = -np.inf
-    likely = np.exp(exponents - exponents[present].max())
-    images = []
-    for pixels in image_pixels.T:
-        enough = np.flatnonzero((pixels > 0) & (pixels >= min_share * areas))
-        images.append(enough if len(enough) else np.flatnonzero(pixels))
-    return RareClassOrder(likely / likely.sum(), images, len(image_pixels), seed)
+    probabilities = _probabilities(image_pixels.sum(0), int(areas.sum()), temperature)
+    images = [_images_of(pixels, areas, min_share) for pixels in image_pixels.T]
+    return RareClassOrder(probabilities, images, len(image_pixels), seed)
 
 
-def _generator(*entropy: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+def _probabilities(
+    class_pixels: NDArray[np.int64], total: int, temperature: float
+) -> NDArray[np.float64]:
+    exponents = (1 - class_pixels / total) / temperature
+    exponents[class_pixels == 0] = -np.inf
+    likely = np.exp(exponents - exponents.max())
+    probabilities: NDArray[np.float64] = likely / likely.sum()
+    return probabilities
+
+
+def _images_of(
+    pixels: NDArray[np.int64], areas: NDArray[np.int64], min_share: float
+) -> NDArray[np.int64]:
+    """Return the images that hold enough of a class, or all that hold it if none does."""
+    chosen = np.flatnonzero((pixels > 0) & (pixels >= min_share * areas))
+    return chosen if len(chosen) else np.flatnonzero(pixels)

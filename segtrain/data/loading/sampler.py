@@ -1,4 +1,4 @@
-"""Which samples make up which optimizer step."""
+"""The samples of each optimizer step."""
 
 from __future__ import annotations
 
@@ -9,38 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from segtrain.data.loading.seeds import SampleKey, Stream, epoch_generator
 from segtrain.errors import ConfigError, DataError
 
-SampleKey = tuple[int, ...]
-"""Epoch and index: what a training sample is a function of, besides the seed of the run.
-
-A sample that was in the epoch before has a third number, how many times.
-"""
 Order = Callable[[int], NDArray[np.int64]]
-"""From an epoch to the indices of its samples, the same at every call."""
-
-_ORDER, _AUGMENTATION = 0, 1  # keep the two uses of a seed apart
+"""A function from an epoch to the indices of its samples, the same at every call."""
 
 
 class StepSampler(Sampler[list[SampleKey]]):
-    """An endless stream of micro-batches of :data:`SampleKey`.
+    """An endless stream of micro-batches of :data:`~segtrain.data.loading.seeds.SampleKey`.
 
-    A step consumes ``batch_size * accumulate * world_size`` samples, the next ones in the order
-    of its epoch, whatever that product is made of; so one process with a batch of 8 and two
-    processes with 2 accumulated batches of 2 take the same steps. The order of an epoch is a pure
-    function of the epoch, so a run continues from `start_step` alone. Samples left over at the end
-    of an epoch, too few for a step, are dropped.
+    A step takes the next ``batch_size * accumulate * world_size`` samples in the order of its
+    epoch. Only the product matters, so one process with a batch of 8 and two processes with 2
+    accumulated batches of 2 take the same steps. The order of an epoch is a pure function of the
+    epoch, so `start_step` is all that a run needs to resume. Samples at the end of an epoch that
+    are too few for a step are dropped.
 
     Args:
         length: Number of samples in an epoch, those of the dataset.
         batch_size: Samples in a micro-batch.
         accumulate: Micro-batches of one process in a step.
         world_size: Number of processes.
-        rank: Which of them this is.
+        rank: The index of this process.
         seed: The seed of the run.
-        start_step: The step to begin with.
-        order: Gives the `length` indices of an epoch, of which some may be there several times and
-            others not at all. None: a permutation that depends on `seed`.
+        start_step: The first step.
+        order: Returns the `length` indices of an epoch; an index may occur several times or not at
+            all. None: a permutation that depends on `seed`.
 
     Raises:
         ConfigError: When a number is out of range.
@@ -86,7 +80,7 @@ class StepSampler(Sampler[list[SampleKey]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
+        """Number of optimizer steps in an epoch."""
         return self.length // self.step_size
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -97,7 +91,7 @@ class StepSampler(Sampler[list[SampleKey]]):
             step += 1
 
     def keys(self, step: int, micro_batch: int) -> list[SampleKey]:
-        """The samples of one micro-batch of this process."""
+        """Return the samples of one micro-batch of this process."""
         epoch, position = divmod(step, self.steps_per_epoch)
         slot = micro_batch * self.world_size + self.rank
         start = position * self.step_size + slot * self.batch_size
@@ -110,12 +104,12 @@ class StepSampler(Sampler[list[SampleKey]]):
 
 
 def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    """The order of the samples in an epoch, a permutation of ``0 .. length - 1``."""
-    return _generator(seed, _ORDER, epoch).permutation(length)
+    """Return the order of the samples in an epoch, a permutation of ``0 .. length - 1``."""
+    return epoch_generator(seed, Stream.EPOCH_ORDER, epoch).permutation(length)
 
 
 def _with_repeats(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """An order, and for each place in it how often its sample was there before."""
+    """Return an order, and for each position how often its sample occurred before it."""
     by_index = np.argsort(order, kind="stable")
     position = np.arange(len(order))
     starts = np.r_[True, np.diff(order[by_index]) != 0] if len(order) else np.zeros(0, bool)
@@ -123,13 +117,3 @@ def _with_repeats(order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
     repeats = np.empty_like(position)
     repeats[by_index] = position - first
     return order, repeats
-
-
-def sample_seed(seed: int, key: SampleKey) -> int:
-    """The seed of the augmentation of one sample in one epoch."""
-    entropy = np.random.SeedSequence([seed, _AUGMENTATION, *key])
-    return int(entropy.generate_state(1, np.uint64)[0])
-
-
-def _generator(*entropy: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -1,1 +1,1 @@
-"""One look at every file of a split, and what is counted on the way."""
+"""A scan of every file of a split: counts, problems, class weights, mean and std."""

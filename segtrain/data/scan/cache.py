@@ -1,4 +1,4 @@
-"""What earlier scans found, so that a file is decoded once and not at every start."""
+"""A cache of the facts that scans found, so that a file is not decoded at every start."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _VERSION = 2  # goes up when the meaning of an entry changes
 
 
 class ScanCache:
-    """Facts about files, valid as long as a file keeps its size and its time of modification.
+    """Facts about files, valid while a file keeps its size and its time of modification.
 
-    A cache that cannot be read is empty, and one that cannot be written is not: a scan must never
-    fail for lack of a cache.
+    A cache file that cannot be read counts as empty, and an error when writing it is ignored: a
+    scan must never fail because of its cache.
 
     Args:
-        files: The files of the dataset; their common folder chooses the file of the cache.
+        files: The files of the dataset. Their common folder determines the cache file.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -41,7 +41,7 @@ class ScanCache:
             return {}
 
     def get(self, kind: str, *files: Path) -> Any:
-        """What was stored of `kind` for `files`, or None when it is unknown or one has changed."""
+        """Return the fact of `kind` about `files`; None: unknown, or a file has changed."""
         entry = self._entries.get(_key(kind, files))
         try:
             return entry[1] if entry and entry[0] == _stamps(files) else None
@@ -49,12 +49,12 @@ class ScanCache:
             return None
 
     def put(self, fact: Any, kind: str, *files: Path) -> None:
-        """Store `fact`, which must be plain JSON, for `files` as they are now."""
+        """Store a fact of `kind`, plain JSON, about `files` as they are now."""
         self._entries[_key(kind, files)] = [_stamps(files), fact]
         self._changed = True
 
     def save(self) -> None:
-        """Write the cache when it has changed; readers see the old one or the new one."""
+        """Write the cache if it has changed; readers see the old file or the new one."""
         if not self._changed:
             return
         content = json.dumps({"version": _VERSION, "entries": self._entries})

@@ -1,12 +1,12 @@
-"""Class weights from what was counted: four published formulas, on one scale.
+"""Class weights from pixel counts: four published formulas, on one scale.
 
-Every method gives one number per class id from the pixels of each class in each image. The numbers
-are scaled so that those of the classes that occur have the mean 1, as a loss without weights has
-it; a class that occurs nowhere weighs 1, for there is nothing to weigh it by. So no weight is above
-the number of classes, but a class of few pixels can leave next to nothing for the others, except
-with :func:`inverse_log`.
+Every method computes one number per class id from the pixels of each class in each image. The
+numbers are scaled so that the classes that occur have the mean weight 1, as in a loss without
+weights; a class that does not occur gets the weight 1. So no weight is above the number of classes.
+A class with few pixels can leave weights near 0 for the others, except with :func:`inverse_log`.
 
-In multi-label data a class is where its answer is yes, and an image counts with its whole area.
+In multi-label data the pixels of a class are those with the value 1, and an image counts with its
+whole area.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pixels = NDArray[np.int64]
 Method = Callable[[Pixels, Pixels], Weights]
 
 AUTO_METHOD = "inverse_log"
-"""What ``auto`` means: no class can weigh more than 35 times as much as another."""
+"""The method ``auto``: a weight is at most 35.5 times as large as another."""
 _ENET = 1.02
 _BETA = 0.999
 
@@ -34,19 +34,19 @@ _BETA = 0.999
 def class_weights(
     method: str, image_pixels: Pixels, areas: Pixels | None = None
 ) -> NDArray[np.float64]:
-    """One weight per class, with the mean 1 over the classes that occur.
+    """Return one weight per class, with the mean 1 over the classes that occur.
 
     Args:
         method: A key of :data:`METHODS`, or ``auto``, which is :data:`AUTO_METHOD`.
         image_pixels: Pixels of each class in each image, ``(N, C)``.
-        areas: Pixels of each image that have an answer, ``(N,)``. None: each has one class, and
-            they are the sum over the classes.
+        areas: Valid pixels of each image, ``(N,)``. None: every pixel has one class, so they are
+            the sum over the classes.
 
     Returns:
         ``(C,)``, float64, finite and above 0; 1 for a class without a pixel.
 
     Raises:
-        ConfigError: When there is no such method.
+        ConfigError: When the method does not exist.
 
     Example:
         >>> pixels = np.array([[60, 40], [100, 0]])
@@ -56,7 +56,7 @@ def class_weights(
     name = AUTO_METHOD if method == AUTO else method
     if name not in METHODS:
         raise ConfigError(
-            f"class_weights: no method {method!r}{did_you_mean(method, [AUTO, *METHODS])}"
+            f"class_weights: unknown method {method!r}{did_you_mean(method, [AUTO, *METHODS])}"
         )
     image_pixels = np.asarray(image_pixels, dtype=np.int64)
     areas = image_pixels.sum(1) if areas is None else np.asarray(areas, dtype=np.int64)
@@ -69,7 +69,7 @@ def class_weights(
 
 
 def pixel_share(image_pixels: Pixels, areas: Pixels | None = None) -> NDArray[np.float64]:
-    """The share of each class in all pixels that have an answer, ``(C,)``; 0 where there are none.
+    """Return the share of each class in all valid pixels, ``(C,)``; 0 without valid pixels.
 
     Args:
         image_pixels: Pixels of each class in each image, ``(N, C)``.
@@ -83,8 +83,9 @@ def pixel_share(image_pixels: Pixels, areas: Pixels | None = None) -> NDArray[np
 def inverse_frequency(image_pixels: Pixels, areas: Pixels) -> Weights:
     r""":math:`1 / p_c`, with the share :math:`p_c` of the class in all pixels.
 
-    Classes then weigh the same in a sum over pixels, however rare they are. The range is unbounded:
-    a class of one pixel in a million weighs a million times as much as one that fills the rest.
+    In a sum over pixels all classes then have the same total weight, however rare they are. The
+    range is unbounded: the weight of a class with one pixel in a million is a million times that of
+    a class that fills the rest.
 
     Args:
         image_pixels: ``(N, C)``, no class without a pixel.
@@ -96,8 +97,9 @@ def inverse_frequency(image_pixels: Pixels, areas: Pixels) -> Weights:
 def median_frequency(image_pixels: Pixels, areas: Pixels) -> Weights:
     r""":math:`m / f_c`, where :math:`f_c` is the share of the class in the images that hold it.
 
-    :math:`m` is the median of :math:`f_c` over the classes. What is small where it occurs weighs
-    much; what is seldom there, but large then, does not. The range is unbounded too.
+    :math:`m` is the median of :math:`f_c` over the classes. A class that is small where it occurs
+    gets a large weight; one that is rare, but large where it occurs, does not. The range is
+    unbounded.
 
     Args:
         image_pixels: ``(N, C)``, no class without a pixel.
@@ -116,8 +118,8 @@ def median_frequency(image_pixels: Pixels, areas: Pixels) -> Weights:
 def inverse_log(image_pixels: Pixels, areas: Pixels) -> Weights:
     r""":math:`1 / \ln(1.02 + p_c)`, with the share :math:`p_c` of the class in all pixels.
 
-    Before scaling the values run from 1.42 (every pixel) to 50.5 (next to none), so the ratio of
-    two weights is at most 35.5.
+    Before scaling, the values run from 1.42 (a class of every pixel) to 50.5 (of almost no pixel),
+    so the ratio of two weights is at most 35.5.
 
     Args:
         image_pixels: ``(N, C)``, no class without a pixel.
@@ -133,15 +135,15 @@ def inverse_log(image_pixels: Pixels, areas: Pixels) -> Weights:
 def effective_number(image_pixels: Pixels, areas: Pixels, beta: float = _BETA) -> Weights:
     r""":math:`(1 - \beta) / (1 - \beta^{n_c})`, with the number :math:`n_c` of images of the class.
 
-    Images are counted and not pixels: the pixels of one object say the same over and over, and of
-    pixels there are so many that all weights would be equal. At most :math:`1 / (1 - \beta)`
-    images, 1000 by default, count for a class, so two weights differ by no more than that. Where
-    every class is in nearly every image, as on roads, the weights are nearly equal.
+    Images are counted instead of pixels, because the pixels of one object are nearly the same, and
+    because with so many pixels all weights would be equal. The effective number of a class is at
+    most :math:`1 / (1 - \beta)`, 1000 by default, so the ratio of two weights is at most that. If
+    nearly every image holds every class, as in street scenes, the weights are nearly equal.
 
     Args:
         image_pixels: ``(N, C)``, no class without a pixel.
-        areas: Not needed.
-        beta: From 0, where all classes weigh the same, to just below 1, where they weigh
+        areas: Not used.
+        beta: From 0, where all weights are equal, to just below 1, where they are proportional to
             :math:`1 / n_c`.
 
     References:
@@ -160,13 +162,13 @@ def describe_weights(
     weights: Sequence[float],
     share: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Class weights as plain values, of which a file can be made for ``class_weights=FILE``.
+    """Return class weights as plain values, the content of a file for ``class_weights=FILE``.
 
     Args:
         method: The name of the formula.
-        names: Of the classes.
-        weights: One for each.
-        share: Of each class in all pixels, for whoever reads the file.
+        names: The names of the classes.
+        weights: The weight of each class.
+        share: The share of each class in all pixels, for readers of the file.
 
     Example:
         >>> describe_weights("inverse_log", ["road", "car"], [0.5, 1.5])

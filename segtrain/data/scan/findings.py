@@ -1,4 +1,4 @@
-"""What a look at a dataset brought up, and whether training would go wrong for it."""
+"""The problems that a scan of a dataset finds, and which of them prevent training."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import NamedTuple
 
 KINDS = {
     "unreadable": "images or masks that are missing or cannot be read",
-    "size": "masks of another size than their image",
+    "size": "masks that differ in size from their image",
     "values": "masks with values outside the label contract",
-    "contract": "label contracts that cannot be meant",
+    "contract": "label contracts that are probably not intended",
     "overlap": "images in both splits",
     "left_out": "files without a partner",
-    "ignored": "masks without a single pixel of a class",
-    "duplicate": "images that are there more than once",
+    "ignored": "masks without a pixel of any class",
+    "duplicate": "images that occur more than once in a split",
     "absent": "classes without a pixel",
     "tiny": "classes with very few pixels",
-    "mixed": "images of several sizes",
+    "mixed": "images of different sizes",
     "large": "images far larger than most",
 }
-"""Every kind of finding, in words."""
+"""Every kind of finding, with its description in the report."""
 
 WARNINGS = frozenset(("left_out", "ignored", "duplicate", "absent", "tiny", "mixed", "large"))
-"""The kinds with which training still makes sense."""
+"""The kinds that do not prevent training."""
 
-_MOST_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 class Finding(NamedTuple):
-    """One thing that was found.
+    """One problem of a dataset.
 
     Attributes:
-        kind: One of :data:`KINDS`.
-        file: The file that shows it, empty where it is the whole split.
-        text: A sentence that says what was found, and what to do.
-        sample: Its index, where it is about one sample.
+        kind: A key of :data:`KINDS`.
+        file: The file with the problem; empty where it concerns the whole split.
+        text: The problem and what to do about it, as an error message.
+        sample: The index of the sample; None where it concerns more than one.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Finding(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether training would go wrong."""
+        """Whether the finding prevents training."""
         return self.kind not in WARNINGS
 
 
 def summarize(findings: Sequence[Finding], num_files: int) -> str:
-    """The first finding in full, the others counted, with the names of some.
+    """Return the first finding in full, and the number of the others with some of their files.
 
     Example:
         >>> found = [Finding("size", name, f"{name}: the mask is too small") for name in "abc"]
@@ -59,8 +59,8 @@ def summarize(findings: Sequence[Finding], num_files: int) -> str:
     first, *others = findings
     if not others:
         return first.text
-    shown = ", ".join(finding.file for finding in others[:_MOST_SHOWN] if finding.file)
-    more = ", ..." if len(others) > _MOST_SHOWN else ""
+    shown = ", ".join(finding.file for finding in others[:_MAX_SHOWN] if finding.file)
+    more = ", ..." if len(others) > _MAX_SHOWN else ""
     return (
         f"{first.text} ({len(others)} more of the {num_files} masks or their images have problems:"
         f" {shown}{more})"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_SHARDS, _WITHIN = 2, 3  # uses of the seed; the sampler has 0 and 1
+from segtrain.data.loading.seeds import Stream, epoch_generator
 
 
 def shard_order(
@@ -47,8 +47,8 @@ def shard_order(
     """
     starts = np.asarray(starts, dtype=np.int64)
     length = int(starts[-1])
-    chosen = _generator(seed, _SHARDS, epoch).permutation(len(starts) - 1)
-    within = _generator(seed, _WITHIN, epoch)
+    chosen = epoch_generator(seed, Stream.SHARD_ORDER, epoch).permutation(len(starts) - 1)
+    within = epoch_generator(seed, Stream.ORDER_WITHIN_SHARDS, epoch)
     runs = [
         starts[shard] + within.permutation(starts[shard + 1] - starts[shard]) for shard in chosen
     ]
@@ -64,7 +64,3 @@ def shard_order(
     order = order[np.lexsort((position, position % streams, position // max(group, 1)))]
     order.flags.writeable = False  # whoever keeps it shares it
     return order
-
-
-def _generator(*entropy: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -1,1 +1,1 @@
-"""From a sample to tensors: resizing, cropping, augmentation, normalisation."""
+"""Transforms from samples to tensors: resizing, cropping, augmentation, normalisation."""

@@ -1,9 +1,9 @@
-"""Transforms of albumentations by name, checked before anything is trained.
+"""Transforms of albumentations by name, checked before training starts.
 
-The only file that knows that library, which is no longer maintained. Four of its habits are guarded
-here: it paints class 0 into masks unless told otherwise, unknown arguments are only warned about,
-importing it asks the network for a newer version, and `Compose.set_random_seed` gives every
-transform the same stream.
+This is the only file that uses that library, which is no longer maintained. It guards against four
+of its defaults: masks are filled with class 0, unknown arguments only cause a warning, the import
+looks for a newer version on the network, and `Compose.set_random_seed` gives every transform the
+same random numbers.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ from segtrain.errors import ConfigError, DataError, one_line
 from segtrain.schema.values import did_you_mean
 
 _WHERE = "augmentation.transforms"
-_SIZE = (64, 96)  # of what a transform is tried on where crops have no size of their own
+_SIZE = (64, 96)  # of the trial images, if crops have no fixed size
 _TRIALS = 4
 _MIRRORS = ("HorizontalFlip", "VerticalFlip", "Transpose", "D4", "SquareSymmetry")
 
 
-class NamedTransforms:
-    """Transforms of albumentations, one after the other.
+class AlbumentationsTransforms:
+    """A sequence of transforms of albumentations.
 
     Args:
-        specs: A mapping with ``name`` and parameters for each.
-        void: The value that masks get where there is no source.
-        channels: Of the images.
+        specs: A mapping with ``name`` and parameters for each transform.
+        void: The value of mask pixels without a source.
+        channels: Number of channels of the images.
         size: Height and width of the images; None: they differ.
-        has_pairs: Whether classes change places in the mirror, of which albumentations knows
-            nothing.
+        has_pairs: Whether classes are swapped in mirrored images, which albumentations cannot do.
 
     Raises:
-        ConfigError: When a transform does not exist, refuses a parameter, changes the size or makes
-            labels of its own.
+        ConfigError: When a transform does not exist, refuses a parameter, changes the size or
+            invents labels.
     """
 
     def __init__(
@@ -59,8 +58,8 @@ class NamedTransforms:
             step = _build(where, spec, void)
             if has_pairs and spec["name"] in _MIRRORS:
                 raise ConfigError(
-                    f"{where} ({spec['name']}) mirrors images and leaves left and right of"
-                    " dataset.flip_pairs as they are; set augmentation.flip instead"
+                    f"{where} ({spec['name']}) mirrors images without swapping the classes of"
+                    " dataset.flip_pairs; set augmentation.flip instead"
                 )
             _try(f"{where} ({spec['name']})", step, void, (*(size or _SIZE), channels))
             steps.append(step)
@@ -69,10 +68,10 @@ class NamedTransforms:
     def __call__(
         self, image: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The sample after them; chance comes from `rng` alone.
+        """Return the transformed sample; all random numbers come from `rng`.
 
         Raises:
-            DataError: When albumentations fails on the sample, or changes its size.
+            DataError: When albumentations fails on the sample, or changes its size or type.
         """
         return _apply(self.pipeline, image, mask, int(rng.integers(2**63)))
 
@@ -80,7 +79,7 @@ class NamedTransforms:
 def _apply(
     pipeline: Any, image: NDArray[Any], mask: NDArray[Any], seed: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    # One pair of streams for the whole chain: set_random_seed would start each one anew.
+    # One pair of generators for the whole chain; set_random_seed would give each transform a copy.
     pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
     try:
         result = pipeline(image=np.ascontiguousarray(image), mask=np.ascontiguousarray(mask))
@@ -91,22 +90,23 @@ def _apply(
         ) from error
     if result["image"].shape != image.shape or result["mask"].shape != mask.shape:
         raise DataError(
-            f"{_WHERE}: {image.shape} became {result['image'].shape}, but the size is that of"
-            " augmentation.crop_size, so leave out what changes it"
+            f"{_WHERE}: {image.shape} became {result['image'].shape}, but the size is set by"
+            " augmentation.crop_size; remove the transform that changes it"
         )
     if result["image"].dtype != image.dtype:
         raise DataError(
             f"{_WHERE}: {image.dtype} became {result['image'].dtype}, but images are normalised"
-            " afterwards, by augmentation.mean and augmentation.std, so leave out what does"
+            " afterwards, by augmentation.mean and augmentation.std; remove the transform that does"
+            " it"
         )
     return result["image"], result["mask"]
 
 
 def _try(where: str, step: Any, void: int, shape: tuple[int, int, int]) -> None:
-    """Apply a transform to a few samples.
+    """Apply a transform to a few random samples.
 
     Raises:
-        ConfigError: When it fails, changes the size or makes labels of its own.
+        ConfigError: When it fails, changes the size or invents labels.
     """
     probability, step.p = step.p, 1.0
     pipeline = _albumentations().Compose([step])
@@ -121,18 +121,18 @@ def _try(where: str, step: Any, void: int, shape: tuple[int, int, int]) -> None:
         invented = set(np.unique(found).tolist()) - set(known.tolist())
         if invented:
             raise ConfigError(
-                f"{where} makes labels that the mask does not have, such as {min(invented)}; set"
-                " its interpolation of masks to nearest (0) and what it fills them with to null, or"
-                " leave it out"
+                f"{where} writes labels that the mask does not have, such as {min(invented)}; set"
+                " its mask interpolation to nearest (0) and its mask fill value to null, or remove"
+                " it"
             )
     step.p = probability
 
 
 def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
-    """One transform.
+    """Build one transform.
 
     Raises:
-        ConfigError: When there is none of the name, or it refuses a parameter.
+        ConfigError: When the name does not exist, or the transform refuses a parameter.
     """
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise ConfigError(f"{where} must be a mapping with a name, got {spec!r}")
@@ -153,32 +153,35 @@ def _build(where: str, spec: Mapping[str, Any], void: int) -> Any:
     if "fill_mask" in known:
         _set_fill(where, name, params, void, known["fill_mask"].default)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # its way to refuse an argument
+        warnings.simplefilter("error", UserWarning)  # how it reports an invalid argument
         try:
             return kinds[name](**params)
         except Exception as error:
             raise ConfigError(
-                f"{where} ({name}): albumentations refuses it ({one_line(error)})"
+                f"{where} ({name}): albumentations refuses the parameters ({one_line(error)})"
             ) from error
 
 
 def _set_fill(where: str, name: str, params: dict[str, Any], void: int, default: Any) -> None:
-    """Have masks filled with `void`; the default paints class 0.
+    """Make a transform fill masks with `void`; its default is class 0.
+
+    Null, where the transform allows it, keeps the labels under a hole.
 
     Raises:
-        ConfigError: When something else is given. Null keeps the labels under a hole.
+        ConfigError: When any other value is given.
     """
     keeps_labels = default is None and "fill_mask" in params and params["fill_mask"] is None
     if params.get("fill_mask") is not None:
-        rest = "leave it out, or null to keep the labels" if default is None else "leave it out"
+        fix = "remove the key, or set it to null to keep the labels"
         raise ConfigError(
-            f"{where}.fill_mask: {name} fills masks with dataset.ignore_label by itself; {rest}"
+            f"{where}.fill_mask: {name} always fills masks with dataset.ignore_label;"
+            f" {fix if default is None else 'remove the key'}"
         )
     params["fill_mask"] = None if keeps_labels else void
 
 
 def _albumentations() -> Any:
-    # Without this variable the import asks the network for a newer version; offline, that takes
-    # seconds. The import itself takes seconds too, hence not at the top of the file.
+    # Without this variable the import looks for a newer version on the network, which takes seconds
+    # when offline. The import itself takes seconds too, so it is not at the top of the file.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     return importlib.import_module("albumentations")

@@ -1,8 +1,8 @@
-"""Where a training crop comes from: the crop is chosen in the source, and only it is resized.
+"""Random crops that are chosen in the source image, so that only their part of it is resized.
 
-To resize a whole image and cut a crop out of it is the same picture at several times the cost: at
-scale 2 a crop of 512 x 1024 needs a quarter of a megapixel of the source, and resizing all of a
-1024 x 2048 image makes eight.
+Resizing the whole image and cropping the result gives the same picture at several times the cost:
+at scale 2, a crop of 512 x 1024 needs an eighth of a megapixel of the source, while resizing a
+1024 x 2048 image computes eight megapixels.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_CHANNELS = 64  # that OpenCV resizes and mirrors at a time; some builds take 128
-_MOST_TURNED = 4  # that it rotates at a time
+MAX_CHANNELS = 64  # that OpenCV resizes, flips and splits in one call; some builds allow 128
+_MAX_ROTATED = 4  # channels that it rotates in one call
 
 
 class Span(NamedTuple):
     """One axis of a crop.
 
     Attributes:
-        start: First row or column of the source.
-        length: How many of them.
-        place: Where they begin in the result.
-        size: How many they become there.
+        start: First row or column in the source.
+        length: Number of rows or columns in the source.
+        place: First row or column in the result.
+        size: Number of rows or columns in the result.
     """
 
     start: int
@@ -34,15 +34,15 @@ class Span(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """What becomes of a sample, geometrically.
+    """The geometric part of an augmentation.
 
     Attributes:
-        rows: The rows of the source.
-        columns: The columns of the source.
+        rows: The vertical axis.
+        columns: The horizontal axis.
         size: Height and width of the result.
-        angle: Of a rotation about the middle of the crop, in degrees.
+        angle: Angle of a rotation about the middle of the crop, in degrees.
         mirrored: Whether left and right change places.
-        upside_down: Whether top and bottom do.
+        upside_down: Whether top and bottom change places.
     """
 
     rows: Span
@@ -54,13 +54,13 @@ class Crop(NamedTuple):
 
 
 def draw_span(rng: np.random.Generator, source: int, wanted: int, scale: float) -> Span:
-    """A stretch of an axis, every place that it may have as likely as any other.
+    """Draw one axis of a crop, all positions with equal probability.
 
-    Scaling all of the axis by `scale` and cutting `wanted` out of it, or padding it to `wanted`
-    with the padding shared out at random, gives the same distribution.
+    The distribution is that of scaling the whole axis by `scale`, then cropping it to `wanted`, or
+    padding it to `wanted` with a random split of the padding between both sides.
 
     Args:
-        rng: Where chance comes from.
+        rng: The source of randomness.
         source: Length of the axis in the image.
         wanted: Length of the axis in the result.
         scale: Factor from source to result.
@@ -81,18 +81,18 @@ def draw_span(rng: np.random.Generator, source: int, wanted: int, scale: float) 
 def cut(
     pixels: NDArray[Any], crop: Crop, fill: NDArray[Any] | float, *, nearest: bool = False
 ) -> NDArray[Any]:
-    """The crop of an image or a mask.
+    """Crop an image or a mask.
 
     Args:
         pixels: ``(H, W)`` or ``(H, W, C)``; uint8, uint16 or float32.
-        crop: What to cut.
-        fill: What is put where there is no source: a number, or one per channel.
-        nearest: Whether to take the nearest pixel, as class ids need, or to interpolate.
+        crop: The crop.
+        fill: The value of pixels without a source: one number, or one per channel.
+        nearest: Whether to take the nearest pixel, as class ids need, instead of interpolating.
 
     Shape:
         - output: ``(h, w)`` or ``(h, w, C)`` with ``(h, w) = crop.size``, contiguous.
     """
-    most = _MOST_TURNED if crop.angle else _MOST_CHANNELS
+    most = _MAX_ROTATED if crop.angle else MAX_CHANNELS
     if pixels.ndim == 3 and pixels.shape[2] > most:
         fills = np.broadcast_to(fill, pixels.shape[2:])
         parts = [slice(first, first + most) for first in range(0, pixels.shape[2], most)]
@@ -109,7 +109,7 @@ def cut(
 def _flipped(pixels: NDArray[Any], crop: Crop) -> NDArray[Any]:
     cv2 = importlib.import_module("cv2")
     axis = -1 if crop.mirrored and crop.upside_down else int(crop.mirrored)
-    found: NDArray[Any] = cv2.flip(pixels, axis)  # forty times as fast as NumPy's negative steps
+    found: NDArray[Any] = cv2.flip(pixels, axis)  # forty times as fast as negative steps in NumPy
     return found.reshape(pixels.shape)
 
 
@@ -134,7 +134,7 @@ def _upright(
 
 def _resized(window: NDArray[Any], height: int, width: int, *, nearest: bool) -> NDArray[Any]:
     cv2 = importlib.import_module("cv2")
-    # Plain INTER_NEAREST rounds down, half a pixel off from what bilinear does.
+    # Plain INTER_NEAREST rounds down, which is half a pixel off from bilinear interpolation.
     kind = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
     found: NDArray[Any] = cv2.resize(window, (width, height), interpolation=kind)
     return found.reshape(height, width, *window.shape[2:])  # OpenCV drops a single channel
@@ -145,11 +145,11 @@ def _rotated(
 ) -> NDArray[Any]:
     cv2 = importlib.import_module("cv2")
     kind = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    matrix = _matrix(crop)
+    matrix = _affine_map(crop)
     top, bottom, left, right = _bounds(matrix, crop.size, pixels.shape)
     matrix[:, 2] -= left, top
     border = np.broadcast_to(fill, pixels.shape[2:]).astype(np.float64)
-    turned: NDArray[Any] = cv2.warpAffine(
+    rotated: NDArray[Any] = cv2.warpAffine(
         np.ascontiguousarray(pixels[top:bottom, left:right]),
         matrix,
         crop.size[::-1],
@@ -157,13 +157,13 @@ def _rotated(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=border.reshape(-1).tolist(),
     )
-    return turned.reshape(*crop.size, *pixels.shape[2:])
+    return rotated.reshape(*crop.size, *pixels.shape[2:])
 
 
 def _bounds(
     matrix: NDArray[np.float64], size: tuple[int, int], shape: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-    """The part of the source that the result needs, as OpenCV warps no side above 32,767."""
+    """Return the part of the source that the result needs; OpenCV warps no side above 32,767."""
     height, width = size
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
     found = corners @ matrix.T
@@ -173,8 +173,8 @@ def _bounds(
     return top, max(min(bottom, shape[0]), top + 1), left, max(min(right, shape[1]), left + 1)
 
 
-def _matrix(crop: Crop) -> NDArray[np.float64]:
-    """From the middle of a pixel of the result to that of the source, ``(2, 3)``."""
+def _affine_map(crop: Crop) -> NDArray[np.float64]:
+    """Return the affine map from pixel centres in the result to the source, ``(2, 3)``."""
     rows, columns = crop.rows, crop.columns
     steps = np.array([columns.length / columns.size, rows.length / rows.size])
     starts = np.array([columns.start, rows.start])

@@ -1,4 +1,4 @@
-"""What evaluation does to an image: resize, normalise."""
+"""From an evaluation sample to tensors: resizing and normalisation, without augmentation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from segtrain.data.labels.contract import LabelContract
-from segtrain.data.transforms.tensors import RGB, Statistics, channels_first, normalize
-from segtrain.data.transforms.training import check_size
+from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, normalize
+from segtrain.schema.ranges import Range
 
 
 class EvalTransform:
-    """An image as the model wants it, without augmentation.
+    """Resize and normalise an image for the model, without augmentation.
 
     Args:
-        mean: Mean of each channel, for images from 0 to 1.
+        mean: Mean of each channel, for pixels from 0 to 1.
         std: Standard deviation of each channel.
         labels: The contract of the targets; unused pixels keep its `ignore_label`.
-        size: Height and width that images are resized to, or None. Targets keep their size:
-            predictions are compared with the labels as they were drawn.
+        size: Height and width that images are resized to; None: they keep their size. Targets
+            always keep theirs, because predictions are compared with the labels as drawn.
 
     Raises:
         ConfigError: When a value is out of range.
@@ -36,14 +36,15 @@ class EvalTransform:
         labels: LabelContract,
         size: tuple[int, int] | None = None,
     ) -> None:
-        statistics = Statistics(mean, std, len(mean))
-        check_size("size", size)
-        self.mean, self.std, self.labels, self.size = statistics.mean, statistics.std, labels, size
+        normalization = Normalization(mean, std, len(mean))
+        Range(1).check("evaluation.size", size)
+        self.mean, self.std = normalization.mean, normalization.std
+        self.labels, self.size = labels, size
 
     def __call__(
         self, image: NDArray[Any], target: NDArray[Any], seed: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """The tensors of one sample; `seed` is there for the sake of :class:`TrainTransform`.
+        """Return a sample as tensors; `seed` is accepted as in `TrainTransform`, and not used.
 
         Shape:
             - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
@@ -57,7 +58,7 @@ class EvalTransform:
 
 
 def _smoothly_resized(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Bilinear over all pixels that become one, as Pillow does."""
+    """Resize with a bilinear filter that covers all source pixels, as Pillow does."""
     kind = Image.Resampling.BILINEAR
     if image.dtype == np.uint8 and image.shape[2] == RGB:
         return np.array(Image.fromarray(image).resize(size[::-1], kind))

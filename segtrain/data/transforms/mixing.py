@@ -1,4 +1,4 @@
-"""Mixes of two samples of a batch, as a function of the batch's own seed."""
+"""Mixing of two samples of a batch: CutMix and ClassMix."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_STREAM = 1  # the seed is that of a sample too, whose scale must not tell whether it is mixed
-
 
 @dataclass(frozen=True)
 class Mixing:
-    """What samples of a batch get pasted in of the next one; image and target alike.
+    """Paste a part of the next sample of a batch into each sample, in image and target.
 
     ``cutmix`` pastes a box whose share of the area is uniform between 0 and 1. ``classmix`` pastes
-    the pixels of half of the classes that the other sample shows, rounded up (of multi-label data,
-    the pixels that have any of them). Ignored pixels are pasted as such with the box, and never by
-    class. A batch of one has no other sample and stays as it is.
+    the pixels of half of the classes in the other sample, rounded up (in multi-label data, the
+    pixels that have any of them). A box may hold ignored pixels, which stay ignored; ``classmix``
+    does not paste them. A batch of one sample stays as it is.
 
     Args:
-        mix: What is pasted.
-        probability: Of each sample to be mixed.
+        mix: The kind of mixing.
+        probability: Probability that a sample is mixed.
         ignore_label: The value of target pixels without a class.
 
     References:
@@ -35,16 +33,17 @@ class Mixing:
     probability: float = 0.5
     ignore_label: int = 255
 
-    def __call__(self, images: Tensor, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """The mixed batch, a function of the batch and `seed`.
+    def __call__(
+        self, images: Tensor, target: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mixed batch, a function of the batch and `rng`.
 
         Shape:
             - images: ``(N, C, h, w)``. target: ``(N, h, w)``, or ``(N, K, h, w)`` for multi-label
-              data. The output likewise.
+              data. The outputs have the same shapes.
         """
         if len(images) < 2:
             return images, target
-        rng = np.random.default_rng((_STREAM, seed))
         mixed_images, mixed_target = images.clone(), target.clone()
         for index in range(len(images)):
             if rng.random() >= self.probability:
@@ -60,7 +59,7 @@ class Mixing:
 
 
 def _box(size: torch.Size, rng: np.random.Generator) -> Tensor:
-    """True in a box, ``(h, w)``; its middle is anywhere, and what is outside is cut off."""
+    """Return a mask of a random box, ``(h, w)``, clipped at the borders of the image."""
     height, width = size
     side = np.sqrt(rng.uniform())
     row, column = rng.integers(height), rng.integers(width)
@@ -72,7 +71,7 @@ def _box(size: torch.Size, rng: np.random.Generator) -> Tensor:
 
 
 def _classes(target: Tensor, ignore_label: int, rng: np.random.Generator) -> Tensor:
-    """True at the pixels of half of the classes, ``(h, w)``."""
+    """Return a mask of the pixels of a random half of the classes, ``(h, w)``."""
     if target.dim() == 3:
         present = [index for index in range(len(target)) if bool((target[index] == 1).any())]
         chosen = _half(present, rng)

@@ -1,4 +1,4 @@
-"""Losses that know how far a pixel is from a boundary."""
+"""Losses of the distance between a pixel and a boundary."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_positive
 from segtrain.losses.distance import signed_distance
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
@@ -15,7 +16,7 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("boundary")
 class Boundary(ClassMapLoss):
-    r"""How far from the target's boundary the wrong probability lies, averaged over classes.
+    r"""Probability error times signed distance to the target's boundary, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{N} \sum_i \phi_{ic}\,(p_{ic} - y_{ic})
 
@@ -24,20 +25,21 @@ class Boundary(ClassMapLoss):
     the :math:`N` valid pixels of the batch.
 
     Args:
-        max_distance: Larger distances count as this one, in pixels, above 0. None are larger unless
-            given; a limit keeps far mistakes in a large image from outweighing everything else.
+        max_distance: Distances are clamped to this number of pixels, above 0. By default there is
+            no limit. A limit keeps distant errors in a large image from dominating the loss.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`ClassMapLoss`.
 
     Note:
-        Meant to stand beside a region loss, as in the preset ``dice_boundary``: it is linear in the
-        probabilities, so that its gradient does not grow with the mistake, and what is near a
-        boundary hardly counts. A class that an image lacks or that fills it has no boundary there,
-        and the image adds 0 to it. Values are in pixels: they double with the size of the image.
-        The distances are computed on the CPU, a class at a time: two transforms per image, of some
-        milliseconds each for half a megapixel. On another device each class is waited for.
+        Use it next to a region loss, as in the preset ``dice_boundary``: the loss is linear in the
+        probabilities, so its gradient does not grow with the error, and pixels near a boundary
+        hardly count. A class that an image lacks, or that fills it, has no boundary there, and the
+        image adds 0 to its loss. Values are in pixels and double with the side of the image.
+        Distances are computed on the CPU, one class at a time: two transforms per image, which take
+        a few milliseconds each for half a megapixel. On a GPU, each class waits for them.
 
     Example:
+        >>> import torch
         >>> loss = Boundary(num_classes=2)  # |phi| is 1.5, 0.5, 0.5, 1.5 and |p - y| is 1/2
         >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
         tensor(0.5000)
@@ -62,34 +64,35 @@ class Boundary(ClassMapLoss):
 
 @register_loss("hausdorff_dt")
 class HausdorffDT(ClassMapLoss):
-    r"""Squared mistakes by how far they are from the boundaries, averaged over classes.
+    r"""Squared errors weighted by their distance to the boundaries, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{N} \sum_i (p_{ic} - y_{ic})^2
               (d_{p,ic}^\alpha + d_{y,ic}^\alpha)
 
-    with the distance :math:`d_y` of a pixel to the boundary of the class in the target and
-    :math:`d_p` to that in the prediction, which is where :math:`p > 1/2`, and the :math:`N` valid
-    pixels of the batch.
+    with the distance of a pixel to the boundary of the class in the target, :math:`d_y`, and in the
+    prediction, :math:`d_p`, which covers the pixels with :math:`p > 1/2`; :math:`N` is the number
+    of valid pixels of the batch.
 
     Args:
-        alpha: :math:`\alpha > 0`: how much more a far mistake counts than a near one; the paper
-            found 1 to 3 to work and took 2.
-        max_distance: Larger distances count as this one, in pixels, above 0. By default the factor
-            of a mistake is at most ``2 * 20**2``; in a large image without a limit it would be a
-            million. ``.inf`` is the paper's.
+        alpha: :math:`\alpha > 0`, the exponent of the distances. The paper finds that values from 1
+            to 3 work, and uses 2.
+        max_distance: Distances are clamped to this number of pixels, above 0. By default the factor
+            of an error is at most ``2 * 20**2``; without a limit it can reach a million in a large
+            image. ``.inf`` is the paper's choice.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`ClassMapLoss`.
 
     Note:
-        Meant to stand beside a region loss, with a small weight: values are in pixels to the power
-        of :math:`\alpha`. The distances are constants for the gradient. A class that an image lacks
-        or that fills it has no boundary there, and 0 stands for the distance to it; of a class that
-        neither target nor prediction bounds, nothing is learned. The value jumps where a
-        probability passes 1/2. The distances are computed on the CPU, a class at a time: four
-        transforms per image, of some milliseconds each for half a megapixel. On another device each
-        class is waited for.
+        Use it next to a region loss and with a small weight, because values are in pixels to the
+        power of :math:`\alpha`. The distances are constants for the gradient. A class that an image
+        lacks, or that fills it, has no boundary there, and its distance is 0; a class without a
+        boundary in target and prediction has no gradient. The value is discontinuous where a
+        probability crosses 1/2. Distances are computed on the CPU, one class at a time: four
+        transforms per image, which take a few milliseconds each for half a megapixel. On a GPU,
+        each class waits for them.
 
     Example:
+        >>> import torch
         >>> loss = HausdorffDT(num_classes=2)  # d_y is 1.5, 0.5, 0.5, 1.5; no p is above 1/2
         >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # 1/4 of 1.25
         tensor(0.3125)
@@ -103,9 +106,7 @@ class HausdorffDT(ClassMapLoss):
 
     def __init__(self, *, alpha: float = 2.0, max_distance: float = 20.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 < alpha < math.inf:
-            raise ConfigError(f"alpha must be above 0 and finite, got {alpha}")
-        self.alpha = alpha
+        self.alpha = check_positive("alpha", alpha)
         self.max_distance = _check_max_distance(max_distance)
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:

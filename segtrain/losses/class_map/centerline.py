@@ -1,8 +1,7 @@
-"""Losses that look at how a class hangs together: the centre lines of its shapes."""
+"""Losses of connectivity: the centre lines of the shapes of a class."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
@@ -28,31 +27,32 @@ class CenterlineDice(ClassMapLoss):
               T^p = \frac{\sum_i S(p)_i\, y_i + s}{\sum_i S(p)_i + s}, \quad
               T^s = \frac{\sum_i S(y)_i\, p_i + s}{\sum_i S(y)_i + s}
 
-    How much of the prediction's centre line lies in the target, and how much of the target's in the
-    prediction: a thin vessel or lane marking that is cut in two costs as much as a wide one. The
-    soft skeleton :math:`S` collects what an opening takes away from a map that is eroded again and
-    again:
+    :math:`T^p` is the share of the prediction's centre line that lies in the target, :math:`T^s`
+    the share of the target's centre line that lies in the prediction. A gap in a thin vessel or
+    lane marking therefore costs as much as a gap in a wide one. The soft skeleton :math:`S`
+    collects the pixels that an opening removes from a map that is eroded repeatedly:
 
     .. math:: S \leftarrow S + (1 - S)\, \max(0,\; e - \text{dilate}(\text{erode}(e))), \qquad
               e \leftarrow \text{erode}(e)
 
-    with the smallest of the five pixels of a cross as erosion and the largest of nine as dilation.
+    with the minimum over the five pixels of a cross as erosion and the maximum over the nine pixels
+    of a square as dilation.
 
     Args:
-        iterations: How often the map is eroded, at least 1. Shapes whose radius in pixels is larger
-            lose their centre line; more than the largest radius only costs time.
-        smooth: :math:`s \ge 0`, in pixels; it softens the loss of short centre lines, and a class
-            without any, if ``classes`` has it count, has to be predicted nowhere.
+        iterations: Number of erosions, at least 1. Shapes with a larger radius in pixels get no
+            centre line; more iterations than the largest radius only cost time.
+        smooth: :math:`s \ge 0`, in pixels; it softens the loss of short centre lines. A class
+            without a centre line, if ``classes`` includes it, should be predicted nowhere.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`ClassMapLoss`.
 
     Note:
-        Only the centre line term. The paper adds it to Dice, as ``configs/loss/dice_cldice.yaml``
-        does with the loss ``sum``: alone it leaves the width of a shape open. Name the thin classes
-        in ``classes``: a background has a centre line too, and where it runs means nothing. Ignored
-        pixels are background to the skeletons of both, so a shape that is cut by them ends there.
-        Beyond the border of the image is nothing, neither shape nor background. Memory is two maps
-        per iteration; the rest is computed again in backward.
+        This is only the centre line term, which does not determine the width of a shape. The paper
+        adds it to Dice, as ``configs/loss/dice_cldice.yaml`` does with the loss ``sum``. Set
+        ``classes`` to the thin classes: the centre line of a background has no meaning. Ignored
+        pixels are background in both skeletons, so a shape ends where they begin. Pixels outside
+        the image are neither shape nor background. Two maps per iteration are kept for backward;
+        the rest is recomputed.
 
     Example:
         >>> loss = CenterlineDice(num_classes=1, smooth=0.0)
@@ -69,12 +69,8 @@ class CenterlineDice(ClassMapLoss):
 
     def __init__(self, *, iterations: int = 10, smooth: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if iterations < 1:
-            raise ConfigError(f"iterations must be at least 1, got {iterations}")
-        if not 0 <= smooth < math.inf:
-            raise ConfigError(f"smooth must be finite and not negative, got {smooth}")
-        self.iterations = iterations
-        self.smooth = smooth
+        self.iterations = check_at_least_one("iterations", iterations)
+        self.smooth = check_not_negative("smooth", smooth)
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
         actual = positive.to(probability.dtype)
@@ -90,11 +86,11 @@ class CenterlineDice(ClassMapLoss):
 
 
 def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
-    """The soft skeleton of maps ``(N, H, W)`` of values from 0 to 1, with a graph.
+    """Soft skeleton of maps, with a graph.
 
     Args:
-        maps: Float.
-        iterations: How often they are eroded.
+        maps: ``(N, H, W)``, float in [0, 1].
+        iterations: Number of erosions.
 
     Example:
         >>> cross = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])
@@ -104,10 +100,10 @@ def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
                  [0., 0., 0.]]])
     """
     skeleton = torch.zeros_like(maps)
-    # A step leaves many maps behind for autograd, all of which follow from the two that go in.
-    remembers = torch.is_grad_enabled() and maps.requires_grad
+    # Autograd would keep many maps per step, which can be recomputed from the two inputs.
+    has_graph = torch.is_grad_enabled() and maps.requires_grad
     for _ in range(iterations + 1):
-        if remembers:
+        if has_graph:
             skeleton, maps = checkpoint(
                 _step, skeleton, maps, use_reentrant=False, preserve_rng_state=False
             )
@@ -123,23 +119,23 @@ def _step(skeleton: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _erode(maps: Tensor) -> Tensor:
-    """The smallest value of each pixel and the four beside it."""
+    """Minimum over each pixel and its four direct neighbours."""
     return _neighbours(maps, (1, 2), torch.minimum)
 
 
 def _dilate(maps: Tensor) -> Tensor:
-    """The largest value of each pixel and the eight around it."""
+    """Maximum over each pixel and its eight neighbours."""
     return _neighbours(_neighbours(maps, (1,), torch.maximum), (2,), torch.maximum)
 
 
 def _neighbours(maps: Tensor, dims: tuple[int, ...], pick: Pick) -> Tensor:
-    """`pick` of each entry and those beside it along `dims`, of which a border entry has fewer."""
+    """Apply `pick` to each entry and its neighbours along `dims`; border entries have fewer."""
     found: Tensor = _Neighbours.apply(maps, dims, pick)
     return found
 
 
 class _Neighbours(torch.autograd.Function):
-    """The result tells who won, where autograd would keep and undo each `pick` by itself."""
+    """Finds the picked entries by the result; autograd would store every `pick`."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, dims: tuple[int, ...], pick: Pick) -> Tensor:
@@ -155,7 +151,7 @@ class _Neighbours(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         maps, found = ctx.saved_tensors
         total = _equal(maps, found).mul_(gradient)
-        left = gradient - total  # of the pixels whose winner is still to be found
+        left = gradient - total  # of the pixels whose picked entry is not found yet
         for here, there in _shifts(ctx.dims):
             part = _equal(maps[there], found[here]).mul_(left[here])
             total[there] += part
@@ -164,7 +160,7 @@ class _Neighbours(torch.autograd.Function):
 
 
 def _shifts(dims: tuple[int, ...]) -> Iterator[tuple[Index, Index]]:
-    """Where there is a neighbour, and where it is, for both directions along each dimension."""
+    """Yield the entries with a neighbour, and the neighbours, for both directions of each dim."""
     for dim in dims:
         rest = (slice(None),) * dim
         first, last = (*rest, slice(None, -1)), (*rest, slice(1, None))
@@ -173,5 +169,5 @@ def _shifts(dims: tuple[int, ...]) -> Iterator[tuple[Index, Index]]:
 
 
 def _equal(one: Tensor, other: Tensor) -> Tensor:
-    """1 where they are equal, else 0, of their dtype: a product with bools would convert them."""
+    """1 where both are equal, else 0, in their dtype, because bools would be converted."""
     return torch.eq(one, other, out=torch.empty_like(one))

@@ -1,4 +1,4 @@
-"""The Lovász losses: the Jaccard loss of a set of mistakes, extended to errors of any size."""
+"""Lovász losses: the Jaccard loss of a set of wrong pixels, extended to errors of any size."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("lovasz_softmax")
 class LovaszSoftmax(ClassMapLoss):
-    r"""The Lovász extension of the Jaccard loss at each class's errors, averaged over classes.
+    r"""Lovász extension of the Jaccard loss at the errors of each class, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \sum_k m_{\pi_k} \big( J(\pi_1, \dots, \pi_k)
               - J(\pi_1, \dots, \pi_{k-1}) \big), \qquad m_i = |y_{ic} - p_{ic}|
 
-    where :math:`\pi` puts the errors :math:`m` of the valid pixels in falling order, and
-    :math:`J(M) = |M|\, /\, |\{y = c\} \cup M|` is one minus the intersection over union when the
-    pixels :math:`M` are the mistakes.
+    where :math:`\pi` sorts the errors :math:`m` of the valid pixels in descending order, and
+    :math:`J(M) = |M|\, /\, |\{y = c\} \cup M|` is one minus the intersection over union if the
+    pixels :math:`M` are wrong.
 
     Args:
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`ClassMapLoss`.
 
     Note:
-        Exact: all errors are ranked, and none are put into bins. Of equal errors any order is
-        right; the value does not depend on it, and the gradient is one of the subgradients. A class
-        without a target pixel, if ``classes`` has it count, costs its largest error. Ignored pixels
-        are left out of the ranking. A batch is not the mean of its images, except with
-        ``per_image`` and pixels ignored in none.
+        The loss is exact: all errors are sorted, without bins. The value does not depend on the
+        order of equal errors, and the gradient is one of the subgradients. The loss of a class
+        without a target pixel, if ``classes`` includes it, is its largest error. Ignored pixels are
+        not sorted. The loss of a batch is not the mean over its images, except with ``per_image``
+        and without ignored pixels.
 
     Example:
         >>> loss = LovaszSoftmax(num_classes=2)
@@ -48,16 +48,13 @@ class LovaszSoftmax(ClassMapLoss):
         cancel when there are many pixels.
     """
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
         return lovasz_extension(probability - positive.to(probability.dtype), positive, valid)
 
 
 @register_loss("lovasz_hinge")
 class LovaszHinge(ClassMapLoss):
-    r"""The Lovász extension of the Jaccard loss at each class's hinge errors, mean over classes.
+    r"""Lovász extension of the Jaccard loss at the hinge errors of each class, mean over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \sum_k m_{\pi_k} \big( J(\pi_1, \dots, \pi_k)
               - J(\pi_1, \dots, \pi_{k-1}) \big), \qquad
@@ -68,18 +65,18 @@ class LovaszHinge(ClassMapLoss):
 
     Args:
         num_classes: Number of channels of the logits. One channel is the binary case of the paper;
-            with more, each class is told from the rest by its own logit.
-        ignore_label: Target value of the pixels that do not count.
+            with more, the logit of each class separates it from the rest.
+        ignore_label: Target value of ignored pixels.
         class_weights: One non-negative number per class, or a file that holds them: the mean over
             classes becomes the weighted mean.
-        classes: Over which classes the mean goes: ``present`` (those with a valid target pixel),
-            ``all``, or a list of ids.
+        classes: The classes of the mean: ``present`` (those with a valid target pixel), ``all``, or
+            a list of ids.
         per_image: One value per image and class instead of one per class over the batch.
 
     Note:
         A pixel beyond its margin, :math:`z s \ge 1`, has no error and no gradient. Errors grow with
-        the logits, so the value has no upper bound. A class without a target pixel, if ``classes``
-        has it count, costs its largest error. Ignored pixels are left out of the ranking.
+        the logits, so the value has no upper bound. The loss of a class without a target pixel, if
+        ``classes`` includes it, is its largest error. Ignored pixels are not sorted.
 
     Example:
         >>> loss = LovaszHinge(num_classes=1)
@@ -114,19 +111,19 @@ class LovaszHinge(ClassMapLoss):
         )
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-        short = (probability - 1).clamp(max=0)  # of the margin of 1, where the logit must be large
-        over = (probability + 1).clamp(min=0)
+        short = (probability - 1).clamp(max=0)  # below the margin of a positive pixel
+        over = (probability + 1).clamp(min=0)  # above that of a negative pixel
         return lovasz_extension(torch.where(positive, short, over * valid), positive, valid)
 
 
 def lovasz_extension(residual: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-    r"""The Lovász extension ``()`` of the Jaccard loss, as a function of the errors.
+    r"""Lovász extension ``()`` of the Jaccard loss, as a function of the errors.
 
     Args:
-        residual: By how much each pixel is above what it should be: minus its error at a positive
-            pixel, its error elsewhere, and 0 where it does not count. Float32 or float64.
+        residual: Prediction minus target, float32 or float64: minus the error at positive pixels,
+            the error at negative pixels, and 0 at ignored pixels.
         positive: Bool, of the same shape: the pixels of the class.
-        valid: Bool, of the same shape: the pixels that count.
+        valid: Bool, of the same shape: the pixels that are not ignored.
 
     Example:
         >>> positive, valid = torch.tensor([True, False]), torch.tensor([True, True])
@@ -138,7 +135,7 @@ def lovasz_extension(residual: Tensor, positive: Tensor, valid: Tensor) -> Tenso
 
 
 class _LovaszExtension(torch.autograd.Function):
-    """The gradient is what the value is made of, so it is kept and nothing else is."""
+    """Computes the gradient in forward, because the value is made of it, and keeps only that."""
 
     @staticmethod
     def forward(ctx: Any, residual: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
@@ -153,33 +150,33 @@ class _LovaszExtension(torch.autograd.Function):
 
 
 def _slopes(residual: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-    r"""By how much each pixel raises the Jaccard loss when it joins the mistakes, largest first.
+    r"""Increase of the Jaccard loss as each pixel becomes wrong, in descending order of errors.
 
-    With U the union of the positives and the mistakes before it, and I the positives not yet
-    mistaken, a positive adds 1/U and any other pixel I/U - I/(U + 1). These are ratios of whole
-    numbers, where differences of neighbouring losses would cancel. At a positive the slope is
-    negative, as its error falls when the residual rises.
+    Let U be the size of the union of the positives and the pixels that are wrong already, and I the
+    number of positives that are still right. A positive adds 1/U and a negative adds
+    I/U - I/(U + 1). These ratios of integers avoid differences of neighbouring losses, which would
+    cancel. The slope of a positive is negative, because its error falls as the residual rises.
     """
     keys, order = _keys(residual, positive, valid).sort()
     found = keys.bitwise_and_(1)
-    # From the smallest error to the largest: what is behind a pixel has not been mistaken yet.
+    # In ascending order of errors, the pixels up to each one are still right at its turn.
     left = found.cumsum(0, dtype=torch.int32)
     union = torch.arange(len(order) - 1, -1, -1, dtype=torch.int32, device=left.device).add_(left)
     union[-1:].clamp_(min=1)
     slopes = left.to(residual.dtype).div_(union.to(residual.dtype).add_(1))
     slopes.masked_fill_(found.bool(), -1)
-    # Where there is no positive the largest error starts the union, and is the whole loss.
+    # Without a positive, the largest error is the whole loss.
     slopes[-1:] += left[-1:] == 0
     slopes.div_(union)
     return torch.empty_like(slopes).scatter_(0, order, slopes).view_as(residual)
 
 
 def _keys(residual: Tensor, positive: Tensor, valid: Tensor) -> Tensor:
-    """Whole numbers ``(P,)`` in the order of the errors, odd at the positives.
+    """Integers ``(P,)`` in the order of the errors, odd at positives.
 
-    Floats that are not negative are ordered like the whole numbers that their bits spell, and torch
-    sorts those by radix: on a CPU several times faster than floats. The lowest bit says which are
-    positive, so errors a rounding apart count as equal; pixels that do not count come first.
+    Non-negative floats have the order of the integers with the same bits. torch sorts integers by
+    radix, which is several times faster on a CPU. The lowest bit marks the positives, so errors
+    that differ by one rounding count as equal. Ignored pixels come first.
     """
     whole = torch.int64 if residual.dtype == torch.float64 else torch.int32
     kind = valid.to(torch.int8).mul_(2).add_(positive)

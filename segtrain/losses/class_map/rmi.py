@@ -1,58 +1,61 @@
-"""A loss that compares regions: what a prediction's neighbourhood tells about the target's."""
+"""A loss of regions: the mutual information of neighbourhoods in prediction and target."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one, check_one_of
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.families.class_mean import Activation
 from segtrain.losses.registry import register_loss
 
 Pooling = Literal["average", "max"]
 
-_NOISE_RATIO = 1e-4  # of the prediction to the target: a right prediction then costs 5e-5 at most
+_NOISE_RATIO = (
+    1e-4  # of prediction to target, so that a right prediction has a loss of 5e-5 at most
+)
 
 
 @register_loss("rmi")
 class RegionMutualInformation(ClassMapLoss):
-    r"""The part of the target's regions that the prediction's do not explain, mean over classes.
+    r"""Log-variance of target regions that the prediction does not explain, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \frac{1}{2d} \log \det \big( I +
               \tfrac{1}{\epsilon} M_c \big), \qquad
               M = \Sigma_y - \Sigma_{yp} (\Sigma_p + \delta I)^{-1} \Sigma_{py}
 
-    A region is the vector of the :math:`d = \text{radius}^2` pixels of a square of the pooled map;
-    the covariances :math:`\Sigma` are over all regions of an image. :math:`M` is what is left of
-    the target's when the prediction's are known, so up to a constant :math:`L` is minus a lower
-    bound of the mutual information of the two.
+    A region is the vector of the :math:`d = \text{radius}^2` pixels of a square of the pooled map.
+    The covariances :math:`\Sigma` are over all regions of an image. :math:`M` is the covariance of
+    the target's regions given the prediction's, so up to a constant :math:`L` is minus a lower
+    bound of their mutual information.
 
     Args:
         radius: Side of a region in pixels of the pooled map, at least 1.
-        pool_size: Side of the squares that are pooled to one pixel, at least 1, which is no
-            pooling. A region covers ``radius * pool_size`` pixels of the image.
-        pooling: How: ``average`` or ``max``.
-        epsilon: :math:`\epsilon`, from 1e-8 to 1: the variance below which what is not explained
-            counts as noise. :math:`\delta` is a ten thousandth of it.
-        activation: What makes probabilities of logits: the paper's ``sigmoid``, or ``softmax``.
-        per_image: Covariances of each image alone, as in the paper, or of the batch.
+        pool_size: Side of the squares that are pooled to one pixel, at least 1; 1 means no
+            pooling. The side of a region is ``radius * pool_size`` pixels of the image.
+        pooling: ``average`` or ``max``.
+        epsilon: :math:`\epsilon`, from 1e-8 to 1: unexplained variance below it counts as noise.
+            :math:`\delta` is ``1e-4`` times as large.
+        activation: Turns logits into probabilities: ``sigmoid``, as in the paper, or ``softmax``.
+        per_image: Compute covariances over each image, as in the paper, instead of over the batch.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``classes`` of
             :class:`ClassMapLoss`.
 
     Note:
-        Information has no sign: a prediction and its complement score the same, and a constant one
-        has no gradient. So it takes a loss beside it that tells them apart; the paper's is binary
-        cross entropy, half and half, which ``configs/loss/bce_rmi.yaml`` is. The value is never
-        below 0, and 0 where the target's regions follow linearly from the prediction's. Ignored
-        pixels are 0 in both maps. Beyond the border the nearest pixel is repeated. Computed in
-        float64. A map that is pooled to one pixel has nothing to compare, and costs 0. Pooling
-        makes it uneven: a shape moved by a multiple of ``pool_size`` scores better than one moved
-        by a pixel less.
+        Mutual information has no sign: a prediction and its complement have the same loss, and a
+        constant prediction has no gradient. Use it next to a loss that tells them apart; the paper
+        adds binary cross entropy with the same weight, as ``configs/loss/bce_rmi.yaml`` does. The
+        loss is at least 0, and 0 if the target's regions are a linear function of the prediction's.
+        Ignored pixels are 0 in both maps. Pixels outside the image repeat the nearest pixel. The
+        loss is computed in float64. It is 0 for a map that is pooled to one pixel. Because of
+        pooling, a shape that is moved by a multiple of ``pool_size`` has a smaller loss than one
+        that is moved by one pixel less.
 
     Example:
         >>> loss = RegionMutualInformation(num_classes=1, radius=1, pool_size=1, epsilon=0.25)
@@ -80,14 +83,11 @@ class RegionMutualInformation(ClassMapLoss):
         **common: Any,
     ) -> None:
         super().__init__(activation=activation, per_image=per_image, **common)
-        for name, size in (("radius", radius), ("pool_size", pool_size)):
-            if size < 1:
-                raise ConfigError(f"{name} must be at least 1, got {size}")
-        if not 1e-8 <= epsilon <= 1:  # below, the rounding of a covariance shows
+        if not 1e-8 <= epsilon <= 1:  # below, rounding of a covariance is visible
             raise ConfigError(f"epsilon must be from 1e-8 to 1, got {epsilon}")
-        self.radius = radius
-        self.pool_size = pool_size
-        self.pooling = pooling
+        self.radius = check_at_least_one("radius", radius)
+        self.pool_size = check_at_least_one("pool_size", pool_size)
+        self.pooling = check_one_of("pooling", pooling, get_args(Pooling))
         self.epsilon = epsilon
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
@@ -114,9 +114,9 @@ class RegionMutualInformation(ClassMapLoss):
         return torch.stack(shifted, dim=1).flatten(2)
 
     def _unexplained(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The loss from the regions ``(d, P)`` of both."""
+        """Loss from the regions ``(d, P)`` of prediction and target."""
         # In units of the noise of each, the last pivots of the joint covariance are those of
-        # I + M / epsilon: one factorisation, and neither an inverse nor a difference.
+        # I + M / epsilon. This takes one factorisation, no inverse and no difference.
         noise = (self.epsilon * _NOISE_RATIO, self.epsilon)
         joint = torch.cat(
             [
@@ -128,4 +128,4 @@ class RegionMutualInformation(ClassMapLoss):
         factor, failed = torch.linalg.cholesky_ex(identity + joint @ joint.mT)
         last = torch.arange(len(prediction), len(joint), device=joint.device)
         found = factor[last, last].log().mean()
-        return torch.where(failed == 0, found, torch.nan)  # it fails on NaN and infinity alone
+        return torch.where(failed == 0, found, torch.nan)  # it fails only on NaN and infinity

@@ -1,4 +1,4 @@
-"""The asymmetric loss of a pixel: a sigmoid loss that forgets easy negatives."""
+"""The asymmetric loss: a sigmoid loss that drops easy negatives."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.pixel.binary import SigmoidLoss, check_exponent, focal_term
+from segtrain.losses.arguments import check_not_negative
+from segtrain.losses.pixel.binary import SigmoidLoss, focal_term
 from segtrain.losses.registry import register_loss
 
 
 @register_loss("asymmetric")
 class Asymmetric(SigmoidLoss):
-    r"""Focal loss with an exponent for each answer and easy negatives left out, averaged over all.
+    r"""Focal loss with two exponents and without easy negatives, averaged over classes and pixels.
 
     .. math:: \ell = -\frac{1}{C} \sum_c \Big[ y_c (1 - p_c)^{\gamma_+} \log p_c
               + (1 - y_c)\, q_c^{\gamma_-} \log (1 - q_c) \Big], \qquad q_c = \max(p_c - m, 0)
@@ -22,21 +23,21 @@ class Asymmetric(SigmoidLoss):
     with :math:`p = \sigma(z)`.
 
     Args:
-        gamma_neg: :math:`\gamma_- \ge 0`, for the classes that are not there. They are many and
-            mostly easy, so it is the larger one.
-        gamma_pos: :math:`\gamma_+ \ge 0`, for the classes that are there. 1 as in the official
-            code; the paper finds 0, plain cross entropy, enough for most tasks.
-        clip: The margin :math:`m` in [0, 1): a negative below this probability costs nothing. It
-            also bounds the loss of a negative by :math:`-\log m`, so that a wrong label cannot
-            cost more. 0 shifts nothing.
+        gamma_neg: :math:`\gamma_- \ge 0`, for absent classes. They are many and mostly easy, so it
+            is the larger exponent.
+        gamma_pos: :math:`\gamma_+ \ge 0`, for present classes. 1 as in the official code; the paper
+            finds 0, plain cross entropy, sufficient for most tasks.
+        clip: The margin :math:`m` in [0, 1): a negative below this probability has no loss. It
+            also bounds the loss of a negative by :math:`-\log m`, which limits the cost of a wrong
+            label. 0 means no margin.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        Targets as for ``bce``. With both exponents equal and ``clip=0`` it is ``sigmoid_focal``
-        with ``alpha=null``; with exponents 0, ``bce``. With a margin the gradient of a negative
-        falls again as :math:`p` comes near 1, by design: its label may be wrong. A batch is the
-        mean of its parts, weighted by valid pixels.
+        Targets are as for ``bce``. With equal exponents and ``clip=0`` it is ``sigmoid_focal`` with
+        ``alpha=null``; with exponents of 0 as well, ``bce``. With a margin, the gradient of a
+        negative decreases again as :math:`p` approaches 1, by design: its label may be wrong. The
+        loss of a batch is the mean over its parts, weighted by their valid pixels.
 
     Example:
         >>> loss = Asymmetric(num_classes=2, gamma_neg=1.0, gamma_pos=0.0, clip=0.5)
@@ -60,8 +61,8 @@ class Asymmetric(SigmoidLoss):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.gamma_neg = check_exponent("gamma_neg", gamma_neg)
-        self.gamma_pos = check_exponent("gamma_pos", gamma_pos)
+        self.gamma_neg = check_not_negative("gamma_neg", gamma_neg)
+        self.gamma_pos = check_not_negative("gamma_pos", gamma_pos)
         if not 0 <= clip < 1:
             raise ConfigError(f"clip must be at least 0 and below 1, got {clip}")
         self.clip = clip

@@ -1,4 +1,4 @@
-"""The sigmoid losses of a pixel: every class is a yes-or-no question of its own."""
+"""Sigmoid losses: each class is a binary problem of its own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import Dense
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
 
 
 class SigmoidLoss(PixelLoss):
-    """A pixel loss that asks of each class whether it is there, averaged over classes and pixels.
+    """A pixel loss with one binary label per class, averaged over classes and pixels.
 
-    A subclass writes :meth:`positive` and :meth:`negative`. The target is class ids, which answer
-    yes for one class and no for the rest; or multi-hot, ``(N, C, H, W)``, where several classes or
-    none may be there; or 0 and 1 for a single channel.
+    A subclass implements :meth:`positive` and :meth:`negative`. The target holds class ids, of
+    which each gives one positive label; or it is multi-hot, ``(N, C, H, W)``, with any number of
+    positive labels; or it holds 0 and 1 for a single channel.
 
-    Minings tell hard pixels by the worst answer, see :meth:`target_probability`.
+    Hard-example mining ranks a pixel by its worst label; see :meth:`target_probability`.
     """
 
     dense: ClassVar[Dense | None] = "multi_hot"
@@ -34,51 +35,52 @@ class SigmoidLoss(PixelLoss):
 
     @property
     def multi_label(self) -> bool:
-        # Answers between yes and no, too, are one per class and share nothing out among them.
+        # Soft labels, too, are independent per class and need not add up to 1.
         return True
 
     @abstractmethod
     def positive(self, logits: Tensor) -> Tensor:
-        """The loss of each logit whose answer should be yes, of any shape."""
+        """Loss of logits with label 1, elementwise."""
 
     @abstractmethod
     def negative(self, logits: Tensor) -> Tensor:
-        """The loss of each logit whose answer should be no, of any shape; not a view."""
+        """Loss of logits with label 0, elementwise; a new tensor and not a view."""
 
     def weigh_positive(self, values: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
-        """What :meth:`positive` gave for the classes `index` ``(N, 1, R, W)``, or for all."""
+        """Weigh the result of :meth:`positive` for the classes `index` ``(N, 1, R, W)``, or all."""
         return values
 
     def dense_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each logit, ``(N, C, R, W)``, for answers in [0, 1] of the same shape."""
+        """Loss of each logit, ``(N, C, R, W)``, for labels in [0, 1] of the same shape."""
         positive = self.weigh_positive(self.positive(logits), None)
         return target * positive + (1 - target) * self.negative(logits)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self._names_one_class(target):
-            # The loss of a no everywhere, with that of the yes written over it: no one-hot target,
-            # and no difference of large numbers.
+        if self._has_class_ids(target):
+            # The loss of a negative everywhere, overwritten at the target's class: this needs no
+            # one-hot target and no difference of large numbers.
             index = target[:, None]
             of_target = self.weigh_positive(self.positive(logits.gather(1, index)), index)
             return self.negative(logits).scatter_(1, index, of_target).mean(1)
-        return self.dense_loss(logits, _answers(target, logits)).mean(1)
+        return self.dense_loss(logits, _labels(target, logits)).mean(1)
 
     def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        r"""How well the worst of a pixel's questions is answered, :math:`\min_c 1 - |y_c - p_c|`.
+        r"""Probability of the worst label of each pixel, :math:`\min_c 1 - |y_c - p_c|`.
 
-        With many classes nearly all answers are an easy no, and their mean would call a pixel easy
-        whose class is missed. ``1 -`` this is the largest gradient norm among the logits.
+        With many classes nearly all labels are easy negatives, and a mean over them would rank a
+        pixel as easy whose class is missed. One minus this value is the largest gradient norm among
+        the logits.
         """
-        if self._names_one_class(target):
+        if self._has_class_ids(target):
             index = target[:, None]
             worst = logits.scatter(1, index, -logits.gather(1, index)).amax(1)
             return (-worst).sigmoid()
-        answers = _answers(target, logits)
+        labels = _labels(target, logits)
         # 1 - |y - p| without a difference of two numbers near 1
-        right = torch.minimum(1 - answers + logits.sigmoid(), answers + (-logits).sigmoid())
+        right = torch.minimum(1 - labels + logits.sigmoid(), labels + (-logits).sigmoid())
         return right.amin(1)
 
-    def _names_one_class(self, target: Tensor) -> bool:
+    def _has_class_ids(self, target: Tensor) -> bool:
         return target.dim() == 3 and self.num_classes > 1
 
 
@@ -90,18 +92,18 @@ class BinaryCrossEntropy(SigmoidLoss):
               \qquad p = \sigma(z)
 
     Args:
-        pos_weight: :math:`w_c > 0`, one number or one per class; above 1 it costs more to miss a
-            class than to see one that is not there. A class of which the share :math:`f` of the
-            pixels is positive is balanced by :math:`(1 - f) / f`.
+        pos_weight: :math:`w_c > 0`, one number or one per class. Above 1, a false negative costs
+            more than a false positive. A class that covers the share :math:`f` of the pixels is
+            balanced by :math:`(1 - f) / f`.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        The target is class ids (:math:`y` is 1 for one class, 0 for the others), multi-hot
-        ``(N, C, H, W)``, or 0 and 1 for one channel (``num_classes=1``). Values and gradients are
-        those of :func:`torch.nn.functional.binary_cross_entropy_with_logits` for each of them;
-        one-hot targets are never made. The mean over a batch is the mean over its parts, weighted
-        by their valid pixels.
+        The target holds class ids (:math:`y` is 1 for one class, 0 for the others), is multi-hot
+        ``(N, C, H, W)``, or holds 0 and 1 for one channel (``num_classes=1``). For all of them,
+        values and gradients equal those of
+        :func:`torch.nn.functional.binary_cross_entropy_with_logits`; no one-hot target is created.
+        The loss of a batch is the mean over its parts, weighted by their valid pixels.
 
     Example:
         >>> loss = BinaryCrossEntropy(num_classes=2)
@@ -134,25 +136,26 @@ class BinaryCrossEntropy(SigmoidLoss):
 
 @register_loss("sigmoid_focal")
 class SigmoidFocal(SigmoidLoss):
-    r"""Binary cross entropy with well-answered questions weighted down, averaged over all of them.
+    r"""Binary cross entropy that down-weights easy labels, averaged over classes and pixels.
 
     .. math:: \ell = -\frac{1}{C} \sum_c \alpha_{tc} (1 - p_{tc})^\gamma \log p_{tc}
 
-    with :math:`p_{tc} = \sigma(z_c)`, :math:`\alpha_{tc} = \alpha` for the classes that are there
-    and :math:`p_{tc} = 1 - \sigma(z_c)`, :math:`\alpha_{tc} = 1 - \alpha` for the others.
+    with :math:`p_{tc} = \sigma(z_c)`, :math:`\alpha_{tc} = \alpha` for positive labels and
+    :math:`p_{tc} = 1 - \sigma(z_c)`, :math:`\alpha_{tc} = 1 - \alpha` for negative labels.
 
     Args:
         gamma: :math:`\gamma \ge 0`; 0 is binary cross entropy, and 2 is the paper's choice.
-        alpha: :math:`\alpha` in [0, 1], or null for no weights at all. 0.25 is the paper's choice
-            for :math:`\gamma = 2`: the rare positives are the harder ones, and get their weight
-            from :math:`\gamma` already.
+        alpha: :math:`\alpha` in [0, 1], or null for no weighting. 0.25 is the paper's choice for
+            :math:`\gamma = 2`: the rare positives are harder, so :math:`\gamma` already gives them
+            a larger weight.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        Targets as for ``bce``. Equal to :func:`torchvision.ops.sigmoid_focal_loss` with
-        ``reduction="mean"`` for targets of 0 and 1; between them, the loss here is the mean of
-        both answers by the target. A batch is the mean of its parts, weighted by valid pixels.
+        Targets are as for ``bce``. For labels of 0 and 1 the loss equals
+        :func:`torchvision.ops.sigmoid_focal_loss` with ``reduction="mean"``. For labels in between
+        it is the mean of the losses of a positive and a negative, weighted by the label. The loss
+        of a batch is the mean over its parts, weighted by their valid pixels.
 
     Example:
         >>> loss = SigmoidFocal(num_classes=1, gamma=2.0, alpha=0.25)
@@ -166,7 +169,7 @@ class SigmoidFocal(SigmoidLoss):
 
     def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25, **common: Any) -> None:
         super().__init__(**common)
-        self.gamma = check_exponent("gamma", gamma)
+        self.gamma = check_not_negative("gamma", gamma)
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha must be in [0, 1] or null, got {alpha}")
         self.alpha = alpha
@@ -182,25 +185,25 @@ class SigmoidFocal(SigmoidLoss):
 
 @register_loss("quality_focal")
 class QualityFocal(SigmoidLoss):
-    r"""Focal loss for answers between yes and no, averaged over classes and pixels.
+    r"""Focal loss for soft binary labels, averaged over classes and pixels.
 
     .. math:: \ell = -\frac{1}{C} \sum_c |y_c - p_c|^\beta \big[ y_c \log p_c
               + (1 - y_c) \log (1 - p_c) \big], \qquad p = \sigma(z)
 
     Args:
         beta: :math:`\beta \ge 0`; 0 is binary cross entropy, and 2 is the paper's choice. Below 1
-            the slope at :math:`p = y` is infinite and is taken as 0 there.
+            the gradient at :math:`p = y` would be infinite; it is set to 0 there.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        A dense target ``(N, C, H, W)`` holds :math:`y` in [0, 1]: how sure or how good a label is,
-        a share of annotators, a distance to the border. The loss is 0 where :math:`p = y`. Class
-        ids, multi-hot targets, and 0 and 1 for one channel are answers of 0 and 1, for which it
-        is ``sigmoid_focal`` with ``alpha=null``. With class weights a pixel weighs
-        :math:`\sum_c w_c y_c / \sum_c y_c`, what its answers weigh on average, and one whose
-        answers are all no what all classes do. A batch is the mean of its parts, weighted by valid
-        pixels.
+        A dense target ``(N, C, H, W)`` holds :math:`y` in [0, 1], such as the quality of a label, a
+        share of annotators or a distance to the border. The loss is 0 where :math:`p = y`. For
+        labels of 0 and 1, which are class ids, multi-hot targets, and 0 and 1 for one channel, it
+        is ``sigmoid_focal`` with ``alpha=null``. With class weights, the weight of a pixel is
+        :math:`\sum_c w_c y_c / \sum_c y_c`, the average over its labels; if all its labels are 0,
+        it is the mean of all class weights. The loss of a batch is the mean over its parts,
+        weighted by their valid pixels.
 
     Example:
         >>> loss = QualityFocal(num_classes=1)
@@ -219,7 +222,7 @@ class QualityFocal(SigmoidLoss):
 
     def __init__(self, *, beta: float = 2.0, **common: Any) -> None:
         super().__init__(**common)
-        self.beta = check_exponent("beta", beta)
+        self.beta = check_not_negative("beta", beta)
 
     def positive(self, logits: Tensor) -> Tensor:
         return focal_term(logits, self.beta)
@@ -228,7 +231,7 @@ class QualityFocal(SigmoidLoss):
         return focal_term(-logits, self.beta)
 
     def dense_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        # y - p with no difference of two numbers near 1; the floor keeps the slope of x**beta
+        # y - p without a difference of two numbers near 1. The floor keeps the gradient of x**beta
         # finite at 0 for beta < 1.
         distance = target * (-logits).sigmoid() - (1 - target) * logits.sigmoid()
         scale = distance.abs().clamp(min=torch.finfo(distance.dtype).tiny) ** self.beta
@@ -239,7 +242,7 @@ class QualityFocal(SigmoidLoss):
 def focal_term(logits: Tensor, gamma: float) -> Tensor:
     r""":math:`-(1 - p)^\gamma \log p` with :math:`p = \sigma(z)`, elementwise.
 
-    The power is taken in logarithms, so that its slope is finite for every `gamma` and logit.
+    The power is computed from logarithms, so its gradient is finite for every `gamma` and logit.
 
     Example:
         >>> focal_term(torch.tensor([0.0]), gamma=1.0)  # ln 2 / 2
@@ -248,19 +251,8 @@ def focal_term(logits: Tensor, gamma: float) -> Tensor:
     return -F.logsigmoid(logits) * torch.exp(gamma * F.logsigmoid(-logits))
 
 
-def check_exponent(name: str, value: float) -> float:
-    """`value` if it is finite and not negative.
-
-    Raises:
-        ConfigError: Otherwise, with `name`.
-    """
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{name} must be finite and not negative, got {value}")
-    return value
-
-
-def _answers(target: Tensor, like: Tensor) -> Tensor:
-    """The target with a channel for each logit, whatever its form."""
+def _labels(target: Tensor, like: Tensor) -> Tensor:
+    """Labels with one channel per logit, from any form of target."""
     return (target[:, None] if target.dim() == 3 else target).to(like.dtype)
 
 

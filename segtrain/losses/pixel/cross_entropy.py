@@ -1,4 +1,4 @@
-"""The softmax losses of a pixel: cross entropy and its relatives."""
+"""Softmax losses: cross entropy and its variants."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
 
 
 class _SoftmaxLoss(TargetProbabilityLoss):
-    """A function of the target's log-probability; for a soft target its mean over the classes."""
+    """A function of the target's log-probability; for a dense target, its expectation."""
 
     dense = "probability"
 
@@ -34,7 +35,7 @@ class _SoftmaxLoss(TargetProbabilityLoss):
     ) -> Tensor:
         if target.dim() == 3 or self.class_weights is None:
             return super().weighted_pixel_loss(logits, target, context)
-        # Each class's share of the target weighs what the class does, as in cross entropy.
+        # Each class's share of the target is multiplied by its weight, as in cross entropy.
         weights = self.class_weights.to(target.dtype)[:, None, None]
         return self.pixel_loss(logits, target * weights)
 
@@ -46,25 +47,25 @@ class CrossEntropy(TargetProbabilityLoss):
     .. math:: \ell = -\sum_c \tilde t_c \log p_c, \qquad \tilde t_c = (1 - \varepsilon)\, t_c +
               \frac{\varepsilon}{C}, \qquad p = \text{softmax}(z)
 
-    where :math:`t` is the one-hot vector of a class id, and then :math:`\ell = -\log p_y` without
-    smoothing, or the channels of a dense target.
+    where :math:`t` is the one-hot vector of a class id, or the channels of a dense target. For a
+    class id without smoothing, :math:`\ell = -\log p_y`.
 
     Args:
-        label_smoothing: :math:`\varepsilon` in [0, 1): how much of the target is spread over all
-            classes.
+        label_smoothing: :math:`\varepsilon` in [0, 1), the share of the target that is spread over
+            all classes.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        With class ids, values and gradients are those of :class:`torch.nn.CrossEntropyLoss` with
-        its weighted mean, except that a batch without a valid pixel gives 0 and not NaN.
+        With class ids, values and gradients equal those of :class:`torch.nn.CrossEntropyLoss` with
+        its weighted mean, except that a batch without a valid pixel gives 0 instead of NaN.
 
-        A dense target holds a probability per class that adds up to 1 over the classes, and gives
-        torch's values too; a one-hot one gives those of its ids. With class weights
-        :math:`w` the mean divides by the weights :math:`\sum_c w_c t_c` of the pixels, as it does
-        for class ids, where torch divides by the number of pixels as soon as a target is dense.
+        A dense target holds class probabilities that add up to 1. It also gives torch's values, and
+        a one-hot target gives those of its class ids. With class weights :math:`w`, the mean
+        divides by the pixel weights :math:`\sum_c w_c t_c`, as it does for class ids; torch divides
+        by the number of pixels if a target is dense.
 
-        The mean over a batch is the mean over its parts, weighted by their valid pixels.
+        The loss of a batch is the mean over its parts, weighted by their valid pixels.
 
     Example:
         >>> loss = CrossEntropy(num_classes=2)
@@ -105,8 +106,8 @@ class CrossEntropy(TargetProbabilityLoss):
         target: Tensor,
         context: Tensor | None = None,  # noqa: ARG002
     ) -> Tensor:
-        # Smoothing weighs every class's share of the target with that class's weight, so it is not
-        # a product per pixel.
+        # With smoothing, each class's share of the target has the weight of that class, so one
+        # weight per pixel is not enough.
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         return self._cross_entropy(logits, target, weights)
 
@@ -118,28 +119,28 @@ class CrossEntropy(TargetProbabilityLoss):
 
 @register_loss("focal")
 class Focal(_SoftmaxLoss):
-    r"""Cross entropy with well-predicted pixels weighted down, averaged over the valid pixels.
+    r"""Cross entropy that down-weights well-predicted pixels, averaged over the valid pixels.
 
     .. math:: \ell = -\alpha_y (1 - p_y)^\gamma \log p_y, \qquad p = \text{softmax}(z)
 
     Args:
         gamma: :math:`\gamma \ge 0`; 0 is cross entropy, and 2 is the paper's choice.
-        alpha: :math:`\alpha`, a number in (0, 1] for every pixel, or a list with one that is not
-            negative for each class. 1 leaves the loss as it is.
+        alpha: :math:`\alpha`, a number in (0, 1] for all pixels, or a list with one non-negative
+            number per class. 1 means no weighting.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
         The mean is over all valid pixels, so values are smaller than those of cross entropy.
 
-        A number for ``alpha`` scales the whole loss, which matters beside another term: among the
-        classes of a softmax none is the positive one. Where two of them are background and object,
-        the :math:`\alpha = 0.25` that a binary focal loss takes for the object, and leaves
-        :math:`1 - \alpha` to the background, is the list ``[0.75, 0.25]``. The mean does not divide
-        by ``alpha``; it does divide by ``class_weights``, which therefore move weight between
-        classes and leave the size of the loss alone.
+        A number for ``alpha`` scales the whole loss, because no class of a softmax is the positive
+        one; this matters only next to another term. A binary focal loss that gives
+        :math:`\alpha = 0.25` to the object and :math:`1 - \alpha` to the background corresponds to
+        the list ``[0.75, 0.25]`` for the classes background and object. The mean does not divide by
+        ``alpha``. It does divide by ``class_weights``, which therefore shift weight between classes
+        and keep the scale of the loss.
 
-        With a dense target, a probability per class, it is the mean over the classes:
+        With a dense target of class probabilities, it is the expectation over the classes:
         :math:`-\sum_c t_c \alpha_c (1 - p_c)^\gamma \log p_c`.
 
     Example:
@@ -160,9 +161,7 @@ class Focal(_SoftmaxLoss):
         self, *, gamma: float = 2.0, alpha: float | list[float] = 1.0, **common: Any
     ) -> None:
         super().__init__(**common)
-        if not 0 <= gamma < math.inf:
-            raise ConfigError(f"gamma must be finite and not negative, got {gamma}")
-        self.gamma = gamma
+        self.gamma = check_not_negative("gamma", gamma)
         self.scale = 1.0
         self.alpha: Tensor | None
         self.register_buffer("alpha", None, persistent=False)
@@ -183,8 +182,8 @@ class Focal(_SoftmaxLoss):
         return torch.tensor(alpha, dtype=torch.float32)
 
     def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:
-        # 1 - p with the digits that log p has, of which 1 - exp(log p) would lose more near p = 1;
-        # the floor keeps the slope of x**gamma finite at 0 for gamma < 1.
+        # expm1 keeps the digits of 1 - p near p = 1, which 1 - exp(log p) would lose. The floor
+        # keeps the gradient of x**gamma finite at 0 for gamma < 1.
         tiny = torch.finfo(log_probability.dtype).tiny
         miss = (-torch.expm1(log_probability)).clamp(min=tiny)
         alpha = self.scale if self.alpha is None else self.alpha.to(miss.dtype)[target]
@@ -193,21 +192,21 @@ class Focal(_SoftmaxLoss):
 
 @register_loss("poly1")
 class Poly1(_SoftmaxLoss):
-    r"""Cross entropy with another weight for its leading term, averaged over the valid pixels.
+    r"""Cross entropy with an adjustable leading term, averaged over the valid pixels.
 
     .. math:: \ell = -\log p_y + \varepsilon\, (1 - p_y)
               = (1 + \varepsilon)(1 - p_y) + \tfrac{1}{2} (1 - p_y)^2 + \tfrac{1}{3} (1 - p_y)^3 +
               \dots, \qquad p = \text{softmax}(z)
 
     Args:
-        epsilon: :math:`\varepsilon \ge -1`; 0 is cross entropy, -1 takes the leading term away.
-            Positive values go on pushing pixels that are predicted well. The paper finds 2 best for
-            ImageNet and -1 for detection: it wants tuning.
+        epsilon: :math:`\varepsilon \ge -1`; 0 is cross entropy, -1 removes the leading term.
+            Positive values keep a gradient on pixels that are predicted well. The paper finds 2
+            best for ImageNet and -1 for detection, so it needs tuning.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        With a dense target, a probability per class, it is the mean over the classes:
+        With a dense target of class probabilities, it is the expectation over the classes:
         :math:`\sum_c t_c [-\log p_c + \varepsilon\, (1 - p_c)]`.
 
     Example:
@@ -222,7 +221,7 @@ class Poly1(_SoftmaxLoss):
 
     def __init__(self, *, epsilon: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not -1 <= epsilon < math.inf:  # below, a pixel predicted well would score below 0
+        if not -1 <= epsilon < math.inf:  # below, a well-predicted pixel would have a negative loss
             raise ConfigError(f"epsilon must be finite and at least -1, got {epsilon}")
         self.epsilon = epsilon
 
@@ -232,23 +231,23 @@ class Poly1(_SoftmaxLoss):
 
 @register_loss("generalized_cross_entropy")
 class GeneralizedCrossEntropy(_SoftmaxLoss):
-    r"""A bounded relative of cross entropy for wrong labels, averaged over the valid pixels.
+    r"""Bounded variant of cross entropy for noisy labels, averaged over the valid pixels.
 
     .. math:: \ell = \frac{1 - p_y^{\,q}}{q}, \qquad p = \text{softmax}(z)
 
     Args:
-        q: In (0, 1]. Towards 0 it is cross entropy; 1 is :math:`1 - p_y`, half the absolute error
-            of the probabilities, which forgives wrong labels most and learns slowest. 0.7 is the
-            paper's choice.
+        q: In (0, 1]. The limit at 0 is cross entropy. 1 is :math:`1 - p_y`, half the absolute error
+            of the probabilities, which is the most robust to wrong labels and learns slowest. 0.7
+            is the paper's choice.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        The gradient is that of cross entropy times :math:`p_y^{\,q}`, so pixels that the model
-        thinks impossible are left alone, wrong labels among them: a training that starts from
-        nothing may want cross entropy first.
+        The gradient is that of cross entropy times :math:`p_y^{\,q}`. Labels that the model finds
+        impossible, wrong ones among them, therefore have almost no gradient, and training from
+        scratch may have to start with cross entropy.
 
-        With a dense target, a probability per class, it is the mean over the classes.
+        With a dense target of class probabilities, it is the expectation over the classes.
 
     Example:
         >>> loss = GeneralizedCrossEntropy(num_classes=4, q=0.5)

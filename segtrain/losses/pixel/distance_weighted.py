@@ -1,15 +1,14 @@
-"""Cross entropy with a weight per pixel from its distance to a boundary."""
+"""Cross entropy weighted by the distance of each pixel to a boundary."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative, check_positive
 from segtrain.losses.distance import boundary_distance
 from segtrain.losses.families.pixel import PixelLoss, check_channels
 from segtrain.losses.registry import register_loss
@@ -17,7 +16,7 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("distance_weighted_cross_entropy")
 class DistanceWeightedCrossEntropy(PixelLoss):
-    r"""Cross entropy that counts more near the boundaries of the target's classes.
+    r"""Cross entropy with larger weights near class boundaries, averaged over the valid pixels.
 
     .. math:: \ell = -(1 + s\, e^{-d / \tau}) \log p_y, \qquad p = \text{softmax}(z)
 
@@ -25,18 +24,19 @@ class DistanceWeightedCrossEntropy(PixelLoss):
     (:func:`~segtrain.losses.distance.boundary_distance`).
 
     Args:
-        strength: :math:`s \ge 0`: how much more a pixel on the boundary itself counts; 0 is cross
+        strength: :math:`s \ge 0`, the weight that is added on the boundary itself; 0 is cross
             entropy.
-        scale: :math:`\tau > 0`: the distance in pixels at which that has fallen to a third.
+        scale: :math:`\tau > 0`, the distance in pixels at which the added weight has fallen to
+            about a third.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        The mean is over valid pixels, with class weights their weighted mean; the weight of the
-        distance is in the loss and not in the denominator, so values are larger than those of cross
-        entropy and parts of a batch add up. The edge of ignored pixels is no boundary, and an image
-        without a boundary has weight 1 everywhere. The distances are computed on the CPU, once per
-        image; on another device they are waited for.
+        The mean is over the valid pixels, with class weights the weighted mean. It does not divide
+        by the weights of the distance, so values are larger than those of cross entropy and parts
+        of a batch add up. The edge of an ignored region is not a boundary, and an image without a
+        boundary has weight 1 everywhere. Distances are computed on the CPU, once per image, which
+        synchronises other devices.
 
     Example:
         >>> loss = DistanceWeightedCrossEntropy(num_classes=2, strength=1.0, scale=1.0)
@@ -54,12 +54,8 @@ class DistanceWeightedCrossEntropy(PixelLoss):
     def __init__(self, *, strength: float = 5.0, scale: float = 5.0, **common: Any) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if not 0 <= strength < math.inf:
-            raise ConfigError(f"strength must not be negative and must be finite, got {strength}")
-        if not 0 < scale < math.inf:
-            raise ConfigError(f"scale must be above 0 and finite, got {scale}")
-        self.strength = strength
-        self.scale = scale
+        self.strength = check_not_negative("strength", strength)
+        self.scale = check_positive("scale", scale)
 
     def context(self, target: Tensor) -> Tensor:
         distance = boundary_distance(target, self.ignore_label)

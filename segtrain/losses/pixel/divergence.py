@@ -1,4 +1,4 @@
-"""Divergences between two distributions of a pixel: Kullback-Leibler and Jensen-Shannon."""
+"""Divergences of predicted and target distributions: Kullback-Leibler and Jensen-Shannon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_positive
 from segtrain.losses.base import Dense
 from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
 from segtrain.losses.registry import register_loss
@@ -18,10 +18,9 @@ LN_2 = math.log(2)
 
 
 class _Divergence(TargetProbabilityLoss):
-    """How far the softmax of the logits is from the target's distribution.
+    """Divergence between the softmax of the logits and the distribution of the target.
 
-    A subclass writes :meth:`loss_of` for a target that is sure of its class, :meth:`divergence` for
-    one that is not.
+    A subclass implements :meth:`loss_of` for class ids and :meth:`divergence` for dense targets.
     """
 
     dense: Dense | None = "probability"  # type: ignore[misc]
@@ -31,28 +30,26 @@ class _Divergence(TargetProbabilityLoss):
     ) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f"temperature must be finite and above 0, got {temperature}")
-        self.temperature = temperature
+        self.temperature = check_positive("temperature", temperature)
         self.target_logits = target_logits
-        if target_logits:  # of any size, and NaN where a pixel does not count
+        if target_logits:  # any numbers, with NaN at ignored pixels
             self.dense = "regression"
 
     @abstractmethod
     def divergence(self, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
-        """Of each pixel ``(N, R, W)``, from ``(N, C, R, W)`` each.
+        """Divergence of each pixel, ``(N, R, W)``, from arguments ``(N, C, R, W)``.
 
-        `p` is predicted and `q` the target; `log_q` may be minus infinity where `q` is 0, and has
-        no gradient.
+        `p` is the prediction and `q` the target. `log_q` may be minus infinity where `q` is 0, and
+        has no gradient.
         """
 
     def reads_target_probability(self, target: Tensor) -> bool:
-        # The softmax that strips share is that of the logits as they are.
+        # The softmax that terms share in strips has temperature 1.
         return self.temperature == 1 and super().reads_target_probability(target)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         log_p = (logits / self.temperature).log_softmax(1)
-        target = target.detach()  # strips have no gradient for it either
+        target = target.detach()  # strips compute no gradient for it either
         if target.dim() == 3:
             values = self.loss_of(log_p.gather(1, target[:, None])[:, 0], target)
         elif self.target_logits:
@@ -80,26 +77,27 @@ class KLDivergence(_Divergence):
     .. math:: \ell = T^2\, \text{KL}(q \,\|\, p) = T^2 \sum_c q_c\, (\log q_c - \log p_c), \qquad
               p = \text{softmax}(z / T)
 
-    in nats. It is :math:`-\log p_y` for a class id, cross entropy, as a one-hot :math:`q` has no
-    entropy; for any other :math:`q` it is cross entropy less the entropy of :math:`q`, so that 0 is
-    the best there is.
+    in nats. For a class id it is :math:`-\log p_y`, cross entropy, because a one-hot :math:`q` has
+    no entropy. For any other :math:`q` it is cross entropy minus the entropy of :math:`q`, so its
+    minimum is 0.
 
     Args:
-        target_logits: A dense target holds the logits of another network, a teacher, and
+        target_logits: If true, a dense target holds the logits of another network, a teacher, and
             :math:`q = \text{softmax}(t / T)`; otherwise it holds the probabilities :math:`q`.
-        temperature: :math:`T > 0`. Above 1 it brings out what a teacher thinks of the classes that
-            it does not choose; the factor :math:`T^2` keeps the size of the gradients.
+        temperature: :math:`T > 0`. Above 1, the classes that a teacher does not predict get more
+            weight; the factor :math:`T^2` keeps the scale of the gradients.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        The target's logits alone are divided by the temperature: probabilities are taken as the
-        soft ones that they are (those of a teacher at the same temperature), and a class id is sure
-        at any. Probabilities are meant to add up to 1 over the classes.
+        In the target, only logits are divided by the temperature. Probabilities are used as they
+        are, so those of a teacher have to be computed at the same temperature, and a class id stays
+        one-hot. Probabilities should add up to 1 over the classes.
 
-        A target of logits leaves a pixel out where a channel is NaN; a target of probabilities also
-        where one is ``ignore_label``. The target gets no gradient. A mining tells hard pixels by
-        :math:`\sum_c q_c p_c` at temperature 1. A pixel's class weight is :math:`\sum_c w_c q_c`.
+        A pixel is ignored where a channel of the target is NaN or, in a target of probabilities,
+        ``ignore_label``. The target gets no gradient. Hard-example mining ranks pixels by
+        :math:`\sum_c q_c p_c` at temperature 1. The class weight of a pixel is
+        :math:`\sum_c w_c q_c`.
 
     Example:
         >>> target = torch.tensor([0.75, 0.25]).reshape(1, 2, 1, 1)
@@ -127,26 +125,26 @@ class JSDivergence(_Divergence):
     .. math:: \ell = \frac{T^2}{2} \left[ \text{KL}(p \,\|\, m) + \text{KL}(q \,\|\, m) \right],
               \qquad m = \frac{p + q}{2}, \qquad p = \text{softmax}(z / T)
 
-    in nats. It does not change when prediction and target change places, and lies in :math:`[0, T^2
+    in nats. It is symmetric in prediction and target, and lies in :math:`[0, T^2
     \ln 2]`. For a class id it is :math:`\tfrac{1}{2} [p_y \ln p_y - (1 + p_y) \ln (1 + p_y)] + \ln
     2`.
 
     Args:
-        target_logits: A dense target holds the logits of another network and :math:`q =
+        target_logits: If true, a dense target holds the logits of another network and :math:`q =
             \text{softmax}(t / T)`; otherwise it holds the probabilities :math:`q`.
-        temperature: :math:`T > 0`, for both sides; the factor :math:`T^2` keeps the size of the
-            gradients, as for ``kl_divergence``.
+        temperature: :math:`T > 0`, of both distributions; the factor :math:`T^2` keeps the scale of
+            the gradients, as in ``kl_divergence``.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        Being bounded, it forgives wrong labels: the gradient vanishes as :math:`p_y \to 0`, where
-        that of cross entropy is largest.
+        The loss is bounded, so it is robust to wrong labels: the gradient vanishes as :math:`p_y
+        \to 0`, where that of cross entropy is largest.
 
-        The target's logits alone are divided by the temperature: probabilities are taken as the
-        soft ones that they are, and a class id is sure at any. Probabilities are meant to add up to
-        1 over the classes. Which pixels count, minings and class weights are those of
-        ``kl_divergence``, and so is the gradient: the prediction's alone.
+        In the target, only logits are divided by the temperature. Probabilities are used as they
+        are and should add up to 1 over the classes, and a class id stays one-hot. Ignored pixels,
+        hard-example mining and class weights are as in ``kl_divergence``. Only the prediction gets
+        a gradient.
 
     Example:
         >>> loss = JSDivergence(num_classes=2)
@@ -160,7 +158,7 @@ class JSDivergence(_Divergence):
     """
 
     def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
-        # With 1 - p apart nothing cancels as p goes to 1, where the loss goes to 0.
+        # A separate 1 - p avoids cancellation as p approaches 1, where the loss approaches 0.
         p, miss = log_probability.exp(), -torch.expm1(log_probability)
         return (LN_2 * miss + p * log_probability - (1 + p) * torch.log1p(-miss / 2)) / 2
 

@@ -1,15 +1,14 @@
-"""Smooth L1: distances of numbers, not of distributions."""
+"""Smooth L1: a loss of numbers instead of distributions."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
@@ -17,35 +16,35 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("smooth_l1")
 class SmoothL1(PixelLoss):
-    r"""Squared error where it is small and absolute error where it is large, averaged over pixels.
+    r"""Squared error for small and absolute error for large differences, averaged over pixels.
 
     .. math:: \ell = \frac{1}{C} \sum_c h(d_c), \qquad h(d) = \begin{cases}
               d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{otherwise} \end{cases}
 
-    With class ids :math:`d_c = p_c - \delta_{cy}`, softmax probabilities against the one-hot
-    target; for one channel :math:`d = \sigma(z) - y`. With a dense target :math:`d_c = z_c - t_c`,
-    the outputs as they are: depth, a height, a distance map, one per channel.
+    With class ids, :math:`d_c = p_c - \delta_{cy}` compares softmax probabilities with the one-hot
+    target; for one channel, :math:`d = \sigma(z) - y`. With a dense target, :math:`d_c = z_c - t_c`
+    compares the outputs without an activation, such as a depth, a height or a distance per channel.
 
     Args:
-        beta: :math:`\beta \ge 0`, in units of the target: where the square ends. 0 is the absolute
-            error. Probabilities are never further apart than 1, so with class ids the default is
-            the squared error, half of the Brier score's :math:`\frac{1}{C} \sum_c d_c^2`.
+        beta: :math:`\beta \ge 0`, in units of the target: the difference at which the absolute
+            error begins. 0 is the absolute error everywhere. Probabilities differ by at most 1, so
+            with class ids the default is the squared error, half of the Brier score
+            :math:`\frac{1}{C} \sum_c d_c^2`.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        The mean is over the channels too, as in :class:`torch.nn.SmoothL1Loss`, so with class ids
-        values and gradients shrink as the number of classes grows; a ``weight`` in ``sum`` makes up
-        for it.
+        The mean is also over the channels, as in :class:`torch.nn.SmoothL1Loss`. With class ids,
+        values and gradients therefore shrink as the number of classes grows; a ``weight`` in
+        ``sum`` compensates for it.
 
-        A dense target ignores a pixel where a channel is NaN, and ``ignore_label`` is a number like
-        any other. ``class_weights`` weigh its channels in the mean over the channels, where with
-        class ids they weigh pixels; one channel has nothing to weigh it against. The target gets no
-        gradient.
+        In a dense target, a pixel is ignored where a channel is NaN, and ``ignore_label`` is an
+        ordinary number. ``class_weights`` then weigh the channels in their mean, without effect on
+        a single channel; with class ids they weigh pixels. The target gets no gradient.
 
-        What a mining takes for the probability of a dense target is :math:`1 - |d| / \sqrt{d^2 +
-        \beta^2}`, averaged over the channels: 1 for no error, towards 0 for errors far above
-        :math:`\beta`. It is 1 less the gradient norm that GHM-R looks at.
+        With a dense target, hard-example mining ranks pixels by :math:`1 - |d| / \sqrt{d^2 +
+        \beta^2}`, averaged over the channels: 1 without an error, near 0 for errors far above
+        :math:`\beta`. It is one minus the gradient norm that GHM-R uses.
 
     Example:
         >>> loss = SmoothL1(num_classes=2)
@@ -65,9 +64,7 @@ class SmoothL1(PixelLoss):
 
     def __init__(self, *, beta: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 <= beta < math.inf:
-            raise ConfigError(f"beta must be finite and not negative, got {beta}")
-        self.beta = beta
+        self.beta = check_not_negative("beta", beta)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.dim() == 4:
@@ -83,7 +80,7 @@ class SmoothL1(PixelLoss):
         return F.smooth_l1_loss(difference, zero, reduction="none", beta=self.beta)
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Over the channels of a regression, ``(N, R, W)``."""
+        """Mean over the channels of a regression, ``(N, R, W)``."""
         if self.class_weights is None or self.num_classes == 1:
             return values.mean(1)
         weights = self.class_weights.to(values.dtype)

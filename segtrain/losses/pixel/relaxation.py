@@ -1,4 +1,4 @@
-"""Label relaxation: at a border any of the classes that meet there will do."""
+"""Label relaxation: at a border, any of the classes that meet there is accepted."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_at_least_one
 from segtrain.losses.families.pixel import PixelLoss, check_channels
 from segtrain.losses.registry import register_loss
 
 
 @register_loss("label_relaxation")
 class LabelRelaxation(PixelLoss):
-    r"""Cross entropy that lets a pixel near a border be any class there, averaged over pixels.
+    r"""Cross entropy that accepts any neighbouring class at a border, averaged over valid pixels.
 
     .. math:: \ell = -\log \sum_{c \in K} p_c, \qquad p = \text{softmax}(z)
 
-    where :math:`K` are the classes of the target within the square of :math:`2 r + 1` pixels a side
-    around the pixel. Away from borders :math:`K` is the pixel's own class, and the loss is cross
-    entropy.
+    where :math:`K` is the set of target classes in the square of side :math:`2 r + 1` around the
+    pixel. Away from borders, :math:`K` is the pixel's own class and the loss is cross entropy.
 
     Args:
-        radius: :math:`r \ge 1`, in pixels of the target. 1, as in the paper, forgives labels that
-            are off by a pixel.
+        radius: :math:`r \ge 1`, in pixels of the target. 1, as in the paper, tolerates labels
+            that are off by one pixel.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
             :class:`PixelLoss`.
 
     Note:
-        Ignored neighbours and those outside the image add no class; an ignored pixel stays ignored
-        whatever is around it. A pixel's class weight is that of its own class, and so is the
-        probability by which a mining takes it for hard.
+        Ignored neighbours and neighbours outside the image add no class, and an ignored pixel stays
+        ignored. Class weights and hard-example mining use the pixel's own class.
 
-        The classes around each pixel are found once for a batch and kept while it lasts, as small
-        integers: for every pixel as many of them as classes meet anywhere in the batch, at most
-        :math:`(2 r + 1)^2`, of one byte for up to 128 classes and two above. Three to five are
-        usual.
+        The classes around each pixel are computed once per batch and kept until its loss is
+        computed. Every pixel stores the largest number of classes that meet anywhere in the batch,
+        usually three to five and at most :math:`(2 r + 1)^2`, with one byte each for up to 128
+        classes and two bytes above.
 
-        Where all classes meet, the loss is 0 whatever is predicted; use it where the classes are
-        many more than meet at a border.
+        Where all classes meet, the loss is 0 for any prediction, so the number of classes should be
+        much larger than the number that meets at a border.
 
     Example:
         >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().reshape(1, 3, 1, 1).expand(1, 3, 1, 3)
@@ -58,12 +56,10 @@ class LabelRelaxation(PixelLoss):
     def __init__(self, *, radius: int = 1, **common: Any) -> None:
         super().__init__(**common)
         check_channels(self.num_classes)
-        if radius < 1:
-            raise ConfigError(f"radius must be at least 1, got {radius}")
-        self.radius = radius
+        self.radius = check_at_least_one("radius", radius)
 
     def context(self, target: Tensor) -> Tensor:
-        """The classes around each pixel, ``(N, K, H, W)``, its own first, and -1 for no more."""
+        """Classes around each pixel, ``(N, K, H, W)``: its own first, then others, then -1."""
         valid = self.valid(target)
         ids = torch.where(valid, target, -1).to(_smallest_dtype(self.num_classes))
         above_and_below: list[Tensor] = [ids]
@@ -86,12 +82,12 @@ class LabelRelaxation(PixelLoss):
     ) -> Tensor:
         index = context.long()
         near = logits.log_softmax(1).gather(1, index.clamp(min=0))
-        # Rounding may lift a sum over all classes above 1, but no loss is below 0.
+        # Rounding may raise a sum over all classes above 1, which would make the loss negative.
         return -near.masked_fill(index < 0, -torch.inf).logsumexp(1).clamp(max=0)
 
 
 def _shifted(ids: Tensor, radius: int, dim: int) -> Iterator[Tensor]:
-    """`ids` ``(N, H, W)`` of the neighbours along `dim` on both sides, -1 outside the image."""
+    """Yield the `ids` ``(N, H, W)`` of each neighbour along `dim`, with -1 outside the image."""
     sides = (0, 0, radius, radius) if dim == 1 else (radius, radius)
     padded = F.pad(ids, sides, value=-1)
     for start in range(2 * radius + 1):
@@ -100,9 +96,9 @@ def _shifted(ids: Tensor, radius: int, dim: int) -> Iterator[Tensor]:
 
 
 def _add_classes(found: list[Tensor], near: Tensor) -> None:
-    """Take the ids of `near` into `found`, at each pixel into the first map that is -1 there.
+    """Add the ids `near` to `found`, at each pixel to the first map that is -1 there.
 
-    An id that a pixel has already is left out, and a map is added when some pixel needs it.
+    Ids that a pixel already has are skipped. A map is appended if any pixel needs it.
     """
     for index, known in enumerate(found):
         free = known < 0
@@ -113,7 +109,7 @@ def _add_classes(found: list[Tensor], near: Tensor) -> None:
 
 
 def _smallest_dtype(num_classes: int) -> torch.dtype:
-    """A signed integer that holds every class id, and -1."""
+    """Smallest signed integer type that holds every class id and -1."""
     return next(
         dtype
         for dtype in (torch.int8, torch.int16, torch.int32)

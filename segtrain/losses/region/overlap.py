@@ -1,8 +1,7 @@
-"""The overlap losses: Dice, Jaccard, Tversky and what was made of them."""
+"""Overlap losses: Dice, Jaccard, Tversky and their variants."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.losses.arguments import check_not_negative, check_one_of, check_positive
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.region import RegionLoss, RegionSums
 from segtrain.losses.registry import register_loss
@@ -20,9 +20,7 @@ class SmoothedRegionLoss(RegionLoss):
 
     def __init__(self, *, smooth: float = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not 0 <= smooth < math.inf:
-            raise ConfigError(f"smooth must be finite and not negative, got {smooth}")
-        self.smooth = smooth
+        self.smooth = check_not_negative("smooth", smooth)
 
 
 class ScoreLoss(SmoothedRegionLoss):
@@ -34,19 +32,19 @@ class ScoreLoss(SmoothedRegionLoss):
 
     @abstractmethod
     def score(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        """How good each class is, ``(..., C)`` in [0, 1]."""
+        """Score of each class, ``(..., C)`` in [0, 1]."""
 
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         score = self.score(tp, fp, fn)
         if not self.log:
             return 1 - score
-        # Without smoothing a score underflows to 0; the root leaves room for 1/score times a
-        # gradient.
+        # Without smoothing, a score may underflow to 0. The root keeps 1 / score times a gradient
+        # finite.
         return -score.clamp(min=torch.finfo(score.dtype).tiny ** 0.5).log()
 
 
 class SquaredScoreLoss(ScoreLoss):
-    """A score whose sum of probabilities may be one of their squares."""
+    """A score that may use the sum of squared probabilities."""
 
     def __init__(self, *, squared: bool = False, **common: Any) -> None:
         super().__init__(**common)
@@ -56,14 +54,14 @@ class SquaredScoreLoss(ScoreLoss):
     def class_values(self, sums: RegionSums) -> Tensor:
         if sums.predicted_squared is None:
             return self.class_loss(sums.tp, sums.fp, sums.fn)
-        # 2 TP + FP + FN is predicted + actual: with the sum of squares as predicted, FP changes.
+        # predicted + actual = 2 TP + FP + FN, so the sum of squares as predicted changes FP.
         return self.class_loss(sums.tp, sums.predicted_squared - sums.tp, sums.fn)
 
 
 def tversky_index(
     tp: Tensor, fp: Tensor, fn: Tensor, *, alpha: float, beta: float, smooth: float
 ) -> Tensor:
-    """The Tversky index; the Dice coefficient to the last bit at `alpha` = `beta` = 1/2."""
+    """Tversky index; the Dice coefficient, to the last bit, at `alpha` = `beta` = 1/2."""
     found = 2 * tp + 2 * alpha * fp + 2 * beta * fn
     return safe_ratio(2 * tp + smooth, found + smooth, empty=1.0)
 
@@ -76,21 +74,21 @@ class Dice(SquaredScoreLoss):
               \frac{2\,\text{TP}_c + s}{2\,\text{TP}_c + \text{FP}_c + \text{FN}_c + s}
 
     with :math:`\text{TP}_c = \sum_i p_{ic} y_{ic}` and so on, summed over the valid pixels of the
-    batch. `squared` makes the denominator :math:`\sum_i p_{ic}^2 + \sum_i y_{ic} + s`.
+    batch. With `squared`, the denominator is :math:`\sum_i p_{ic}^2 + \sum_i y_{ic} + s`.
 
     Args:
-        smooth: :math:`s \ge 0`, in pixels; it softens the loss of classes with few pixels. 0 leaves
-            a class that an image does not show without a gradient.
-        squared: Squares in the denominator, as in V-Net: the gradient for a pixel then fades as
-            the pixel becomes right.
+        smooth: :math:`s \ge 0`, in pixels; it softens the loss of classes with few pixels. With 0,
+            an absent class has no gradient.
+        squared: Use squares in the denominator, as in V-Net. The gradient of a pixel then vanishes
+            as its prediction becomes right.
         log: :math:`-\log` of the coefficient instead of one minus it: steeper where a class is
             missed.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
 
     Note:
-        A target with probabilities enters `squared` with its sum, not with the sum of its squares;
-        for class ids and multi-hot targets these are the same.
+        With `squared`, the target still contributes its sum and not the sum of its squares. For
+        class ids and multi-hot targets both are equal.
 
     Example:
         >>> import torch
@@ -117,20 +115,20 @@ class Jaccard(SquaredScoreLoss):
               \frac{\text{TP}_c + s}{\text{TP}_c + \text{FP}_c + \text{FN}_c + s}
 
     with :math:`\text{TP}_c = \sum_i p_{ic} y_{ic}` and so on, summed over the valid pixels of the
-    batch. `squared` makes the denominator :math:`\sum_i p_{ic}^2 + \sum_i y_{ic} - \text{TP}_c +
+    batch. With `squared`, the denominator is :math:`\sum_i p_{ic}^2 + \sum_i y_{ic} - \text{TP}_c +
     s`.
 
     Args:
         smooth: :math:`s \ge 0`, in pixels; it softens the loss of classes with few pixels.
-        squared: Squares in the denominator, as in the Jaccard distance of Yuan et al.
+        squared: Use squares in the denominator, as in the Jaccard distance of Yuan et al.
         log: :math:`-\log` of the ratio instead of one minus it: steeper where a class is missed.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
 
     Note:
-        Without smoothing the ratio is :math:`J = D / (2 - D)` of the Dice coefficient :math:`D`:
-        the two rank predictions of one class alike. As in :class:`Dice`, probabilities in the
-        target enter `squared` with their sum.
+        Without smoothing, the ratio is :math:`J = D / (2 - D)` for the Dice coefficient :math:`D`,
+        so both rank predictions of one class alike. As in :class:`Dice`, `squared` does not square
+        the target.
 
     Example:
         >>> import torch
@@ -161,9 +159,9 @@ class Tversky(ScoreLoss):
 
     Args:
         alpha: :math:`\alpha \ge 0`, the weight of false positives.
-        beta: :math:`\beta \ge 0`, the weight of false negatives. Above `alpha`, as in the paper, it
-            buys recall with precision.
-        smooth: :math:`s \ge 0`, in pixels, halved so that it means what it means to ``dice``.
+        beta: :math:`\beta \ge 0`, the weight of false negatives. A value above `alpha`, as in the
+            paper, favours recall over precision.
+        smooth: :math:`s \ge 0`, in pixels, halved so that it means the same as in ``dice``.
         log: :math:`-\log` of the index instead of one minus it: steeper where a class is missed.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
@@ -197,7 +195,7 @@ class Tversky(ScoreLoss):
 
 @register_loss("focal_tversky")
 class FocalTversky(SmoothedRegionLoss):
-    r"""A root of one minus the soft Tversky index, averaged over classes.
+    r"""Power of one minus the soft Tversky index, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} (1 - \text{TI}_c)^{1 / \gamma}, \qquad
               \text{TI}_c = \frac{\text{TP}_c + s/2}{\text{TP}_c + \alpha\,\text{FP}_c + \beta\,
@@ -206,15 +204,15 @@ class FocalTversky(SmoothedRegionLoss):
     Args:
         alpha: :math:`\alpha \ge 0`, the weight of false positives.
         beta: :math:`\beta \ge 0`, the weight of false negatives.
-        gamma: :math:`\gamma > 0`; 1 is :class:`Tversky`. Above 1 the slope grows as a class comes
-            near to right, below 1 it fades there.
-        smooth: :math:`s \ge 0`, in pixels, halved so that it means what it means to ``dice``.
+        gamma: :math:`\gamma > 0`; 1 is :class:`Tversky`. Above 1, the gradient grows as the index
+            approaches 1; below 1, it vanishes there.
+        smooth: :math:`s \ge 0`, in pixels, halved so that it means the same as in ``dice``.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
 
     Note:
-        The slope of the root has no bound as the index goes to 1; where a class is right to the
-        last bit its gradient is 0.
+        For `gamma` above 1, the gradient is unbounded as the index approaches 1. Where the index
+        is exactly 1, the gradient is 0.
 
     Example:
         >>> import torch
@@ -234,28 +232,26 @@ class FocalTversky(SmoothedRegionLoss):
     ) -> None:
         super().__init__(**common)
         _check_tversky(alpha, beta)
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"gamma must be finite and above 0, got {gamma}")
         self.alpha = alpha
         self.beta = beta
-        self.gamma = gamma
+        self.gamma = check_positive("gamma", gamma)
 
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         index = tversky_index(tp, fp, fn, alpha=self.alpha, beta=self.beta, smooth=self.smooth)
-        # The root is infinitely steep at 0, so it is not taken there.
+        # The gradient of the root is infinite at 0, so the root is not computed there.
         missed = index < 1
         return torch.where(missed, torch.where(missed, 1 - index, 1) ** (1 / self.gamma), 0)
 
 
 @register_loss("log_cosh_dice")
 class LogCoshDice(SmoothedRegionLoss):
-    r"""The logarithm of the hyperbolic cosine of the Dice loss, averaged over classes.
+    r"""Logarithm of the hyperbolic cosine of the Dice loss, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \log \cosh (1 - D_c), \qquad D_c = \frac{2\,
               \text{TP}_c + s}{2\,\text{TP}_c + \text{FP}_c + \text{FN}_c + s}
 
-    Half the square of a small Dice loss: the slope fades as a class comes near to right, so the
-    classes that are far from it lead.
+    A small Dice loss gives half its square: the gradient vanishes as a class becomes right, so the
+    classes that are predicted badly dominate.
 
     Args:
         smooth: :math:`s \ge 0`, in pixels; it softens the loss of classes with few pixels.
@@ -275,7 +271,7 @@ class LogCoshDice(SmoothedRegionLoss):
 
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         miss = 1 - tversky_index(tp, fp, fn, alpha=0.5, beta=0.5, smooth=self.smooth)
-        # cosh x - 1 = 2 sinh(x/2)^2, which a small x does not cancel.
+        # cosh x - 1 = 2 sinh(x/2)^2, which does not cancel for small x.
         return torch.log1p(2 * torch.sinh(miss / 2).square())
 
 
@@ -287,18 +283,18 @@ class GeneralizedDice(RegionLoss):
               y_{ic})}, \qquad w_c = \frac{1}{\big(\sum_i y_{ic}\big)^2}
 
     Args:
-        weighting: What a class weighs, from its target pixels :math:`A_c`: ``square``
-            :math:`1 / A_c^2`, the paper's, under which each class counts by the share of it that is
-            found and rare ones lead; ``simple`` :math:`1 / A_c`; ``uniform`` 1, one Dice
-            coefficient of all pixels together.
+        weighting: The weight of a class with :math:`A_c` target pixels: ``square``,
+            :math:`1 / A_c^2`, as in the paper, with which rare classes dominate; ``simple``,
+            :math:`1 / A_c`, with which each class counts by the share of it that is found; or
+            ``uniform``, 1, the Dice coefficient of all pixels together.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`; `class_weights` multiply :math:`w_c`.
 
     Note:
-        The weight of an absent class would be infinite. With ``classes="present"`` such a class is
-        left out; where `classes` keep it, it weighs as much as the rarest of them that is present.
-        No class counts as smaller than one pixel. There is no smoothing: one channel with no
-        positive pixel gives 1 with a zero gradient.
+        The weight of an absent class would be infinite. ``classes="present"`` leaves it out;
+        otherwise it gets the weight of the rarest present class. A class has at least the size of
+        one pixel. There is no smoothing: one channel without a positive pixel gives 1 with a zero
+        gradient.
 
     Example:
         >>> import torch
@@ -317,19 +313,17 @@ class GeneralizedDice(RegionLoss):
     ) -> None:
         super().__init__(**common)
         powers = {"square": 2, "simple": 1, "uniform": 0}
-        if weighting not in powers:
-            raise ConfigError(f"weighting must be one of {', '.join(powers)}, got {weighting!r}")
-        self.weighting = weighting
+        self.weighting = check_one_of("weighting", weighting, powers)
         self.power = powers[weighting]
 
     def mean(self, sums: RegionSums, weight: Tensor) -> Tensor:
         weight = weight * self._rarity(sums.actual, weight)
         overlap = (weight * 2 * sums.tp).sum(-1)
-        # safe_ratio's `empty` is a loss of 0 where no class weighs anything.
+        # A ratio of 1 where all weights are 0 makes the loss 0.
         return 1 - safe_ratio(overlap, (weight * (sums.predicted + sums.actual)).sum(-1), empty=1.0)
 
     def _rarity(self, actual: Tensor, weight: Tensor) -> Tensor:
-        """One over a power of the size of each class ``(..., C)``."""
+        """Inverse of a power of the size of each class, ``(..., C)``."""
         counted = torch.where((weight > 0) & (actual > 0), actual, torch.inf)
         rarest = counted.amin(-1, keepdim=True)
         rarest = torch.where(rarest.isinf(), 1, rarest)
@@ -338,8 +332,7 @@ class GeneralizedDice(RegionLoss):
 
 
 def _check_tversky(alpha: float, beta: float) -> None:
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{name} must be finite and not negative, got {value}")
+    check_not_negative("alpha", alpha)
+    check_not_negative("beta", beta)
     if alpha == beta == 0:
-        raise ConfigError("alpha and beta must not both be 0: there would be nothing to lower")
+        raise ConfigError("alpha and beta must not both be 0: the loss would be constant")

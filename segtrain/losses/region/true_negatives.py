@@ -1,4 +1,4 @@
-"""The losses that also count what is rightly left out: sensitivity-specificity and Matthews."""
+"""Region losses with true negatives: sensitivity-specificity and Matthews correlation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from segtrain.losses.registry import register_loss
 
 @register_loss("sensitivity_specificity")
 class SensitivitySpecificity(RegionLoss):
-    r"""Squared errors on a class's pixels and on the others, weighed apart, averaged over classes.
+    r"""Weighted squared errors on positive and on negative pixels, averaged over classes.
 
     .. math:: L = \frac{1}{|K|} \sum_{c \in K} \Big[ r\,\frac{\sum_i y_{ic} (1 - p_{ic})^2}{\sum_i
               y_{ic}} + (1 - r)\,\frac{\sum_i (1 - y_{ic})\,p_{ic}^2}{\sum_i (1 - y_{ic})} \Big]
 
     Args:
-        sensitivity_ratio: :math:`r` in [0, 1]: what missing a class weighs against seeing it where
-            it is not. Small, because the mean over the few pixels of a rare class moves much with
-            each of them.
+        sensitivity_ratio: :math:`r` in [0, 1], the weight of positive pixels against negative ones.
+            It is small because the mean over the few pixels of a rare class changes much with each
+            of them.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
 
     Note:
-        A class without a valid pixel has no first part, and one that fills them all no second.
+        The first part is 0 for a class without a valid pixel, the second for a class that covers
+        them all.
 
     Example:
         >>> import torch
@@ -71,18 +72,18 @@ class MatthewsCorrelation(SmoothedRegionLoss):
               (\text{TN} + \text{FN})}}
 
     with :math:`\text{TP} = s + \sum_i p_{ic} y_{ic}`, :math:`\text{TN} = s + \sum_i (1 - p_{ic})(1
-    - y_{ic})`, and false positives and negatives as they are, summed over the valid pixels of the
-    batch. It is 0 where all is right, 1 for a guess and 2 where all is wrong.
+    - y_{ic})`, and false positives and negatives without :math:`s`, summed over the valid pixels of
+    the batch. It is 0 if all pixels are right, 1 for a random guess and 2 if all are wrong.
 
     Args:
-        smooth: :math:`s \ge 0`, in pixels: as if so many pixels of the class and so many others had
-            been seen and were right. It gives a slope to classes with no pixel, or all of them.
+        smooth: :math:`s \ge 0`, in pixels: this many right pixels are added to the class and to the
+            rest. It gives a gradient to classes that cover no pixel or all pixels.
         **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``activation``, ``classes``,
             ``per_image`` of :class:`RegionLoss`.
 
     Note:
-        Without smoothing the correlation of a class that has no valid pixel, or all of them, is not
-        defined; it is taken as 0, without a gradient.
+        Without smoothing, the correlation of a class that covers no valid pixel or all of them is
+        undefined; it is set to 0, without a gradient.
 
     Example:
         >>> import torch
@@ -102,12 +103,12 @@ class MatthewsCorrelation(SmoothedRegionLoss):
         tp, tn = sums.tp + self.smooth, tn + self.smooth
         margins = torch.stack([tp + fp, tp + fn, tn + fp, tn + fn])
         exists = (margins > 0).all(0)
-        # One root each, as the product of four counts leaves float32; none of 0, where it is
-        # infinitely steep.
+        # A root of each, because the product of four counts may overflow float32, and none of 0,
+        # where its gradient is infinite.
         scale = torch.where(exists, margins, 1).sqrt().prod(0)
         return 1 - safe_ratio(tp * tn - fp * fn, scale * exists)
 
 
 def _not_below_zero(difference: Tensor) -> Tensor:
-    """`difference` of two sums without what rounding takes off below 0, and with its gradient."""
+    """Raise a `difference` of two sums to 0 where rounding made it negative; keep its gradient."""
     return difference + (-difference.detach()).clamp(min=0)

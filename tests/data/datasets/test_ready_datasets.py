@@ -19,7 +19,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 import segtrain
-from segtrain.data import DATASETS, check_report, find_doubles, scan_dataset
+from segtrain.data import DATASETS, check_report, find_duplicates, scan_dataset
 from segtrain.errors import DataError
 from segtrain.files import config_dir
 from tests.data.datasets.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
@@ -158,7 +158,7 @@ def test_the_layout_is_read(ready: tuple[str, Path]) -> None:
     assert (len(train), len(val)) == (2, 2 if name == "loveda" else 1)
     assert train.title == name
     assert train.num_classes == NUM_CLASSES[name]
-    assert not find_doubles(train, val)
+    assert not find_duplicates(train, val)
     samples = [*(train[i] for i in range(len(train))), val[0]]
     for number, (image, target, sample) in enumerate(samples):
         assert image.shape == (24, 32, 3), sample
@@ -381,7 +381,7 @@ def test_a_value_that_the_dataset_does_not_have(tmp_path: Path) -> None:
 def test_camvid_itself(camvid_root: Path) -> None:
     train, val = (build("camvid", camvid_root, split) for split in ("train", "val"))
     assert min(len(train), len(val)) > 50
-    assert not find_doubles(train, val)
+    assert not find_duplicates(train, val)
     report = scan_dataset(val)
     check_report(report)
     assert (report.class_pixels > 0).all()

@@ -37,15 +37,15 @@ def test_all_other_values():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"a": 0}, "'a' is none of a raw value"),
-        ({"3-1": 0}, "3-1 does not rise"),
-        ({"1-3": "0-1"}, "which is 3 values, to 0-1, which is 2"),
+        ({"a": 0}, "the key 'a' must be a raw value"),
+        ({"3-1": 0}, "3-1 must have its smaller value first"),
+        ({"1-3": "0-1"}, "1-3 (3 values) to 0-1 (2 values)"),
         ({1: "cr"}, "did you mean 'car'"),
         ({1: 3}, "neither a class id (0 to 2)"),
         ({1: 1.5}, "a class id, a class name or ignore"),
         ({1: True}, "a class id, a class name or ignore"),
-        ({"1-3": 0, 2: 1}, "names the value 2 twice"),
-        ({"0-99999999": 0}, "does not rise"),
+        ({"1-3": 0, 2: 1}, "two entries for the value 2"),
+        ({"0-99999999": 0}, "at most 16777216 values"),
     ],
 )
 def test_mistakes_in_a_map(given, sentence):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import pickle
 import shutil
 import zipfile
@@ -33,13 +32,11 @@ from segtrain.data import (
     build_train_loader,
     iterate,
 )
-from segtrain.data.loading import free_memory as memory_module
 from segtrain.data.loading import memory_cache as cache_module
-from segtrain.data.loading.free_memory import available_memory
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, ResourceError
-from segtrain.schema.sections import LoaderConfig
+from segtrain.schema.sections import AugmentationConfig, LoaderConfig
 from segtrain.terminal import logger
 
 KINDS: tuple[CacheKind, ...] = ("compressed", "decoded")
@@ -131,7 +128,7 @@ def test_an_estimate_from_some_of_the_headers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, [(40, 40)] * 10 + [(20, 20)] * 10)
-    monkeypatch.setattr(cache_module, "_MOST_HEADERS", 4)
+    monkeypatch.setattr(cache_module, "_MAX_HEADERS", 4)
     cached = CachedDataset(folder(tmp_path), "decoded")
     expected = cached.expected_bytes
     cached.fill()
@@ -253,11 +250,11 @@ class Once(SegmentationDataset):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_come_from_memory(num_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_MOST_DECODED", 0)
+    monkeypatch.setattr(cache_module, "_MAX_DECODED", 0)
     shapes = ShapesDataset(size=(48, 48), num_train=12)
     cached = CachedDataset(Once([shapes[index] for index in range(12)]), "decoded")
     cached.fill()
-    transform = TrainTransform(labels=shapes.labels, crop_size=(32, 32))
+    transform = TrainTransform(shapes.labels, AugmentationConfig(crop_size=(32, 32)))
     found = []
     for dataset in (shapes, cached):
         loader = build_train_loader(
@@ -269,7 +266,7 @@ def test_batches_come_from_memory(num_workers: int, monkeypatch: pytest.MonkeyPa
 
 
 @every_kind
-def test_it_can_be_sent_to_a_worker_that_starts_anew(tmp_path: Path, kind: CacheKind) -> None:
+def test_it_can_be_sent_to_a_spawned_worker(tmp_path: Path, kind: CacheKind) -> None:
     expected, cached = stored(tmp_path, kind)
     arrived = pickle.loads(pickle.dumps(cached))
     assert all(same(arrived[index], sample) for index, sample in enumerate(expected))
@@ -282,35 +279,6 @@ def test_copies(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert copies_of(3) == expected
         assert copies_of(0) == 1
-
-
-class TestMemory:
-    def test_here(self) -> None:
-        found = available_memory()
-        assert found is None or found > 1e6
-
-    def test_the_smallest_limit_holds(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        info = tmp_path / "meminfo"
-        info.write_text("MemTotal: 9999 kB\nMemAvailable:    5000 kB\n")
-        monkeypatch.setattr(memory_module, "_PROC", info)
-        monkeypatch.setattr(memory_module, "_GROUPS", ((tmp_path, "max", "current", "inactive"),))
-        assert available_memory() == 5_120_000
-        for limit, expected in (("max", 5_120_000), ("4000000", 3_500_000), ("1", 0)):
-            (tmp_path / "max").write_text(f"{limit}\n")
-            (tmp_path / "current").write_text("1000000\n")
-            (tmp_path / "memory.stat").write_text("anon 500000\ninactive 500000\n")
-            assert available_memory() == expected
-
-    def test_unknown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def none(name: str) -> int:
-            raise ValueError(name)
-
-        monkeypatch.setattr(memory_module, "_PROC", tmp_path / "none")
-        monkeypatch.setattr(memory_module, "_GROUPS", ())
-        monkeypatch.setattr(os, "sysconf", none)
-        assert available_memory() is None
 
 
 class TestRun:
@@ -363,15 +331,15 @@ class TestRun:
     def test_too_much_is_refused(
         self, splits: list[SegmentationDataset], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 59_000)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 59_000)
         with pytest.raises(ResourceError) as caught:  # 48 kB are more than 80 % of 59
             cache_splits(splits, self.loader("decoded"), ONE)
         text = "0.0 MB of memory, 0.1 MB are free, of which it may use 80%; use loader.cache=comp"
         assert text in str(caught.value)
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: 61_000)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 61_000)
         cache_splits(splits, self.loader("decoded"), ONE)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
         with pytest.raises(ResourceError, match="in each of 2 processes"):
             cache_splits(splits, self.loader("decoded"), ONE)
-        monkeypatch.setattr("segtrain.assembly.caching.available_memory", lambda: None)
+        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: None)
         cache_splits(splits, self.loader("decoded"), ONE)

@@ -19,8 +19,10 @@ from segtrain.data import (
     iterate,
 )
 from segtrain.data.loading.rare_classes import rare_class_order
-from segtrain.data.loading.sampler import SampleKey, epoch_order
+from segtrain.data.loading.sampler import epoch_order
+from segtrain.data.loading.seeds import SampleKey
 from segtrain.errors import DataError
+from segtrain.schema.sections import AugmentationConfig
 
 # 40 images of 1000 pixels; class 1 in a quarter of them, class 2 in two, class 3 nowhere.
 PIXELS = np.zeros((40, 4), dtype=np.int64)
@@ -126,27 +128,12 @@ class TestSampler:
         assert len(set(keys)) == len(keys)
         assert len({key[:2] for key in keys}) < len(keys)  # though samples do
 
-    def test_repeats_are_counted_in_the_order_of_the_epoch(self) -> None:
-        def order(epoch: int) -> Any:
-            return np.array([7, 2, 7, 7, 2, 0]) + epoch
 
-        (keys,) = islice(StepSampler(6, 6, order=order), 1)
-        assert keys == [(0, 7), (0, 2), (0, 7, 1), (0, 7, 2), (0, 2, 1), (0, 0)]
-
-    def test_the_order_is_asked_for_once_an_epoch(self) -> None:
-        asked = []
-
-        def order(epoch: int) -> Any:
-            asked.append(epoch)
-            return np.arange(8)
-
-        list(islice(StepSampler(8, 2, order=order), 12))
-        assert asked == [0, 1, 2]
-
-
-def test_a_sample_that_comes_again_is_augmented_anew() -> None:
+def test_a_repeated_sample_is_augmented_differently() -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=4)
-    view = TrainView(shapes, TrainTransform(labels=shapes.labels, crop_size=(32, 32)), seed=0)
+    view = TrainView(
+        shapes, TrainTransform(shapes.labels, AugmentationConfig(crop_size=(32, 32))), seed=0
+    )
     first, second, third = (view[key] for key in ((0, 1), (0, 1, 1), (0, 1, 2)))
     assert isinstance(first, dict)
     assert isinstance(second, dict)
@@ -159,7 +146,7 @@ def test_a_sample_that_comes_again_is_augmented_anew() -> None:
 def test_rare_classes_are_seen_more(num_workers: int) -> None:
     shapes = ShapesDataset(size=(48, 48), num_train=48)
     report = count_dataset(shapes)
-    transform = TrainTransform(labels=shapes.labels, crop_size=(40, 40), scale=(1, 1))
+    transform = TrainTransform(shapes.labels, AugmentationConfig(crop_size=(40, 40), scale=(1, 1)))
     order = rare_class_order(report.image_pixels, temperature=0.05)
     share = []
     for chosen in (None, order):

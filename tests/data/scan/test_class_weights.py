@@ -137,7 +137,9 @@ def test_nothing_to_count() -> None:
 
 
 def test_an_unknown_method() -> None:
-    with pytest.raises(ConfigError, match="no method 'inverse_freq'; did you mean 'inverse_fre"):
+    with pytest.raises(
+        ConfigError, match="unknown method 'inverse_freq'; did you mean 'inverse_fre"
+    ):
         class_weights("inverse_freq", PIXELS)
 
 

@@ -2,21 +2,21 @@ import shutil
 
 import numpy as np
 
-from segtrain.data import FileDataset, LabelContract, find_doubles
+from segtrain.data import FileDataset, LabelContract, find_duplicates
 
 
 def split(files):
     return FileDataset(LabelContract(2), files)
 
 
-def test_different_images_of_one_size_are_no_doubles(make_files):
+def test_different_images_of_one_size_are_no_duplicates(make_files):
     files = make_files(*[np.zeros((6, 6))] * 4)
-    assert find_doubles(split(files[:2]), split(files[2:])) == []
+    assert find_duplicates(split(files[:2]), split(files[2:])) == []
 
 
 def test_the_same_file_in_both_splits(make_files):
     files = make_files(*[np.zeros((6, 6))] * 3)
-    (finding,) = find_doubles(split(files[:2]), split(files[1:]))
+    (finding,) = find_duplicates(split(files[:2]), split(files[1:]))
     assert finding.kind == "overlap"
     assert finding.is_error
     assert finding.text.startswith(f"{files[1].image} is in both dataset.train and dataset.val")
@@ -27,11 +27,11 @@ def test_the_same_bytes_and_links(make_files, tmp_path):
     shutil.copy(files[0].image, files[2].image)
     link = tmp_path / "images" / "link.png"
     link.symlink_to(files[1].image)
-    both = find_doubles(split(files[:2]), split([files[2], files[3]._replace(image=link)]))
+    both = find_duplicates(split(files[:2]), split([files[2], files[3]._replace(image=link)]))
     assert [finding.kind for finding in both] == ["overlap", "overlap"]
     assert all(str(files[index].image) in both[1 - index].text for index in range(2))
-    (double,) = find_doubles(split(files[:3]))
-    assert (double.kind, double.is_error) == ("duplicate", False)
+    (duplicate,) = find_duplicates(split(files[:3]))
+    assert (duplicate.kind, duplicate.is_error) == ("duplicate", False)
 
 
 def test_files_that_differ_late(make_files):
@@ -39,6 +39,6 @@ def test_files_that_differ_late(make_files):
     content = files[0].image.read_bytes()
     assert len(content) > 1 << 16
     files[1].image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert find_doubles(split(files)) == []
+    assert find_duplicates(split(files)) == []
     files[1].image.write_bytes(content)
-    assert len(find_doubles(split(files))) == 1
+    assert len(find_duplicates(split(files))) == 1

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, LabelContract, TrainTransform
-from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
+from segtrain.data import EvalTransform, LabelContract, TrainTransform
+from segtrain.data.transforms.colour import draw_jitter
 from segtrain.errors import ConfigError
+from segtrain.schema.sections import AugmentationConfig
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -12,8 +13,9 @@ TARGET = RNG.integers(1, 5, (40, 60)).astype(np.int64)
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
-def transform_of(ignore_label=255, num_classes=6, **arguments):
-    return TrainTransform(labels=LabelContract(num_classes, ignore_label), **arguments)
+def transform_of(ignore_label=255, num_classes=6, channels=3, **keys):
+    labels = LabelContract(num_classes, ignore_label)
+    return TrainTransform(labels, AugmentationConfig(**keys), channels)
 
 
 @pytest.mark.parametrize("arguments", [{}, COLOURS, {"crop_size": (24, 32), **COLOURS}])
@@ -139,104 +141,6 @@ def test_inputs_are_not_changed():
     np.testing.assert_array_equal(target, TARGET)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "key"),
-    [
-        ({"scale": (2.0, 0.5)}, "scale"),
-        ({"scale": (0.0, 1.0)}, "scale"),
-        ({"crop_size": (0, 4)}, "crop_size"),
-        ({"flip": 1.5}, "flip"),
-        ({"hue": 0.7}, "hue"),
-        ({"contrast": -1.0}, "contrast"),
-        ({"mean": (0.5,)}, "mean"),
-        ({"std": (1.0, 0.0, 1.0)}, "std"),
-        ({"mean": (123.0, 117.0, 104.0)}, "mean"),
-        ({"std": (58.0, 57.0, 57.0)}, "std"),
-    ],
-)
-def test_values_out_of_range(arguments, key):
-    with pytest.raises(ConfigError, match=rf"augmentation\.{key}"):
-        transform_of(**arguments)
-
-
-NAMED = [
-    {"name": "GaussianBlur", "p": 0.5},
-    {"name": "CoarseDropout", "p": 1.0, "num_holes_range": [2, 2], "hole_height_range": [5, 5],
-     "hole_width_range": [5, 5]},
-    {"name": "Affine", "p": 1.0, "rotate": [20, 40]},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("num_classes", "ignore_label"), [(6, 255), (6, -1), (400, 500)])
-def test_transforms_of_albumentations_by_name(num_classes, ignore_label):
-    transform = transform_of(ignore_label, num_classes, transforms=NAMED)
-    first = transform(IMAGE, TARGET, 1)
-    again = transform_of(ignore_label, num_classes, transforms=NAMED)(IMAGE, TARGET, 1)
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert set(first[1].unique().tolist()) == {1, 2, 3, 4, ignore_label}  # never 0
-    others = [transform(IMAGE, TARGET, seed)[1] for seed in range(2, 5)]
-    assert all(not torch.equal(first[1], other) for other in others)
-
-
-@pytest.mark.parametrize(
-    ("spec", "sentence"),
-    [
-        ({"name": "GausianBlur"}, "did you mean 'GaussianBlur'"),
-        ({"name": "Compose"}, "has no transform 'Compose'"),
-        ({"p": 1}, "must be a mapping with a name"),
-        ({"name": "Blur", "blur_limits": 3}, r"\[0\]\.blur_limits: Blur has no .* did you"),
-        ({"name": "Blur", "blur_limit": -3}, r"\[0\] \(Blur\): albumentations refuses it"),
-        ({"name": "RandomCrop", "height": 8, "width": 8, "p": 1}, r"the size is that of"),
-        ({"name": "Affine", "rotate": [45, 45], "mask_interpolation": 1, "p": 1}, "makes labels"),
-        ({"name": "Affine", "rotate": [9, 9], "fill_mask": 0}, r"fill_mask: .* leave it out$"),
-        ({"name": "CoarseDropout", "fill_mask": 0}, r"fill_mask: .* or null to keep the labels$"),
-        ({"name": "Transpose", "p": 0.01}, r"the size is that of"),
-        ({"name": "Normalize"}, r"uint8 became float32"),
-        ({"name": "ToTensorV2"}, r"has no transform|the size is that of"),
-        ({"name": "GridElasticDeform", "num_grid_xy": [4, 4], "magnitude": 10}, "makes labels"),
-        ({"name": "PixelDropout", "mask_drop_value": 0}, "makes labels"),
-    ],
-)  # fmt: skip
-def test_transforms_by_name_are_checked(spec, sentence):
-    with pytest.raises(ConfigError, match=sentence) as caught:
-        transform_of(transforms=[spec])
-    assert "augmentation.transforms[0]" in str(caught.value)
-
-
-def test_transforms_by_name_that_give_the_size_back_pass():
-    spec = {"name": "RandomSizedCrop", "min_max_height": [20, 30], "size": [32, 48]}
-    images, _ = transform_of(crop_size=(32, 48), transforms=[spec])(IMAGE, TARGET, 0)
-    assert images.shape == (3, 32, 48)
-    turn = {"name": "RandomRotate90", "p": 1.0}
-    images, _ = transform_of(crop_size=(32, 32), transforms=[turn])(IMAGE, TARGET, 0)
-    assert images.shape == (3, 32, 32)
-    with pytest.raises(ConfigError, match="the size is that of"):
-        transform_of(crop_size=(32, 48), transforms=[turn])
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_labels_under_a_hole(keep):
-    spec = {"name": "CoarseDropout", "p": 1.0, "fill": 255, **({"fill_mask": None} if keep else {})}
-    transform = transform_of(scale=(1, 1), flip=0, transforms=[spec])
-    _, found = transform(np.zeros((40, 60, 3), np.uint8), TARGET, 0)
-    assert bool((found == 255).any()) != keep
-
-
-def test_mirrors_by_name_know_no_pairs():
-    labels = LabelContract(4, flip_pairs=[[1, 2]])
-    with pytest.raises(ConfigError, match=r"transforms\[0\] \(D4\) mirrors .*augmentation\.flip"):
-        TrainTransform(labels=labels, crop_size=(32, 32), transforms=[{"name": "D4"}])
-
-
-def test_a_probability_is_what_was_given():
-    spec = {"name": "InvertImg", "p": 0.5}
-    transform = transform_of(scale=(1, 1), flip=0, mean=(0,) * 3, std=(1,) * 3, transforms=[spec])
-    image = np.zeros((8, 8, 3), np.uint8)
-    inverted = [float(transform(image, TARGET[:8, :8], seed)[0].mean()) for seed in range(200)]
-    assert 0.35 < np.mean(inverted) < 0.65
-
-
 def test_rotation_is_ignored_outside_the_image():
     transform = transform_of(rotate=45, scale=(1.0, 1.0), flip=0)
     image = np.full((60, 60, 3), 200, np.uint8)
@@ -254,24 +158,26 @@ def test_paired_classes_change_places_in_the_mirror():
     image = np.zeros((1, 6, 3), np.uint8)
     plain = {"scale": (1.0, 1.0), "flip": 1.0}
     labels = LabelContract(4, flip_pairs=pairs)
-    _, found = TrainTransform(labels=labels, **plain)(image, target, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(image, target, 0)
     assert found.tolist() == [[3, 255, 0, 1, 2, 2]]
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0)(image, target, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=0))(image, target, 0)
     assert found.tolist() == target.tolist()
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=0, vertical_flip=1)(
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=0, vertical_flip=1))(
         image, target, 0
     )
     assert found.tolist() == [[2, 2, 1, 0, 255, 3]]  # a mirror as well
-    _, found = TrainTransform(labels=labels, scale=(1, 1), flip=1, vertical_flip=1)(
+    _, found = TrainTransform(labels, AugmentationConfig(scale=(1, 1), flip=1, vertical_flip=1))(
         image, target, 0
     )
     assert found.tolist() == target[:, ::-1].tolist()  # half a turn, no mirror
     labels = LabelContract(2, multi_label=True, flip_pairs=[[0, 1]])
     several = np.array([[[1, 0], [1, 1], [255, 255]]], np.uint8)
-    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], several, 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(image[:, :3], several, 0)
     assert found.tolist() == [[[255, 1, 0]], [[255, 1, 1]]]
     labels = LabelContract(300, ignore_label=-1, flip_pairs=[[0, 299]])
-    _, found = TrainTransform(labels=labels, **plain)(image[:, :3], np.array([[0, 299, -1]]), 0)
+    _, found = TrainTransform(labels, AugmentationConfig(**plain))(
+        image[:, :3], np.array([[0, 299, -1]]), 0
+    )
     assert found.tolist() == [[-1, 0, 299]]
 
 
@@ -296,7 +202,7 @@ def test_the_share_of_a_class_where_there_are_several():
     mask = np.zeros((4, 4, 2), np.uint8)
     mask[:2] = 255
     mask[2:, :3, 1] = 1
-    transform = TrainTransform(labels=labels, cat_max_ratio=0.5)
+    transform = TrainTransform(labels, AugmentationConfig(cat_max_ratio=0.5))
     assert transform._largest_share(mask) == 0.75
     assert transform._largest_share(np.full((4, 4, 2), 255, np.uint8)) == 0
 
@@ -315,7 +221,7 @@ def test_several_classes_and_any_number_of_channels():
         RNG.integers(0, 256, (40, 60, 6), dtype=np.uint8),
         RNG.random((40, 60, 6), np.float32),
     ):
-        transform = TrainTransform(labels=labels, channels=6, crop_size=(50, 70), **options)
+        transform = TrainTransform(labels, AugmentationConfig(crop_size=(50, 70), **options), 6)
         images, found = transform(image, target, 1)
         assert (images.shape, images.dtype) == ((6, 50, 70), torch.float32)
         assert (found.shape, found.dtype) == ((7, 50, 70), torch.uint8)
@@ -339,13 +245,16 @@ def test_grey_images(dtype):
     [
         (
             {"channels": 4},
-            r"augmentation\.mean is not set.*give 4 numbers, which `segtrain inspect`",
+            r"augmentation\.mean is not set.*to 4 numbers, which `segtrain inspect`",
         ),
         ({"channels": 4, "mean": [0] * 4, "std": [1] * 3}, r"augmentation\.std must have one"),
-        ({"channels": 1, "mean": [0], "std": [1], "hue": 0.1}, r"augmentation\.hue=0\.1 is for"),
+        (
+            {"channels": 1, "mean": [0], "std": [1], "hue": 0.1},
+            r"augmentation\.hue=0\.1 needs images of three",
+        ),
     ],
 )
-def test_statistics_and_colours_of_other_channels(arguments, sentence):
+def test_normalization_and_colours_of_other_channels(arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
         transform_of(**arguments)
 
@@ -356,35 +265,16 @@ def test_colours_are_those_of_torchvision():
     still = {"scale": (1.0, 1.0), "flip": 0.0, "mean": (0, 0, 0), "std": (1, 1, 1)}
     smooth = np.kron(RNG.integers(60, 200, (5, 6, 3)), np.ones((8, 10, 1))).astype(np.uint8)
     tensor = torch.from_numpy(smooth).permute(2, 0, 1)
-    transform = TrainTransform(labels=labels, brightness=0.3, contrast=0.3, saturation=0.5, **still)
+    transform = TrainTransform(
+        labels, AugmentationConfig(brightness=0.3, contrast=0.3, saturation=0.5, **still)
+    )
     images, _ = transform(smooth, TARGET, 5)
     rng = np.random.default_rng(5)
     transform._draw_crop(rng, TARGET.astype(np.uint8))
-    jitter = draw_jitter(rng, transform.strengths)
+    jitter = draw_jitter(rng, 0.3, 0.3, 0.5, 0.0)
     expected = functional.adjust_saturation(tensor, jitter.saturation)
     expected = functional.adjust_brightness(expected, jitter.brightness)
     expected = functional.adjust_contrast(expected, jitter.contrast)
     assert (images * 255 - expected).abs().max() < 4  # rounding, three times there and once here
     floats, _ = transform((smooth / 255).astype(np.float32), TARGET, 5)
     assert (floats - images).abs().max() < 1 / 128
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_hue(dtype):
-    image = np.zeros((4, 4, 3), dtype)
-    image[..., 0] = 255 if dtype == np.uint8 else 1
-    found = shift_colours(image, Jitter(hue=1 / 3))
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found[0, 0] / image.max(), [0, 1, 0], atol=1e-6)  # red is green
-
-
-def test_evaluation_resizes_the_image_only():
-    labels = LabelContract(6)
-    images, target = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels, size=(20, 30))(
-        IMAGE, TARGET
-    )
-    assert images.shape == (3, 20, 30)
-    np.testing.assert_array_equal(target.numpy(), TARGET)
-    images, _ = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels)(IMAGE, TARGET)
-    expected = (IMAGE[3, 4] / 255 - IMAGENET_MEAN) / np.array(IMAGENET_STD)
-    np.testing.assert_allclose(images[:, 3, 4].numpy(), expected, atol=1e-5)

@@ -305,10 +305,14 @@ def test_huge_logits_are_finite(name: str, batch: tuple[Tensor, Tensor]) -> None
     [
         ("boundary", {"max_distance": 0.0}, "max_distance must be above 0, got 0.0"),
         ("hausdorff_dt", {"max_distance": -1.0}, "max_distance must be above 0, got -1.0"),
-        ("hausdorff_dt", {"alpha": 0.0}, "alpha must be above 0 and finite, got 0.0"),
-        ("hausdorff_dt", {"alpha": math.inf}, "alpha must be above 0 and finite, got inf"),
+        ("hausdorff_dt", {"alpha": 0.0}, "alpha must be finite and above 0, got 0.0"),
+        ("hausdorff_dt", {"alpha": math.inf}, "alpha must be finite and above 0, got inf"),
         ("distance_weighted_cross_entropy", {"strength": -1.0}, "strength must .* got -1.0"),
-        ("distance_weighted_cross_entropy", {"scale": 0.0}, "scale must be above 0 .* got 0.0"),
+        (
+            "distance_weighted_cross_entropy",
+            {"scale": 0.0},
+            "scale must be finite and above 0, got 0.0",
+        ),
         ("distance_weighted_cross_entropy", {"num_classes": 1}, "num_classes is 1.*use bce"),
     ],
 )

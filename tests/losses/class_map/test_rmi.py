@@ -211,3 +211,8 @@ def test_the_preset_is_half_and_half() -> None:
 def test_wrong_arguments(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**params)
+
+
+def test_a_wrong_pooling_is_refused_in_python_too() -> None:
+    with pytest.raises(ConfigError, match=r"^pooling must be one of average, max, got 'median'$"):
+        RegionMutualInformation(num_classes=1, pooling="median")  # type: ignore[arg-type]

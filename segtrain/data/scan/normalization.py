@@ -1,4 +1,4 @@
-"""Mean and deviation of images: of each one as it is decoded, then of all of them."""
+"""Mean and standard deviation of the channels, of one image and of all images of a split."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_CHANNELS = 4  # that OpenCV takes
+_MAX_CHANNELS = 4  # of OpenCV's meanStdDev
 
 
-def image_moments(image: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean and standard deviation of each channel, of pixels from 0 to 1.
+def image_mean_std(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Return mean and standard deviation of each channel, for pixels from 0 to 1.
 
     Shape:
         - image: ``(H, W, C)``, uint8, or floats from 0 to 1.
         - output: ``(2, C)``.
 
     Example:
-        >>> image_moments(np.array([[[0], [255]]], np.uint8)).tolist()
+        >>> image_mean_std(np.array([[[0], [255]]], np.uint8)).tolist()
         [[0.5], [0.5]]
     """
     channels = image.shape[2]
-    if channels <= _MOST_CHANNELS:  # several times as fast as NumPy, and without a copy
+    if channels <= _MAX_CHANNELS:  # several times as fast as NumPy, and without a copy
         cv2 = importlib.import_module("cv2")
         found = np.stack([part[:channels, 0] for part in cv2.meanStdDev(image)])
     else:
@@ -32,26 +32,29 @@ def image_moments(image: NDArray[Any]) -> NDArray[np.float64]:
     return found / 255 if image.dtype == np.uint8 else found
 
 
-def total_moments(
-    moments: NDArray[np.float64], sizes: NDArray[np.int64]
+def total_mean_std(
+    mean_std: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation over all pixels of all images; None when some are not known.
+    """Return mean and standard deviation over all pixels of all images.
+
+    Returns:
+        Two lists with a number per channel. None when an image that counts was not decoded.
 
     Shape:
-        - moments: ``(N, 2, C)``, NaN where an image was not decoded.
+        - mean_std: ``(N, 2, C)``, NaN where an image was not decoded.
         - sizes: ``(N, 2)``, height and width; 0 for an image that does not count.
 
     Example:
         >>> black_and_white = np.array([[[0.0], [0.0]], [[1.0], [0.0]]])
-        >>> total_moments(black_and_white, np.array([[2, 2], [2, 2]]))
+        >>> total_mean_std(black_and_white, np.array([[2, 2], [2, 2]]))
         ([0.5], [0.5])
     """
     known = sizes.all(1)
-    if not known.any() or not np.isfinite(moments[known]).all():
+    if not known.any() or not np.isfinite(mean_std[known]).all():
         return None
     weights = sizes[known].prod(1).astype(np.float64)
-    means, deviations = moments[known, 0], moments[known, 1]
+    means, deviations = mean_std[known, 0], mean_std[known, 1]
     mean = np.average(means, axis=0, weights=weights)
-    # Around the mean of all, not as a difference of squares, which would cancel.
+    # Deviations from the total mean are summed; a difference of squares would lose digits.
     spread = np.average(deviations**2 + (means - mean) ** 2, axis=0, weights=weights)
     return mean.tolist(), np.sqrt(spread).tolist()
