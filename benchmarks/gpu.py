@@ -6,8 +6,11 @@
 
 Four parts run in this order, each in its own process and with a time cap: the checks (those of the
 tests marked ``gpu``), the losses, training throughput, and CamVid. A part that fails or reaches its
-cap does not stop the others. ``gpu.json`` and ``gpu.md`` are rewritten after each part. The command
-needs torch 2.10 or later, but neither pytest, Hydra, OmegaConf nor albumentations.
+cap does not stop the others. ``gpu.json`` and ``gpu.md`` are rewritten after each part.
+
+The command needs torch 2.10 or later, NumPy, Pillow, rich and PyYAML. It needs neither pytest,
+Hydra, OmegaConf, albumentations, torchvision nor TensorBoard. Without OpenCV a slower stand-in
+reads the images, and losses that need distances are skipped.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # use this checkout, even if segtrain is not inst
 
 import gpu_checks  # noqa: E402
 import gpu_report  # noqa: E402
+import opencv_stand_in  # noqa: E402
 import torch  # noqa: E402
 from gpu_parts import Item, Row, Setting, free_memory, synchronize  # noqa: E402
 
@@ -220,6 +224,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Run all parts, or one part in this process."""
+    opencv_stand_in.install()
     options = parse(arguments)
     if options.part is None:
         return run_all(options)

@@ -13,6 +13,7 @@ from typing import Any
 import gpu_camvid
 import gpu_losses
 import gpu_training
+import opencv_stand_in
 import torch
 
 import segtrain
@@ -82,12 +83,15 @@ class Report:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
             "torch": torch.__version__,
+            "opencv": opencv_stand_in.install(),
             "segtrain": segtrain.__version__,
             "commit": git_commit(),
         }
 
     def _markdown(self, content: Mapping[str, Any]) -> str:
-        known = {key: content[key] for key in ("torch", "cuda", "driver", "segtrain", "commit")}
+        known = {
+            key: content[key] for key in ("torch", "cuda", "driver", "opencv", "segtrain", "commit")
+        }
         where = ", ".join(f"{key} {value}" for key, value in known.items() if value)
         lines = [
             "# segtrain on a GPU",
