@@ -32,6 +32,7 @@ COLUMNS = {
     "peak_mib": "peak MiB",
     "plain_peak_mib": "plain MiB",
     "memory_ratio": "x plain",
+    "gradient_error": "gradient error",
     "runs": "runs",
 }
 ROUNDS = 7
@@ -41,8 +42,12 @@ WORKLOADS = {
     "(16,19,128,256)": Workload(512, 1024, num_classes=19, classes_per_image=19, batch_size=16),
 }
 PLAIN_BF16 = "plain bfloat16"
+TF32 = "cross_entropy, TF32"  # with torch.set_float32_matmul_precision("high"), as users set it
+COMPARED = ("cross_entropy", TF32)  # with the gradient of plain PyTorch
 CASES: dict[str, Mapping[str, Any]] = {
-    **{name: OURS[name] for name in ("cross_entropy", "focal", "dice")},
+    "cross_entropy": OURS["cross_entropy"],
+    TF32: OURS["cross_entropy"],
+    **{name: OURS[name] for name in ("focal", "dice")},
     "ce_dice": {"name": "sum", "terms": {"cross_entropy": {}, "dice": {}}},
     **{name: OURS[name] for name in ("ohem", "lovasz_softmax")},
     "boundary": {"name": "boundary"},  # last, since it is slow: distances are computed on the CPU
@@ -59,7 +64,7 @@ def items(setting: Setting) -> dict[str, Item]:
     for case in (PLAIN_BF16, *CASES):
         for name, workload in workloads.items():
             for dtype in DTYPES:
-                if case != PLAIN_BF16 or dtype == "bfloat16":
+                if dtype == {PLAIN_BF16: "bfloat16", TF32: "float32"}.get(case, dtype):
                     key = f"{case} {name} {dtype}"
                     found[key] = partial(_measure, name, workload, dtype, case)
     return found
@@ -99,7 +104,20 @@ def _measure(
     figures = _figures(seconds, {key: step.peak for key, step in calls.items()})
     values = {key: step.value for key, step in calls.items()}
     _check_values(case, values)
+    if case in COMPARED and dtype == "float32" and "plain" in calls:
+        figures["gradient_error"] = _gradient_error(steps["ours"], steps["plain"])
     yield {**row, **figures, "value": values["ours"], "plain_value": values.get("plain")}
+
+
+def _gradient_error(ours: _Step, plain: _Step) -> float:
+    """Return the largest distance of the two gradients, relative to the largest gradient."""
+    gradients = []
+    for step in (ours, plain):
+        step()
+        assert step.logits.grad is not None
+        gradients.append(step.logits.grad)
+    distance = (gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()
+    return distance.item()
 
 
 def _load_kernels(case: str, workload: Workload, device: torch.device) -> None:
@@ -144,12 +162,25 @@ def _check_values(case: str, values: Mapping[str, float]) -> None:
     if not all(map(math.isfinite, values.values())):
         raise AssertionError(f"a loss is not finite: {values}")
     same = math.isclose(values["ours"], values.get("plain", values["ours"]), rel_tol=1e-3)
-    if case == "cross_entropy" and not same:
+    if case in COMPARED and not same:
         raise AssertionError(f"cross_entropy is not what plain PyTorch gives: {values}")
 
 
 def _ours(case: str, workload: Workload, device: torch.device) -> Contender:
-    return criterion_total(CASES[case], workload.num_classes, device=device)
+    contender = criterion_total(CASES[case], workload.num_classes, device=device)
+    return _with_tf32(contender) if case == TF32 else contender
+
+
+def _with_tf32(contender: Contender) -> Contender:
+    def call(logits: Tensor, target: Tensor) -> Tensor:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return contender(logits, target)  # which computes the gradient, too
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return call
 
 
 def _under_autocast(contender: Contender, device: torch.device) -> Contender:

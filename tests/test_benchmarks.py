@@ -166,6 +166,34 @@ def test_the_report_is_written_after_each_part(
     assert "| 1234 |" in (tmp_path / "gpu.md").read_text()
 
 
+def test_memory_on_a_gpu(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls to ``torch.cuda``, in a row that stands in for a GPU."""
+    parts, training = (importlib.import_module(f"gpu_{name}") for name in ("parts", "training"))
+    device, calls = torch.device("cuda", 0), []
+
+    def fake(name: str, value: Any = None) -> None:
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: (calls.append(name), value)[1])
+
+    for name in ("synchronize", "reset_peak_memory_stats", "empty_cache"):
+        fake(name)
+    fake("memory_allocated", 3 * 2**20)
+    fake("max_memory_allocated", 10 * 2**20)
+    fake("mem_get_info", (30 * 2**30, 80 * 2**30))
+    assert parts.peak_mib(lambda: calls.append("call"), device) == 7
+    assert calls.index("reset_peak_memory_stats") < calls.index("call")
+    assert calls.index("call") < calls.index("max_memory_allocated")
+    assert training._batch_size(16, 6.0, device) == 4
+    assert training._batch_size(16, 60.0, device) == 2
+    assert parts.fits(lambda: None, device)
+
+    def too_large() -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    calls.clear()
+    assert not parts.fits(too_large, device)
+    assert calls == ["empty_cache"]
+
+
 def test_startup_marks_a_goal_that_is_missed() -> None:
     startup = load_benchmark("startup")
     good = startup.table({"import torch": 2.0, "import segtrain": 2.3, startup.MISTYPED: 2.6})
