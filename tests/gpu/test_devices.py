@@ -1,4 +1,4 @@
-"""Losses and metrics compute on the device of what they are given, and seldom wait for it."""
+"""Losses, models and metrics stay on the device of their input, and seldom wait for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import segtrain
 from segtrain.engine.evaluator import predict_ids
 from segtrain.losses import TARGETS
 from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix
+from segtrain.models import HEADS, MODELS
 from tests.gpu.elsewhere import DEVICE, Elsewhere, MixedDevicesError, elsewhere, on_cpu, on_device
 from tests.helpers import load_benchmark
 
@@ -118,3 +119,17 @@ def test_scores_keep_to_their_device() -> None:
         multi.update(ids, on_device(many))
         assert matrix.scores() == plain.scores()
         assert 0 <= multi.scores().miou <= 1
+
+
+@pytest.mark.parametrize("head", HEADS.names())
+def test_a_model_keeps_to_its_device(head: str) -> None:
+    spec = {"name": "encoder_decoder", "backbone": "hrnet_w18_small_v1", "head": head}
+    model = MODELS.build(spec, num_classes=C)
+    with elsewhere() as waits:
+        model.to(DEVICE)
+        waits.clear()
+        outputs = model(on_device(torch.rand(2, 3, 64, 64)))
+        torch.stack([logits.square().mean() for logits in outputs.values()]).sum().backward()
+        assert waits == []
+    assert all(isinstance(logits.detach(), Elsewhere) for logits in outputs.values())
+    assert any(parameter.grad is not None for parameter in model.parameters())
