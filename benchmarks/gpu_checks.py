@@ -6,8 +6,10 @@ check raises ``AssertionError`` if it fails and :class:`Skipped` if it cannot ru
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -397,6 +399,8 @@ def check_compile(device: torch.device) -> None:
     """Check 20 steps with ``compile=true``: the first loss is as without, the last is lower."""
     if device.type != "cuda":
         raise Skipped("compiling on a CPU takes minutes; tests/models/test_compile.py does it")
+    if importlib.util.find_spec("triton") is None or not any(map(shutil.which, ("gcc", "clang"))):
+        raise Skipped("torch.compile needs triton and a C compiler")
     options = {"max_steps": COMPILED_STEPS, "precision": "bf16", "channels_last": True}
     with tempfile.TemporaryDirectory() as folder:
         config = small_config(device, folder, **options)
