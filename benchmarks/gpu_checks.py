@@ -207,9 +207,9 @@ def small_trainer(device: torch.device, **trainer: Any) -> Iterator[Trainer]:
 
 
 @contextmanager
-def opened(config: Mapping[str, Any], device: torch.device | None = None) -> Iterator[Trainer]:
+def opened(config: Mapping[str, Any]) -> Iterator[Trainer]:
     """Enter the trainer of a configuration, and close its run directory at the end."""
-    device = device or torch.device(config["trainer"]["device"])
+    device = torch.device(config["trainer"]["device"])
     segtrain.load_plugins([str(MODEL)])
     trainer = build_trainer(check_config(config), Processes(0, 1, device))
     try:
