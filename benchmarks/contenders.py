@@ -1,6 +1,6 @@
-"""What is compared: the losses of this package, plain PyTorch, and the losses of its peers.
+"""The losses that are compared: those of this package, plain PyTorch, and other libraries.
 
-Each contender is a function of low-resolution logits and a target; upsampling is its own business.
+A contender is a function of low-resolution logits and a target, and upsamples the logits itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import segtrain
 
 Contender = Callable[[Tensor, Tensor], Tensor]
 
-# The cases of this package by name: what `segtrain.build_criterion` is given.
+# The cases of this package by name: the argument `loss` of `segtrain.build_criterion`.
 OURS: dict[str, Mapping[str, Any]] = {
     "cross_entropy": {"name": "cross_entropy"},
     "focal": {"name": "focal"},
@@ -37,7 +37,7 @@ OURS: dict[str, Mapping[str, Any]] = {
 
 
 def upsampled(loss: Contender) -> Contender:
-    """`loss` on logits at the size of the target."""
+    """Wrap `loss` to upsample the logits to the size of the target."""
 
     def call(logits: Tensor, target: Tensor) -> Tensor:
         size = target.shape[-2:]
@@ -49,24 +49,35 @@ def upsampled(loss: Contender) -> Contender:
 def ours(
     name: str, num_classes: int, strip_rows: int | Literal["auto"] | None = "auto"
 ) -> Contender:
-    """The criterion around the case `name`, or around the loss of that name with its defaults."""
+    """Build the criterion of the case `name`, or of the loss `name` with its default arguments."""
+    return criterion_total(OURS.get(name, {"name": name}), num_classes, strip_rows=strip_rows)
+
+
+def criterion_total(
+    loss: Mapping[str, Any],
+    num_classes: int,
+    *,
+    strip_rows: int | Literal["auto"] | None = "auto",
+    device: torch.device | str = "cpu",
+) -> Contender:
+    """Build the criterion of `loss` on `device`; the contender is its total."""
     criterion = segtrain.build_criterion(
-        OURS.get(name, {"name": name}),
+        loss,
         num_classes=num_classes,
         ignore_label=IGNORE_LABEL,
         align_corners=False,
         strip_rows=strip_rows,
-    )
+    ).to(device)
     return lambda logits, target: criterion({"out": logits}, target).total
 
 
 def is_there(name: str) -> bool:
-    """Whether the loss of the case `name` is registered."""
+    """Return whether the loss of the case `name` is registered."""
     return OURS.get(name, {"name": name})["name"] in segtrain.list_losses()
 
 
 def other_losses() -> list[str]:
-    """The registered losses that `OURS` leaves out and that need no arguments."""
+    """Return the registered losses that are not in `OURS` and have no required arguments."""
     names = [name for name in segtrain.list_losses() if name not in OURS]
     return [name for name in names if _has_defaults(name)]
 
@@ -79,11 +90,11 @@ def _has_defaults(name: str) -> bool:
     return True
 
 
-# Plain PyTorch, at the size of the target: the yardstick, and formulas to check the values against.
+# Plain PyTorch at the size of the target: the baseline, and formulas that check the values.
 
 
 def plain_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over the valid pixels."""
+    """Mean cross entropy over the valid pixels."""
     return F.cross_entropy(logits, target, ignore_index=IGNORE_LABEL)
 
 
@@ -102,7 +113,7 @@ def _ohem(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _overlap(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Intersection, predicted and actual area of the classes that the target shows."""
+    """Return intersection, predicted area and actual area of the classes in the target."""
     target = target[:, None]
     actual = target == torch.arange(logits.shape[1])[:, None, None]
     predicted = logits.softmax(1) * (target != IGNORE_LABEL)
@@ -134,10 +145,10 @@ PLAIN: dict[str, Contender] = {
     "jaccard": _jaccard,
     "sum": _sum,
 }
-SELECTIVE = frozenset({"ohem"})  # a pixel at the threshold counts or not by the last bit
+SELECTIVE = frozenset({"ohem"})  # rounding decides whether a pixel at the threshold counts
 
 
-# Peers, imported only when one is measured.
+# Losses of other libraries, which are imported only when they are measured.
 
 
 @dataclass(frozen=True)
@@ -145,9 +156,9 @@ class Peer:
     """A loss of another library.
 
     Attributes:
-        package: What must be importable.
-        loss: Our name for that kind of loss.
-        make: Builds the loss of upsampled logits and target.
+        package: Name of the package.
+        loss: Name of the corresponding loss of this package.
+        make: Returns the loss, a function of upsampled logits and target.
     """
 
     package: str
@@ -156,7 +167,7 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        """Whether the package can be imported, without importing it."""
+        """Whether the package is installed; it is not imported."""
         return importlib.util.find_spec(self.package) is not None
 
 
@@ -188,7 +199,7 @@ def _kornia(loss: str, name: str, **options: Any) -> Peer:
 
 
 def _kornia_lovasz() -> Contender:
-    """Kornia's Lovász loss ignores no pixel, so the ignored ones count as class 0."""
+    """Kornia's Lovász loss, in which ignored pixels count as class 0: it cannot ignore them."""
     function = importlib.import_module("kornia.losses").lovasz_softmax_loss
     return lambda logits, target: function(logits, target.masked_fill(target == IGNORE_LABEL, 0))
 
@@ -212,12 +223,12 @@ PEERS: dict[str, Peer] = {
     "kornia lovasz_softmax_loss": Peer("kornia", "lovasz_softmax", _kornia_lovasz),
 }
 
-YARDSTICK = "plain cross_entropy"
+BASELINE = "plain cross_entropy"
 
 
 def build(case: str, num_classes: int) -> Contender:
-    """The contender called `case`: the yardstick, a peer, or one of ours."""
-    if case == YARDSTICK:
+    """Build the contender `case`: the baseline, a peer, or a loss of this package."""
+    if case == BASELINE:
         return upsampled(plain_cross_entropy)
     if case in PEERS:
         return upsampled(PEERS[case].make())

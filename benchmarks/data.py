@@ -1,7 +1,7 @@
-"""Images per second from files to batches: augmentation, decoding, and the loader as a whole.
+"""Measure images per second of augmentation, of decoding, and of the whole loader.
 
-Everything runs on one thread of one process, and contenders take turns, sample by sample; only the
-last table starts workers.
+The first two tables use one thread, and contenders take turns, sample by sample. The last table
+starts workers.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from segtrain.schema.sections import AugmentationConfig
 SIZE, CROP, SCALE = (1024, 2048), (512, 1024), (0.5, 2.0)
 NUM_CLASSES, IGNORED = 19, 255
 CUTS = (0.1, 0.5, 0.9, 0.999)
-MODEL_MS = 10.0  # what a model is taken to need per image
+MODEL_MS = 10.0  # assumed time of a model per image
 Augment = Callable[[NDArray[Any], NDArray[Any], int], Any]
 
 
 def street(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An image that compresses as photographs do, and blocks of labels."""
+    """Draw an image that compresses like a photograph, and a mask of blocks."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((*SIZE, 3), np.float32)
     for sigma in (2, 8, 32):
@@ -68,7 +68,7 @@ def street(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def ours(colours: float) -> Augment:
-    """The crop in the source, then its resize."""
+    """Our transform: the crop is chosen in the source, and only the crop is resized."""
     strengths = dict.fromkeys(("brightness", "contrast", "saturation"), colours)
     labels = LabelContract(NUM_CLASSES)
     return TrainTransform(
@@ -101,7 +101,7 @@ def plain_albumentations(colours: float) -> Augment:
 
 
 def torchvision_v2(colours: float) -> Augment:
-    """The same steps with torchvision's second transforms, on tensors."""
+    """The same steps with ``torchvision.transforms.v2``, on tensors."""
     fill = {tv_tensors.Image: [255 * value for value in IMAGENET_MEAN], tv_tensors.Mask: IGNORED}
     low, high = (round(SIZE[0] * factor) for factor in SCALE)
     pipeline = v2.Compose(
@@ -124,7 +124,7 @@ def torchvision_v2(colours: float) -> Augment:
 
 
 def official_order(colours: float) -> Augment:
-    """The order of the official HRNet code: resize all, pad, cut, normalise in floats, mirror."""
+    """The steps of the official HRNet code: resize the whole image, pad, crop, normalize, flip."""
 
     def augment(image: NDArray[Any], mask: NDArray[Any], seed: int) -> Any:
         rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def official_order(colours: float) -> Augment:
         top, left = (int(rng.integers(mask.shape[i] - CROP[i] + 1)) for i in (0, 1))
         image = image[top : top + CROP[0], left : left + CROP[1]]
         mask = mask[top : top + CROP[0], left : left + CROP[1]].astype(np.int64)
-        if colours:  # it shifts the brightness and nothing else
+        if colours:  # the official code changes only the brightness
             image = np.clip(image + rng.uniform(-255, 255) * colours, 0, 255).astype(np.uint8)
         pixels = image.astype(np.float32) / 255.0
         pixels = (pixels - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
@@ -164,9 +164,9 @@ AUGMENTS = {
 
 
 def augmentation_table(rounds: int) -> Iterator[str]:
-    """Images per second without decoding."""
+    """Yield the lines of the table of augmentations, without decoding."""
     image, mask = street()
-    yield "| augmentation | colours | ms per image | images/s | ours is so many times as fast |"
+    yield "| augmentation | colours | ms per image | images/s | time / ours |"
     yield "|---|---|---:|---:|---:|"
     for colours in (0.0, 0.2):
         contenders = {name: make(colours) for name, make in AUGMENTS.items()}
@@ -179,8 +179,8 @@ def augmentation_table(rounds: int) -> Iterator[str]:
                 start = time.perf_counter()
                 augment(image, mask, seed)
                 seconds[name].append(time.perf_counter() - start)
-        # A mean, since what a sample costs depends on its scale, of all rounds but the slowest
-        # tenth, which something else on the machine has slowed.
+        # A mean, since the cost of a sample depends on its scale. The slowest tenth is left out:
+        # other work on the machine has slowed it.
         means = {name: _trimmed_mean(found) for name, found in seconds.items()}
         for name, mean in means.items():
             yield (
@@ -198,14 +198,14 @@ def _trimmed_mean(seconds: list[float]) -> float:
 
 
 def encoded(kind: str) -> bytes:
-    """A file of an image as `kind`."""
+    """Encode an image in the format `kind`."""
     stream = io.BytesIO()
     Image.fromarray(street()[0]).save(stream, kind, **({"quality": 90} if kind == "JPEG" else {}))
     return stream.getvalue()
 
 
 def decoders() -> dict[str, Callable[[bytes], NDArray[Any]]]:
-    """Everything at hand that makes RGB bytes of a file's bytes."""
+    """Return the installed decoders by name; each takes a file's bytes and returns RGB pixels."""
 
     def pillow(data: bytes) -> NDArray[Any]:
         return np.array(Image.open(io.BytesIO(data)))
@@ -236,7 +236,7 @@ def decoders() -> dict[str, Callable[[bytes], NDArray[Any]]]:
 
 
 def decoding_table(rounds: int) -> Iterator[str]:
-    """Images per second of each decoder, and whether it sees that a file is cut short."""
+    """Yield the lines of the table of decoders: speed, and how many truncated files they refuse."""
     yield "| decoder | file | ms per image | images/s | truncated files refused | same pixels |"
     yield "|---|---|---:|---:|---:|---|"
     for kind in ("JPEG", "PNG"):
@@ -260,14 +260,14 @@ def decoding_table(rounds: int) -> Iterator[str]:
 
 
 def _cuts(length: int) -> list[int]:
-    """Lengths of the truncated files; the last one lacks no more than its last byte."""
+    """Return the lengths of the truncated files; the last one lacks one byte."""
     return [*(int(length * cut) for cut in CUTS), length - 1]
 
 
 def _refuses(decode: Callable[[bytes], Any], data: bytes) -> bool:
     try:
         decode(data)
-    except Exception:  # noqa: BLE001  each library has its own
+    except Exception:  # noqa: BLE001  each library raises its own errors
         return True
     return False
 
@@ -276,7 +276,7 @@ def _refuses(decode: Callable[[bytes], Any], data: bytes) -> bool:
 
 
 def loader_table(images: int, most_workers: int) -> Iterator[str]:
-    """Images per second from JPEG files and PNG masks to batches, with and without workers."""
+    """Yield the lines of the table of loaders: JPEG images and PNG masks to batches, by workers."""
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), images)
         dataset = build_dataset(
@@ -299,16 +299,16 @@ def loader_table(images: int, most_workers: int) -> Iterator[str]:
         needed = math.ceil(alone / MODEL_MS)
         yield ""
         yield (
-            f"A sample takes {alone:.1f} ms of one core, so a model that takes {MODEL_MS:.0f} ms"
-            f" per image is kept busy by {needed} worker{'s' if needed > 1 else ''} with a core"
-            " each."
+            f"A sample takes {alone:.1f} ms of one core, so {needed}"
+            f" worker{'s' if needed > 1 else ''}, each with its own core, keep up with a model that"
+            f" takes {MODEL_MS:.0f} ms per image."
         )
 
 
 def _rate(dataset: Any, transform: TrainTransform, workers: int, images: int) -> float:
     sampler = StepSampler(len(dataset), batch_size=4, seed=0)
     stream = iterate(build_train_loader(dataset, transform, sampler, num_workers=workers))
-    for _ in range(2 * workers + 2):  # until the workers are up and their queues are full
+    for _ in range(2 * workers + 2):  # until the workers have started and filled their queues
         next(stream)
     batches = max(images // 4, 1) * 3
     start = time.perf_counter()
@@ -327,12 +327,14 @@ def _write(root: Path, images: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the tables; the exit code is 0."""
+    """Measure and print the tables; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60, help="samples per contender")
-    parser.add_argument("--images", type=int, default=24, help="files of the loader's dataset")
-    parser.add_argument("--workers", type=int, default=2, help="the most that are started")
-    parser.add_argument("--output", type=Path, help="write the tables to this file too")
+    parser.add_argument(
+        "--images", type=int, default=24, help="number of images in the loader's dataset"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="largest number of workers")
+    parser.add_argument("--output", type=Path, help="also write the tables to this file")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

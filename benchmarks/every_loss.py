@@ -1,7 +1,9 @@
-"""Every selectable loss trains on the embedded default: its losses on the way and its mIoU.
+"""Train the embedded default with every loss; print its first and last losses and its mIoU.
 
-Run it as ``python benchmarks/every_loss.py [--steps 200] [--output table.md] [CHOICE ...]``; a
-choice is what stands on the command line of training, such as ``"loss=focal mining=ohem"``.
+    python benchmarks/every_loss.py
+    python benchmarks/every_loss.py --steps 200 --output table.md "loss=focal mining=ohem"
+
+A choice is one or more overrides, as on the command line of training.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ from segtrain.cli.main import run_command
 ROOT = Path(__file__).resolve().parents[1]
 COMBINED = ("loss=focal mining=ohem", "loss=cross_entropy mining=top_k")
 COMBINED += ("loss=cross_entropy mining=hard_negative", "loss=cross_entropy mining=ghm")
-NUM_AVERAGED = 3  # logged losses at either end
+NUM_AVERAGED = 3  # logged losses, at the start and at the end
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one choice came to.
+    """The result of one run.
 
     Attributes:
-        choice: The overrides that differ from the default.
+        choice: The overrides of the run.
         code: The exit code; 0 is success.
         first: Mean of the first logged losses.
         last: Mean of the last logged losses.
-        miou: On the validation split, NaN when the run failed.
+        miou: The mIoU on the validation split; NaN if the run failed.
     """
 
     choice: str
@@ -42,12 +44,12 @@ class Outcome:
 
     @property
     def has_learned(self) -> bool:
-        """Whether the run ended well, and its loss fell and was never NaN."""
+        """Whether the run succeeded and its loss decreased."""
         return self.code == 0 and math.isfinite(self.last) and self.last < self.first
 
 
 def choices() -> list[str]:
-    """Every preset of ``configs/loss``, and some losses with a mining."""
+    """Return every preset in ``configs/loss``, and some losses with hard-example mining."""
     presets = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
     return [f"loss={name}" for name in presets] + list(COMBINED)
 
@@ -56,9 +58,9 @@ def train(choice: str, run_dir: Path, steps: int, *more: str) -> Outcome:
     """Train the embedded default with `choice`.
 
     Args:
-        choice: Overrides, separated by blanks.
-        run_dir: Where the run writes.
-        steps: The budget.
+        choice: Overrides, separated by spaces.
+        run_dir: The run directory.
+        steps: Number of training steps.
         *more: Further overrides.
     """
     words = [
@@ -80,7 +82,7 @@ def train(choice: str, run_dir: Path, steps: int, *more: str) -> Outcome:
 
 
 def table(outcomes: list[Outcome], steps: int) -> str:
-    """The outcomes as a Markdown table."""
+    """Format the outcomes as a markdown table."""
     lines = [
         f"| choice | mIoU after {steps} steps | loss, first | loss, last |",
         "|---|---:|---:|---:|",
@@ -92,11 +94,13 @@ def table(outcomes: list[Outcome], steps: int) -> str:
 
 
 def main() -> int:
-    """Train every choice in turn and print the table; 1 when one of them has not learned."""
+    """Train each choice and print the table; return 1 if one of them has not learned."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("choices", nargs="*", help="default: every preset, and some with a mining")
+    parser.add_argument(
+        "choices", nargs="*", help="default: every preset, and some with hard-example mining"
+    )
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--output", type=Path, help="a Markdown file to write the table to")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
-"""Time and memory of the losses against plain PyTorch, and against peers where installed.
+"""Measure time and memory of the losses against plain PyTorch and other libraries.
 
     python benchmarks/losses.py
     python benchmarks/losses.py --workload W1 --cases cross_entropy dice --peers
 
-Every number comes from a process of its own; benchmarks/README.md says how.
+Each number is measured in a process of its own; see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import OURS, PEERS, YARDSTICK, is_there, other_losses
+from contenders import BASELINE, OURS, PEERS, is_there, other_losses
 from measuring import NUM_THREADS, measure
 from workloads import WORKLOADS
 
@@ -30,7 +30,7 @@ TOLERANCE = 1e-5  # relative, of values and gradients
 MEMORY_RUNS = 3
 ERROR_LENGTH = 90
 
-# At most this much of the yardstick's time and memory.
+# The largest ratios of time and of memory to plain PyTorch that meet the target.
 TARGETS: dict[str, tuple[float, float]] = {
     "cross_entropy": (0.6, 1 / 12),
     "focal": (0.6, 1 / 12),
@@ -49,7 +49,7 @@ COLUMNS = [
 
 @dataclass
 class Result:
-    """What is known of a case; keys are missing where it failed, and then `error` says how."""
+    """The measurements of a case; if it failed, `found` is incomplete and `error` says why."""
 
     case: str
     found: dict[str, Any] = field(default_factory=dict)
@@ -58,15 +58,15 @@ class Result:
 
     @property
     def memory_ratio(self) -> float | None:
-        """Of the yardstick's peak; None where the system does not tell."""
+        """The ratio to the baseline's peak memory; None if the system does not report it."""
         peak = self.found.get("peak_mib")
         return peak / self.plain_mib if peak is not None and self.plain_mib else None
 
     @property
     def agrees(self) -> bool:
-        """Whether value and gradient are those of the plain formula, if there is one."""
+        """Whether value and gradient match the plain formula; True for a case without one."""
         errors = [self.found.get(key, 0.0) for key in ("value_error", "gradient_error")]
-        return all(error <= TOLERANCE for error in errors)  # not so for NaN
+        return all(error <= TOLERANCE for error in errors)  # False for NaN
 
     def row(self) -> str:
         """A line of the table."""
@@ -89,7 +89,7 @@ class Result:
         return _line(cells)
 
     def summary(self) -> str:
-        """A few words."""
+        """A short text for the progress line."""
         if self.error:
             return self.error
         memory = _number(self.memory_ratio, ".3f")
@@ -121,7 +121,7 @@ def _yes(is_met: bool) -> str:
 
 
 def measure_apart(what: str, case: str, workload: str, pairs: int) -> dict[str, Any]:
-    """:func:`measuring.measure` in a fresh process; ``{"error": ...}`` if it fails."""
+    """Run :func:`measuring.measure` in a new process; return ``{"error": ...}`` if it fails."""
     command = [sys.executable, __file__, MEASURE, what, case, workload, str(pairs)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode < 0:
@@ -134,7 +134,7 @@ def measure_apart(what: str, case: str, workload: str, pairs: int) -> dict[str, 
 
 
 def measure_peak(case: str, workload: str, pairs: int) -> dict[str, Any]:
-    """The median peak of a few processes: what the heap holds beside the tensors varies."""
+    """Return the median peak of several processes, since the overhead of the heap varies."""
     found = [measure_apart("memory", case, workload, pairs) for _ in range(MEMORY_RUNS)]
     failed = [one for one in found if "error" in one or one["peak_mib"] is None]
     if failed:
@@ -143,9 +143,9 @@ def measure_peak(case: str, workload: str, pairs: int) -> dict[str, Any]:
 
 
 def run_case(case: str, workload: str, pairs: int, plain_mib: float | None) -> Result:
-    """Time and memory of one case."""
+    """Measure time and memory of one case."""
     if case not in PEERS and not is_there(case):
-        return Result(case, error="not there")
+        return Result(case, error="not registered")
     found = measure_apart("time", case, workload, pairs)
     if "error" not in found:
         found |= measure_peak(case, workload, pairs)
@@ -153,8 +153,8 @@ def run_case(case: str, workload: str, pairs: int, plain_mib: float | None) -> R
 
 
 def run_workload(workload: str, cases: list[str], pairs: int) -> list[Result]:
-    """All cases on one workload, with a line of progress for each."""
-    plain = measure_peak(YARDSTICK, workload, pairs)
+    """Measure all cases on one workload, with a line of progress for each."""
+    plain = measure_peak(BASELINE, workload, pairs)
     if "error" in plain:
         raise SystemExit(f"plain PyTorch failed on {workload}: {plain['error']}")
     results = []
@@ -163,44 +163,44 @@ def run_workload(workload: str, cases: list[str], pairs: int) -> list[Result]:
         _progress(f"{workload} {number}/{len(cases)} {case}: ")
         results.append(run_case(case, workload, pairs, plain["peak_mib"]))
         _progress(f"{results[-1].summary()} ({time.monotonic() - start:.0f} s)\n")
-    return [_yardstick(results, plain["peak_mib"]), *results]
+    return [_baseline_result(results, plain["peak_mib"]), *results]
 
 
 def _progress(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
 
-def _yardstick(results: list[Result], peak_mib: float | None) -> Result:
-    """The line of plain PyTorch: its time is the median over the cases it was measured beside."""
+def _baseline_result(results: list[Result], peak_mib: float | None) -> Result:
+    """Return the row of plain PyTorch; its time is the median over the cases timed with it."""
     beside = [result.found for result in results if not result.error]
     if not beside:
-        return Result(YARDSTICK, error="measured beside no case")
+        return Result(BASELINE, error="no case was measured")
     found = {
-        "ms": statistics.median(other["yardstick_ms"] for other in beside),
+        "ms": statistics.median(other["baseline_ms"] for other in beside),
         "ratio": 1.0,
         "fastest_ratio": 1.0,
         "peak_mib": peak_mib,
-        "value": beside[0]["yardstick_value"],
+        "value": beside[0]["baseline_value"],
         "has_gradient": True,
     }
-    return Result(YARDSTICK, found, peak_mib)
+    return Result(BASELINE, found, peak_mib)
 
 
 def table(workload: str, results: list[Result]) -> str:
-    """A heading and a markdown table."""
+    """Format a heading and a markdown table."""
     heading = f"### {workload}: {WORKLOADS[workload]}"
     rule = "|" + "---|" * len(COLUMNS)
     return "\n".join([heading, "", _line(COLUMNS), rule, *(result.row() for result in results), ""])
 
 
 def surroundings() -> str:
-    """What the numbers depend on besides the code."""
+    """Describe the machine: version of torch, threads, cores and load."""
     load = f", load average before {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"torch {torch.__version__}, {NUM_THREADS} threads on {os.cpu_count()} cores{load}"
 
 
 def chosen_cases(options: argparse.Namespace) -> list[str]:
-    """Ours, then the installed peers' losses of the same kinds."""
+    """Return the cases of this package, then the same losses of the installed peers."""
     cases = list(options.cases or OURS)
     if options.all:
         cases += [name for name in other_losses() if name not in cases]
@@ -210,22 +210,35 @@ def chosen_cases(options: argparse.Namespace) -> list[str]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: both")
     add("--cases", nargs="+", metavar="NAME", help=f"losses; default: {', '.join(OURS)}")
-    add("--all", action="store_true", help="every other registered loss, too, with its defaults")
-    add("--peers", action="store_true", help="losses of smp, monai and kornia, where installed")
-    add("--pairs", type=int, default=7, help="calls of each case and of the yardstick; default 7")
-    add("--output", type=Path, help="a file for the tables, which are printed as well")
+    add(
+        "--all",
+        action="store_true",
+        help="also every other registered loss, with its default arguments",
+    )
+    add(
+        "--peers",
+        action="store_true",
+        help="also the losses of smp, monai and kornia that are installed",
+    )
+    add(
+        "--pairs",
+        type=int,
+        default=7,
+        help="timed calls of each case and of plain PyTorch; default 7",
+    )
+    add("--output", type=Path, help="also write the tables to this file")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print; 1 when a loss does not agree with its plain formula."""
+    """Measure and print the tables; return 1 if a loss does not match its plain formula."""
     if arguments[:1] == [MEASURE]:
         what, case, workload, pairs = arguments[1:]
         print(json.dumps(measure(what, case, workload, int(pairs))))

@@ -1,4 +1,4 @@
-"""Time, memory and correctness of one contender, in a process that measures nothing else."""
+"""Measure time, memory and correctness of one contender, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from contenders import PEERS, PLAIN, SELECTIVE, YARDSTICK, Contender, build, ours, upsampled
+from contenders import BASELINE, PEERS, PLAIN, SELECTIVE, Contender, build, ours, upsampled
 from process_memory import memory_mib, reset_peak
 from torch import Tensor
 from workloads import WORKLOADS, Workload
@@ -16,52 +16,52 @@ from workloads import WORKLOADS, Workload
 from segtrain import ConfigError
 
 NUM_THREADS = 2
-SLOW_SECONDS = 6.0  # a contender that takes longer is measured in fewer pairs
+SLOW_SECONDS = 6.0  # a contender that takes longer is timed in fewer pairs
 SLOW_PAIRS = 3
 
 
 def measure_time(case: str, workload_name: str, pairs: int) -> dict[str, Any]:
-    """How long the contender takes, in turns with the yardstick, and what it returns.
+    """Time a contender in turns with the baseline.
 
     Args:
-        case: A name that :func:`contenders.build` knows.
-        workload_name: Of ``WORKLOADS``.
-        pairs: How many times each of the two is called after a warm-up.
+        case: A name that :func:`contenders.build` accepts.
+        workload_name: A key of ``WORKLOADS``.
+        pairs: Number of timed calls of each of the two, after a warm-up.
 
     Returns:
-        ``ms`` and ``yardstick_ms``, medians; ``ratio``, the median of the pairs' ratios, and
-        ``fastest_ratio``, of the fastest calls; ``value``, ``yardstick_value`` and
-        ``has_gradient``; for a case of ``PLAIN``, what :func:`_agreement` finds.
+        The medians ``ms`` and ``baseline_ms``; ``ratio``, the median of the pairs' ratios;
+        ``fastest_ratio``, the ratio of the fastest calls; ``value``, ``baseline_value`` and
+        ``has_gradient``; for a case in ``PLAIN`` also the result of :func:`_agreement`.
     """
     workload = WORKLOADS[workload_name]
     logits, target = workload.make()
-    yardstick = build(YARDSTICK, workload.num_classes)
+    baseline = build(BASELINE, workload.num_classes)
     contender = build(case, workload.num_classes)
-    _, yardstick_value = _timed(yardstick, logits, target)
+    _, baseline_value = _timed(baseline, logits, target)
     warm_up, value = _timed(contender, logits, target)
-    yardstick_seconds, seconds = [], []
+    baseline_seconds, seconds = [], []
     for _ in range(min(pairs, SLOW_PAIRS) if warm_up > SLOW_SECONDS else pairs):
-        yardstick_seconds.append(_timed(yardstick, logits, target)[0])
+        baseline_seconds.append(_timed(baseline, logits, target)[0])
         seconds.append(_timed(contender, logits, target)[0])
-    ratios = [mine / plain for mine, plain in zip(seconds, yardstick_seconds, strict=True)]
+    ratios = [mine / plain for mine, plain in zip(seconds, baseline_seconds, strict=True)]
     assert logits.grad is not None
     return {
         "ms": 1000 * statistics.median(seconds),
-        "yardstick_ms": 1000 * statistics.median(yardstick_seconds),
+        "baseline_ms": 1000 * statistics.median(baseline_seconds),
         "ratio": statistics.median(ratios),
-        "fastest_ratio": min(seconds) / min(yardstick_seconds),
+        "fastest_ratio": min(seconds) / min(baseline_seconds),
         "value": value,
-        "yardstick_value": yardstick_value,
+        "baseline_value": baseline_value,
         "has_gradient": bool(logits.grad.any()),
         **(_agreement(case, logits, target, value) if case in PLAIN else {}),
     }
 
 
 def measure_memory(case: str, workload_name: str) -> dict[str, Any]:
-    """Peak memory that the first call of full size adds, the gradient of the logits included.
+    """Measure the peak memory that the first full-size call adds, including the logits' gradient.
 
     Returns:
-        ``peak_mib``; None where the system does not tell.
+        ``peak_mib``; None if the system does not report it.
     """
     workload = WORKLOADS[workload_name]
     _load_libraries(case, workload)
@@ -76,7 +76,7 @@ def measure_memory(case: str, workload_name: str) -> dict[str, Any]:
 
 
 def _timed(contender: Contender, logits: Tensor, target: Tensor) -> tuple[float, float]:
-    """Seconds of a forward and a backward, and the value."""
+    """Return the seconds of a forward and a backward pass, and the value."""
     logits.grad = None
     start = time.perf_counter()
     loss = contender(logits, target)
@@ -85,11 +85,11 @@ def _timed(contender: Contender, logits: Tensor, target: Tensor) -> tuple[float,
 
 
 def _agreement(case: str, logits: Tensor, target: Tensor, value: float) -> dict[str, Any]:
-    """How far value and ``logits.grad`` are from plain PyTorch in float64, relative to the largest.
+    """Compare value and ``logits.grad`` with plain PyTorch in float64.
 
     Returns:
         ``plain_value``, ``value_error`` and, unless rounding decides which pixels count,
-        ``gradient_error``.
+        ``gradient_error``; the errors are relative to the largest value.
     """
     exact = logits.detach().double().requires_grad_()
     plain = upsampled(PLAIN[case])(exact, target)
@@ -107,22 +107,22 @@ def _agreement(case: str, logits: Tensor, target: Tensor, value: float) -> dict[
 
 
 def _load_libraries(case: str, workload: Workload) -> None:
-    """Call the contender on few pixels, so that what is loaded once is not counted as its own."""
+    """Call the contender on few pixels, so that loading libraries is not part of its memory."""
     tiny = workload.tiny()
-    contenders = [build(YARDSTICK, tiny.num_classes), build(case, tiny.num_classes)]
-    if case != YARDSTICK and case not in PEERS:
-        # Few pixels are upsampled at once unless told otherwise.
-        with contextlib.suppress(ConfigError):  # not every loss runs in strips
+    contenders = [build(BASELINE, tiny.num_classes), build(case, tiny.num_classes)]
+    if case != BASELINE and case not in PEERS:
+        # With strip_rows="auto" so few pixels are upsampled as a whole.
+        with contextlib.suppress(ConfigError):  # not every loss can run in strips
             contenders.append(ours(case, tiny.num_classes, strip_rows=16))
     for contender in contenders:
         contender(*tiny.make()).backward()
-    # The threads start, and get their work space, with the first operations that are worth it.
+    # Threads start, and allocate their buffers, with the first large operations.
     product = torch.rand(600, 600) @ torch.rand(600, 600)
     torch.bmm(product.view(4, 150, 600), product.view(4, 600, 150)).exp_()
 
 
 def measure(what: str, case: str, workload_name: str, pairs: int) -> dict[str, Any]:
-    """``time`` or ``memory`` of a case."""
+    """Measure ``time`` or ``memory`` of a case."""
     torch.set_num_threads(NUM_THREADS)
     if what == "memory":
         return measure_memory(case, workload_name)

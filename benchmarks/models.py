@@ -1,9 +1,9 @@
-"""Time and memory of our HRNet trunks against timm's of the same name, at the same input.
+"""Measure time and memory of our HRNet backbones against those of timm.
 
     python benchmarks/models.py
     python benchmarks/models.py --variants w18 --size 256 512 --cases train inference
 
-Every line comes from a process of its own; benchmarks/README.md says how.
+Each line is measured in a process of its own; see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Net = Callable[[Tensor], list[Tensor]]
 
 
 def ours(variant: str, **params: Any) -> nn.Module:
-    """Our trunk."""
+    """Build our backbone."""
     return BACKBONES.build({"name": f"hrnet_{variant}", **params})
 
 
 def timms(variant: str) -> nn.Module:
-    """The trunk of timm that gives the same four branches."""
-    import timm  # noqa: PLC0415  our own cases need no timm
+    """Build timm's backbone of the same name, with the same four branches."""
+    import timm  # noqa: PLC0415  only some cases need timm
 
     name = {"w18_small_v1": "w18_small"}.get(variant, variant)
     trunk: nn.Module = timm.create_model(
@@ -47,7 +47,7 @@ def timms(variant: str) -> nn.Module:
     return trunk
 
 
-# What is measured, and against what: a case is a pair of trunks and whether they are trained.
+# A case: the backbone, the backbone that it is compared with, and whether both are trained.
 CASES: dict[str, tuple[Callable[[str], nn.Module], Callable[[str], nn.Module], bool]] = {
     "train": (ours, timms, True),
     "inference": (ours, timms, False),
@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Callable[[str], nn.Module], Callable[[str], nn.Module], b
 
 
 def _run(net: nn.Module, images: Tensor, train: bool) -> float:
-    """Seconds of a forward pass, and of a backward pass in training."""
+    """Return the seconds of a forward pass and, in training, a backward pass."""
     start = time.perf_counter()
     with torch.set_grad_enabled(train):
         branches = net(images)
@@ -80,7 +80,7 @@ def _prepared(
 
 
 def measure_time(options: dict[str, Any]) -> dict[str, Any]:
-    """Medians in milliseconds, and the median of the pairs' ratios."""
+    """Return medians in milliseconds, and the median of the pairs' ratios."""
     first, second, train = CASES[options["case"]]
     shared = (options["variant"], options["format"], train)
     nets = [_prepared(build, *shared) for build in (first, second)]
@@ -96,17 +96,17 @@ def measure_time(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair(nets: list[nn.Module], images: Tensor, train: bool, turn: int) -> list[float]:
-    """Seconds of both; each is first every other time, as it may leave something to the next."""
+    """Return the seconds of both; they take turns at being first, since order may matter."""
     order = (0, 1) if turn % 2 == 0 else (1, 0)
     seconds = {index: _run(nets[index], images, train) for index in order}
     return [seconds[0], seconds[1]]
 
 
 def measure_memory(options: dict[str, Any]) -> dict[str, Any]:
-    """Peak memory that the first pass of full size adds; None where the system does not tell."""
+    """Measure the peak memory that the first full-size pass adds; None if it is not reported."""
     *builds, train = CASES[options["case"]]
     net = _prepared(builds[options["which"]], options["variant"], options["format"], train)
-    _run(net, torch.rand(2, 3, 64, 64), train)  # threads and libraries are there before
+    _run(net, torch.rand(2, 3, 64, 64), train)  # starts threads and loads libraries
     images = _images(options)
     before = reset_peak()
     _run(net, images, train)
@@ -121,7 +121,7 @@ def _images(options: dict[str, Any]) -> Tensor:
 
 
 def _apart(what: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a process of its own measures."""
+    """Measure in a new process."""
     command = [sys.executable, __file__, MEASURE, what, json.dumps(options)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
@@ -138,7 +138,7 @@ def _peak(options: dict[str, Any], which: int) -> float | None:
 
 
 def row(options: dict[str, Any]) -> str:
-    """One line of the table."""
+    """Measure a case; return its line of the table."""
     found = _apart("time", options)
     start = f"| {options['variant']} | {options['format']} | {options['case']} |"
     if "error" in found:
@@ -162,16 +162,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--variants", nargs="+", default=["w18", "w48"])
     parser.add_argument("--size", nargs=2, type=int, default=[256, 512], help="height and width")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=8, help="how often each of the two is timed")
+    parser.add_argument("--pairs", type=int, default=8, help="timed calls of each of the two")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
-    parser.add_argument("--output", type=Path, help="write the table to this file too")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
     given = parser.parse_args(arguments)
     lines = [
         f"{given.batch} images of {given.size[0]} x {given.size[1]}, torch {torch.__version__},"
-        f" {NUM_THREADS} threads; the other is timm's trunk, or ours without checkpointing",
+        f" {NUM_THREADS} threads; the other backbone is timm's, or ours without checkpointing",
         "",
-        "| trunk | memory format | case | ms | other ms | ratio | peak MiB | other MiB | ratio |",
+        "| backbone | format | case | ms | other ms | ratio | peak MiB | other MiB | ratio |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     print("\n".join(lines))

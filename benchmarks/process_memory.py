@@ -1,4 +1,4 @@
-"""How much memory this process takes, where the system tells."""
+"""Memory of this process, on systems that report it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def reset_peak() -> float | None:
-    """Memory in use, from which the peak is counted from now on."""
+    """Reset the peak; return the memory in use in MiB, or None if the system does not report it."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+    with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -22,7 +22,7 @@ def reset_peak() -> float | None:
 
 
 def memory_mib(field: str) -> float | None:
-    """A field of this process's status, where there is one."""
+    """Return a field of ``/proc/self/status`` in MiB, or None if it does not exist."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

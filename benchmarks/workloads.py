@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 IGNORE_LABEL = 255
-BLOCK = 16  # rows and columns of the target that have one class
-STRIDE = 4  # rows of the target per row of logits
+BLOCK = 16  # side of the squares of one class in the target
+STRIDE = 4  # size of the target relative to the logits
 IGNORED_SHARE = 0.05
-CONFIDENCE = 4.0  # what the true class has over the others, with noise of sigma 1
+CONFIDENCE = 4.0  # logit of the true class above the others; the noise has sigma 1
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The size of a batch; ``make`` draws it.
+    """The size of a synthetic batch, which :meth:`make` draws.
 
     Attributes:
-        rows: Of the target.
-        columns: Of the target.
-        classes_per_image: How many of the classes an image shows.
+        rows: Height of the target.
+        columns: Width of the target.
+        classes_per_image: Number of classes in each image.
     """
 
     rows: int
@@ -31,11 +31,11 @@ class Workload:
     batch_size: int = 2
 
     def tiny(self) -> Workload:
-        """The same classes on few pixels, for the calls that only load libraries."""
+        """Return a workload of the same classes on few pixels, for warm-up calls."""
         return replace(self, rows=4 * BLOCK, columns=4 * BLOCK, batch_size=1)
 
     def make(self, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Logits that ask for a gradient, and the target that they mostly agree with.
+        """Draw logits that require a gradient, and a target that they mostly predict.
 
         Shape:
             - logits: ``(N, C, H / 4, W / 4)``; target: ``(N, H, W)``, int64.
@@ -51,7 +51,7 @@ class Workload:
         return logits.requires_grad_(), target
 
     def _block_classes(self, generator: torch.Generator) -> Tensor:
-        """A class for each block of an image; the k-th most frequent has 1/k of the first's."""
+        """Draw the class of each block of an image, with frequencies 1, 1/2, 1/3, ..."""
         shown = torch.randperm(self.num_classes, generator=generator)[: self.classes_per_image]
         frequency = 1 / torch.arange(1, len(shown) + 1)
         size = (self.rows // BLOCK, self.columns // BLOCK)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,6 +38,19 @@ THREE_STEPS = [
     *("dataset.num_val=4", "trainer.batch_size=4", "trainer.max_steps=3", "trainer.device=cpu"),
     *("trainer.log_every=1", "loader.num_workers=0"),
 ]
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """The module ``benchmarks/NAME.py``, which is no part of a package."""
+    if name in sys.modules:  # its classes may be registered
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
 
 
 def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -105,8 +105,8 @@ class OhemMining(StreamingMining):
         return max(min(num_valid - 1, self.min_kept), 0)
 
     def _limit(self, probability: Tensor, valid: Tensor) -> Tensor:
-        """The probability below which a pixel is kept, found without waiting for the device."""
-        threshold = probability.new_tensor(self.threshold)
+        """The probability below which a pixel is kept, without waiting for the device."""
+        threshold = probability.new_full((), self.threshold)
         rank = (valid.sum() - 1).clamp(0, self.min_kept)
         if self._are_hard(probability, rank + 1):
             return threshold
@@ -117,7 +117,7 @@ class OhemMining(StreamingMining):
         assert self.ratio is not None
         count = portion(self.ratio, valid.sum())
         if self._are_hard(probability, count):
-            return probability.new_tensor(-torch.inf)
+            return probability.new_full((), -torch.inf)
         return ranked(probability, count - 1)
 
     def _are_hard(self, probability: Tensor, count: Tensor) -> bool:

@@ -93,5 +93,5 @@ class SmoothL1(PixelLoss):
         if target.dim() == 3:
             return super().target_probability(logits, target)
         distance = (logits - target).abs()
-        slope = safe_ratio(distance, torch.hypot(distance, distance.new_tensor(self.beta)))
+        slope = safe_ratio(distance, torch.hypot(distance, distance.new_full((), self.beta)))
         return 1 - slope.mean(1)
