@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
 from segtrain.losses.arguments import check_not_negative
-from segtrain.losses.families.pixel import TargetProbabilityLoss, check_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 

@@ -53,7 +53,7 @@ class DistanceWeightedCrossEntropy(PixelLoss):
 
     def __init__(self, *, strength: float = 5.0, scale: float = 5.0, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         self.strength = check_not_negative("strength", strength)
         self.scale = check_positive("scale", scale)
 

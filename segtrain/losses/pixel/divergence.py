@@ -29,7 +29,7 @@ class _Divergence(TargetProbabilityLoss):
         self, *, target_logits: bool = False, temperature: float = 1.0, **common: Any
     ) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         self.temperature = check_positive("temperature", temperature)
         self.target_logits = target_logits
         if target_logits:  # any numbers, with NaN at ignored pixels

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.losses.arguments import check_at_least_one
-from segtrain.losses.families.pixel import PixelLoss, check_channels
+from segtrain.losses.families.pixel import PixelLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
 
 
@@ -55,7 +55,7 @@ class LabelRelaxation(PixelLoss):
 
     def __init__(self, *, radius: int = 1, **common: Any) -> None:
         super().__init__(**common)
-        check_channels(self.num_classes)
+        check_softmax_channels(self.num_classes)
         self.radius = check_at_least_one("radius", radius)
 
     def context(self, target: Tensor) -> Tensor:
