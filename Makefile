@@ -1,4 +1,4 @@
-# `make help` lists the targets. CI runs `make test` and the static checks through .ci/run.
+# What a person runs; `make help` lists it. CI runs `make test` and the static checks through .ci/run.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -29,42 +29,45 @@ $(VENV)/.docs: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@
 
-install: $(VENV)/.dev ## create .venv with everything for development
+install: $(VENV)/.dev ## make .venv with everything for development
 
-train: $(VENV)/.base ## train with the default configuration; make train ARGS="loss=focal"
+train: $(VENV)/.base ## train on the embedded default; make train ARGS="loss=focal"
 	$(BIN)/python tools/train.py $(ARGS)
 
-test: $(VENV)/.test ## run the tests and doctests; make test ARGS="tests/losses"
+test: $(VENV)/.test ## the suite, doctests included
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(VENV)/.test ## run the slow tests
+test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-doctest: $(VENV)/.test ## run the examples in docstrings only
+gpu: $(VENV)/.base ## check and measure on one GPU in ten minutes; CAMVID_ROOT=... adds CamVid
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
+
+doctest: $(VENV)/.test ## the examples in the docstrings alone
 	$(BIN)/python -m pytest segtrain
 
-smoke: $(VENV)/.base ## train 20 steps with the default configuration
+smoke: $(VENV)/.base ## 20 steps on the embedded default
 	$(BIN)/python tools/train.py name=smoke trainer.max_steps=20 trainer.log_every=5
 
-format: $(VENV)/.dev ## format the code
+format: $(VENV)/.dev ## rewrite the layout of the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: $(VENV)/.dev ## check formatting and lint
+lint: $(VENV)/.dev ## layout and lint, nothing rewritten
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.dev ## check types with mypy --strict
+types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
 
-imports: $(VENV)/.dev ## check the import direction
+imports: $(VENV)/.dev ## who may import whom
 	$(BIN)/lint-imports
 
-gallery: $(VENV)/.docs ## write docs/losses and the tables in the README, with pictures
+gallery: $(VENV)/.docs ## write docs/losses and the README's table anew, pictures included
 	$(BIN)/python tools/gallery.py $(ARGS)
 
-check: lint types imports test ## run all checks
+check: lint types imports test ## everything that must be green
 
-clean: ## remove caches and build files
+clean: ## remove what tools leave behind
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
