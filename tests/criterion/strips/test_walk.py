@@ -56,7 +56,9 @@ class TestStrips:
             criterion = Criterion(loss, align_corners=align_corners, strip_rows=rows)
             value, gradient = value_and_gradient(criterion, logits, target)
             torch.testing.assert_close(value, whole[0], atol=1e-10, rtol=0)
-            torch.testing.assert_close(gradient, whole[1], atol=1e-10, rtol=0)
+            # rmi solves nearly singular systems, which amplify rounding.
+            atol = 1e-9 if name == "rmi" else 1e-10
+            torch.testing.assert_close(gradient, whole[1], atol=atol, rtol=0)
 
     @pytest.mark.parametrize("rows", [None, 4])
     def test_the_whole_is_interpolation_and_loss(self, rows: int | None) -> None:
