@@ -12,8 +12,8 @@ from segtrain.assembly.trial import try_criterion
 from segtrain.criterion import Criterion, build_criterion
 from segtrain.data import LabelContract
 from segtrain.errors import ConfigError
-from segtrain.losses.build import is_no_mining
 from segtrain.losses.class_weights import AutoWeights
+from segtrain.losses.mining.base import is_no_mining
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
 

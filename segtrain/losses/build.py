@@ -10,7 +10,7 @@ from typing import Any
 from segtrain.errors import ConfigError
 from segtrain.losses import LOSSES, MININGS, Loss
 from segtrain.losses.class_weights import AutoWeights, ClassWeights, resolve_class_weights
-from segtrain.losses.mining.base import MiningSpec, build_mining
+from segtrain.losses.mining.base import MiningSpec, build_mining, is_no_mining
 
 
 def list_losses() -> list[str]:
@@ -126,10 +126,3 @@ def _with_weights(
             for key, term in found["terms"].items()
         }
     return found
-
-
-def is_no_mining(mining: MiningSpec) -> bool:
-    """Whether `mining` selects every valid pixel."""
-    return mining in (None, "none") or (
-        isinstance(mining, Mapping) and dict(mining) == {"name": "none"}
-    )

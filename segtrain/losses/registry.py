@@ -13,6 +13,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError, one_line
 from segtrain.losses.base import Loss, Term
 from segtrain.losses.families.pixel import PixelLoss
+from segtrain.losses.mining.base import is_no_mining
 from segtrain.schema.registry import Registry
 from segtrain.schema.values import Parameter, parameters
 
@@ -140,8 +141,11 @@ class _ScalarFunction(_Function):
         self, *function: Any, class_weights: Any = None, mining: Any = None, **common: Any
     ) -> None:
         super().__init__(*function, **common)
-        for key, value in (("class_weights", class_weights), ("mining", mining)):
-            if value not in (None, "none", {"name": "none"}):
+        for key, is_set in (
+            ("class_weights", class_weights is not None),
+            ("mining", not is_no_mining(mining)),
+        ):
+            if is_set:
                 raise ConfigError(
                     f"loss {self.registered_name!r} returns one number, so {key} has nothing to act"
                     " on; return a map (N, H, W)"

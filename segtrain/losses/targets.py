@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from segtrain.losses.arguments import check_at_least_one, check_positive
 from segtrain.losses.distance import boundary_distance, boundary_pixels
+from segtrain.schema.arguments import check_at_least_one, check_positive
 from segtrain.schema.registry import Registry
 
 T = TypeVar("T", bound="type[DerivedTarget]")

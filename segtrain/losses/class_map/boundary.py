@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_positive
 from segtrain.losses.distance import signed_distance
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_positive
 
 
 @register_loss("boundary")

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segtrain.losses.arguments import check_at_least_one, check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_at_least_one, check_not_negative
 
 Pick = Callable[..., Tensor]
 Index = tuple[slice, ...]

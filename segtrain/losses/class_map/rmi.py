@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_at_least_one, check_one_of
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.families.class_mean import Activation
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_at_least_one, check_one_of
 
 Pooling = Literal["average", "max"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.losses.base import Term
 from segtrain.losses.class_weights import ClassWeights, check_class_weights
-from segtrain.schema.values import did_you_mean
+from segtrain.schema.arguments import check_one_of
 
 Classes = Literal["present", "all"] | list[int]
 Activation = Literal["softmax", "sigmoid"]
@@ -38,7 +38,7 @@ class ClassMean(Term):
         self.register_buffer(
             "class_weights", check_class_weights(class_weights, num_classes), persistent=False
         )
-        _check_word("activation", activation, get_args(Activation))
+        check_one_of("activation", activation, get_args(Activation))
         self.activation = activation if num_classes > 1 else "sigmoid"
         self.per_image = per_image
         self.present_only = classes == "present"
@@ -48,7 +48,7 @@ class ClassMean(Term):
     def _choose_classes(self, classes: Classes) -> Tensor:
         chosen: Sequence[int]
         if isinstance(classes, str):
-            _check_word("classes", classes, ("present", "all"), ", or a list of ids")
+            check_one_of("classes", classes, ("present", "all"), also="a list of ids")
             chosen = range(self.num_classes)
         else:
             chosen = classes
@@ -70,12 +70,6 @@ class ClassMean(Term):
     def term_share(self, target: Tensor) -> Tensor:
         count = count_pixels(self.valid(target))
         return (count.sign() if self.per_image else count).sum().float()
-
-
-def _check_word(name: str, word: str, known: Sequence[str], also: str = "") -> None:
-    """Check that `word` is known, for callers whose arguments no schema has checked."""
-    if word not in known:
-        raise ConfigError(f"unknown {name} {word!r}{did_you_mean(str(word), known)}{also}")
 
 
 def count_pixels(valid: Tensor) -> Tensor:

@@ -234,6 +234,10 @@ class TargetProbabilityLoss(PixelLoss):
 
     _promised: ClassVar[tuple[Callable[..., Any], ...]] = ()
 
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        check_softmax_channels(self.num_classes)
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Record the methods that a newly written ``loss_of`` goes with."""
         super().__init_subclass__(**kwargs)

@@ -129,6 +129,11 @@ class StreamingMining(Mining):
 MININGS: Registry[Mining] = Registry("mining")
 
 
+def is_no_mining(spec: MiningSpec) -> bool:
+    """Whether `spec` keeps every valid pixel."""
+    return spec in (None, "none") or (isinstance(spec, Mapping) and dict(spec) == {"name": "none"})
+
+
 def build_mining(spec: str | Mapping[str, object]) -> Mining:
     """Build the mining that `spec` describes and check its parameters."""
     return MININGS.build(spec)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.pixel.binary import SigmoidLoss, focal_term
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative
 
 
 @register_loss("asymmetric")

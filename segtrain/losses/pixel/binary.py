@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import Dense
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative
 
 
 class SigmoidLoss(PixelLoss):

@@ -10,19 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_not_negative
-from segtrain.losses.families.pixel import TargetProbabilityLoss, check_softmax_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative
 
 
 class _SoftmaxLoss(TargetProbabilityLoss):
     """A function of the target's log-probability; for a dense target, its expectation."""
 
     dense = "probability"
-
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        check_softmax_channels(self.num_classes)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.dim() == 3:
@@ -84,7 +80,6 @@ class CrossEntropy(TargetProbabilityLoss):
 
     def __init__(self, *, label_smoothing: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
-        check_softmax_channels(self.num_classes)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(
                 f"label_smoothing must be at least 0 and below 1, got {label_smoothing}"

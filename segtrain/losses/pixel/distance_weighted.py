@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.losses.arguments import check_not_negative, check_positive
 from segtrain.losses.distance import boundary_distance
 from segtrain.losses.families.pixel import PixelLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative, check_positive
 
 
 @register_loss("distance_weighted_cross_entropy")

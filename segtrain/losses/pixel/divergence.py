@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segtrain.losses.arguments import check_positive
 from segtrain.losses.base import Dense
-from segtrain.losses.families.pixel import TargetProbabilityLoss, check_softmax_channels
+from segtrain.losses.families.pixel import TargetProbabilityLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_positive
 
 LN_2 = math.log(2)
 
@@ -29,7 +29,6 @@ class _Divergence(TargetProbabilityLoss):
         self, *, target_logits: bool = False, temperature: float = 1.0, **common: Any
     ) -> None:
         super().__init__(**common)
-        check_softmax_channels(self.num_classes)
         self.temperature = check_positive("temperature", temperature)
         self.target_logits = target_logits
         if target_logits:  # any numbers, with NaN at ignored pixels

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.losses.arguments import check_not_negative
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative
 
 
 @register_loss("smooth_l1")

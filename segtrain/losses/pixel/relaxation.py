@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtrain.losses.arguments import check_at_least_one
 from segtrain.losses.families.pixel import PixelLoss, check_softmax_channels
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_at_least_one
 
 
 @register_loss("label_relaxation")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import check_not_negative, check_one_of, check_positive
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.families.region import RegionLoss, RegionSums
 from segtrain.losses.registry import register_loss
+from segtrain.schema.arguments import check_not_negative, check_one_of, check_positive
 
 
 class SmoothedRegionLoss(RegionLoss):

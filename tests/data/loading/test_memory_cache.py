@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.data import (
     FileDataset,
     FolderDataset,
@@ -35,9 +32,8 @@ from segtrain.data import (
 from segtrain.data.loading import memory_cache as cache_module
 from segtrain.data.loading.memory_cache import CachedDataset, CacheKind, copies_of
 from segtrain.engine.distributed import Processes
-from segtrain.errors import ConfigError, DataError, ResourceError
-from segtrain.schema.sections import AugmentationConfig, LoaderConfig
-from segtrain.terminal import logger
+from segtrain.errors import ConfigError, DataError
+from segtrain.schema.sections import AugmentationConfig
 
 KINDS: tuple[CacheKind, ...] = ("compressed", "decoded")
 ONE = Processes(0, 1, torch.device("cpu"))
@@ -281,67 +277,3 @@ def test_copies(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert copies_of(3) == expected
         assert copies_of(0) == 1
-
-
-class TestRun:
-    """The caches of a run."""
-
-    @pytest.fixture
-    def messages(self) -> Iterator[Callable[[], list[str]]]:
-        found: list[str] = []
-
-        class Keep(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                found.append(record.getMessage())
-
-        handler, level = Keep(), logger.level
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        yield lambda: found
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-    @pytest.fixture
-    def splits(self, tmp_path: Path) -> list[SegmentationDataset]:
-        write(tmp_path, [(40, 50)] * 3)
-        return [folder(tmp_path), folder(tmp_path)]
-
-    def loader(self, cache: Literal["none", "compressed", "decoded"]) -> LoaderConfig:
-        return LoaderConfig(cache=cache, num_workers=2)
-
-    def test_none(self, splits: list[SegmentationDataset]) -> None:
-        found = cache_splits(splits, self.loader("none"), ONE)
-        assert all(one is other for one, other in zip(found, splits, strict=True))
-        fill_caches(found, self.loader("none"), ONE)
-
-    @every_kind
-    def test_its_memory_is_stated_before(
-        self,
-        splits: list[SegmentationDataset],
-        kind: CacheKind,
-        messages: Callable[[], list[str]],
-    ) -> None:
-        found = cache_splits(splits, self.loader(kind), ONE)
-        assert all(isinstance(cache, CachedDataset) and not cache.num_bytes for cache in found)
-        assert messages() == []
-        fill_caches(found, self.loader(kind), ONE)
-        before, after = messages()
-        assert before.startswith(f"loader.cache={kind} takes about 0.0 MB of memory")
-        assert after.startswith("the cache is filled: 0.0 MB")
-        assert all(isinstance(cache, CachedDataset) and cache.num_bytes for cache in found)
-
-    def test_too_much_is_refused(
-        self, splits: list[SegmentationDataset], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 59_000)
-        with pytest.raises(ResourceError) as caught:  # 48 kB are more than 80 % of 59
-            cache_splits(splits, self.loader("decoded"), ONE)
-        text = "0.0 MB of memory, 0.1 MB are free, of which it may use 80%; use loader.cache=comp"
-        assert text in str(caught.value)
-        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: 61_000)
-        cache_splits(splits, self.loader("decoded"), ONE)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-        with pytest.raises(ResourceError, match="in each of 2 processes"):
-            cache_splits(splits, self.loader("decoded"), ONE)
-        monkeypatch.setattr("segtrain.assembly.caching.free_memory", lambda: None)
-        cache_splits(splits, self.loader("decoded"), ONE)

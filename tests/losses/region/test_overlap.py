@@ -335,7 +335,9 @@ def test_wrong_arguments(name: str, params: dict[str, Any], message: str) -> Non
 
 
 def test_a_wrong_weighting_in_code() -> None:
-    with pytest.raises(ConfigError, match="one of square, simple, uniform, got 'cubic'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown weighting 'cubic'. Known: simple, square, uniform"
+    ):
         GeneralizedDice(num_classes=2, weighting="cubic")  # type: ignore[arg-type]
 
 

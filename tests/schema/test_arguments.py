@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segtrain.errors import ConfigError
-from segtrain.losses.arguments import (
+from segtrain.schema.arguments import (
     check_at_least_one,
     check_not_negative,
     check_one_of,
@@ -49,5 +49,10 @@ def test_a_wrong_value_is_refused(
 
 
 def test_a_wrong_word_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^kind must be one of a, b, got 'c'$"):
+    with pytest.raises(ConfigError, match=r"^unknown kind 'c'. Known: a, b$"):
         check_one_of("kind", "c", {"a": 1, "b": 2})
+    with pytest.raises(
+        ConfigError,
+        match=r"^unknown kind 'largr'; did you mean 'large'\? Known: large, or a number$",
+    ):
+        check_one_of("kind", "largr", ["large"], also="a number")

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a loss, one per kind of range.
+"""Checks of constructor arguments, one per kind of range, for callers without a configuration.
 
 Each returns the value that it has checked.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 from segtrain.errors import ConfigError
+from segtrain.schema.values import did_you_mean
 
 
 def check_not_negative(name: str, value: float) -> float:
@@ -44,12 +45,13 @@ def check_at_least_one(name: str, value: int) -> int:
     return value
 
 
-def check_one_of(name: str, value: str, allowed: Iterable[str]) -> str:
-    """Check that `value` is one of the words `allowed`.
+def check_one_of(name: str, value: str, allowed: Iterable[str], also: str = "") -> str:
+    """Check that `value` is one of the words `allowed`; `also` names what else is accepted.
 
     Raises:
-        ConfigError: Otherwise, with `name` and the words.
+        ConfigError: Otherwise, with `name`, the closest word and all words.
     """
     if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        also = f", or {also}" if also else ""
+        raise ConfigError(f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}{also}")
     return value
