@@ -53,8 +53,15 @@ def _draw(names: set[str]) -> None:
     """Draw the pictures of `names`, or all if `names` is empty."""
     folder = catalogue.PAGES / pages.IMAGES
     folder.mkdir(exist_ok=True)
-    curves = importlib.import_module("gallery.curves")  # these two need matplotlib
-    portrait = importlib.import_module("gallery.portrait")
+    try:
+        curves = importlib.import_module("gallery.curves")
+        portrait = importlib.import_module("gallery.portrait")
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise RuntimeError(
+            "the pictures need matplotlib: pip install -e '.[docs]', or use --text for the text"
+        ) from error
     for entry in catalogue.losses():
         if not names or entry.name in names:
             curves.draw(entry, folder / f"{entry.name}.png")

@@ -1,4 +1,4 @@
-"""The registered losses and minings, with what their pages are made of."""
+"""The registered losses and kinds of mining, with what their pages are made of."""
 
 from __future__ import annotations
 

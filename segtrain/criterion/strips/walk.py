@@ -4,7 +4,7 @@ The gradient is computed together with the value and kept at the resolution of t
 decide how many passes over the strips that takes:
 
 - pixel losses with the mean, or one of them with a streaming mining: one pass;
-- region losses and other minings: a pass for the sums and maps, and one for the gradient;
+- region losses and any other mining: a pass for the sums and maps, and one for the gradient;
 - class-map losses: between these two passes, class by class.
 
 Terms that read the logits through a softmax share it, and their gradient is written into its memory

@@ -40,10 +40,10 @@ class ClassMapLoss(ClassMean):
         ignore_label: Target value of the pixels that do not count.
         class_weights: One non-negative number per class, or a file that holds them: the mean over
             classes becomes the weighted mean.
-        activation: What makes probabilities of logits: ``softmax`` for classes that exclude each
-            other, ``sigmoid`` for a yes or no per class. One channel is always a sigmoid.
-        classes: Over which classes the mean goes: ``present`` (those with a valid target pixel),
-            ``all``, or a list of ids.
+        activation: How logits become probabilities: ``softmax`` for classes that exclude each other,
+            ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
+        classes: The classes in the mean: ``present`` (those with a valid target pixel), ``all``,
+            or a list of ids.
         per_image: One value per image and class instead of one per class over the batch, averaged
             over the images that have a valid pixel.
 

@@ -116,7 +116,7 @@ class PixelLoss(Term):
         return self.pixel_loss(logits, target)
 
     def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
-        r"""The probability of the target, ``(N, R, W)``, by which minings find hard pixels.
+        r"""The probability of the target, ``(N, R, W)``, by which mining finds hard pixels.
 
         For a dense target it is the expected probability, :math:`\sum_c t_c p_c / \sum_c t_c`.
         """
