@@ -40,8 +40,8 @@ class ClassMapLoss(ClassMean):
         ignore_label: Target value of the pixels that do not count.
         class_weights: One non-negative number per class, or a file that holds them: the mean over
             classes becomes the weighted mean.
-        activation: How logits become probabilities: ``softmax`` for classes that exclude each other,
-            ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
+        activation: How logits become probabilities: ``softmax`` for classes that exclude each
+            other, ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
         classes: The classes in the mean: ``present`` (those with a valid target pixel), ``all``,
             or a list of ids.
         per_image: One value per image and class instead of one per class over the batch, averaged

@@ -60,8 +60,8 @@ class RegionLoss(ClassMean):
         ignore_label: Target value of the pixels that do not count.
         class_weights: One non-negative number per class, or a file that holds them: the mean over
             classes becomes the weighted mean.
-        activation: How logits become probabilities: ``softmax`` for classes that exclude each other,
-            ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
+        activation: How logits become probabilities: ``softmax`` for classes that exclude each
+            other, ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
         classes: The classes in the mean: ``present`` (those with a valid target pixel, because
             absent classes have no overlap to improve), ``all``, or a list of ids.
         per_image: Sum over each image alone and average over the images that have a valid pixel,
