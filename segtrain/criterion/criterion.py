@@ -211,10 +211,10 @@ class Criterion(nn.Module):
                 parts[f"{name}/{term}"] = part
         return CriterionReport(total, parts)
 
-    def at_step(self, step: int) -> None:
+    def at_step(self, step: int, total_steps: int | None = None) -> None:
         """Set the number of optimizer steps done so far: see :meth:`Loss.at_step`."""
         for loss in self._losses():
-            loss.at_step(step)
+            loss.at_step(step, total_steps)
 
     def share(self, target: Tensor | Mapping[str, Tensor]) -> Tensor:
         """The share of a batch in its step, for each term of every loss and target.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
@@ -21,6 +20,7 @@ from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator
 from segtrain.engine.finite_check import FiniteCheck
+from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import results, scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
@@ -96,11 +96,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
         self.finite = FiniteCheck(optimizer, self.scaler)
         decay = self.options.ema_decay
-        self.ema = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-            if decay
-            else None
-        )
+        self.ema = MovingAverage(model, decay) if decay else None
 
     # ------------------------------------------------------------------ the loop
 
@@ -146,7 +142,7 @@ class Trainer:
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.criterion.at_step(self.step)
+        self.criterion.at_step(self.step, self.total_steps)
         batches = [self.to_device(batch) for batch in batches]
         step_share = self._step_share(batches)
         losses: dict[str, Tensor] = {}

@@ -68,8 +68,13 @@ class Loss(nn.Module, ABC):
         """A number to add for each term besides its weighted value, ``(T,)``; None: nothing."""
         return None
 
-    def at_step(self, step: int) -> None:
-        """Set the number of optimizer steps done so far, for weights that follow a schedule."""
+    def at_step(self, step: int, total_steps: int | None = None) -> None:
+        """Set the number of optimizer steps done so far, for weights that follow a schedule.
+
+        Args:
+            step: Number of optimizer steps done so far.
+            total_steps: Number of all steps of the training; None: unknown.
+        """
 
     def share(self, target: Tensor) -> Tensor:
         """The share of `target` in the batches of one step, for each term: ``(T,)``.

@@ -23,34 +23,68 @@ Terms = Mapping[str, Mapping[str, Any] | None]
 class Ramp:
     """A weight that changes linearly from `start` to `end` and is constant before and after.
 
+    The change begins and ends at numbers of optimizer steps, or at shares of all steps of a run.
+
     Attributes:
-        start: The weight up to `from_step`.
-        end: The weight from `to_step` on.
+        start: The weight before the change.
+        end: The weight after the change.
         from_step: Number of optimizer steps after which the change begins.
         to_step: Number of optimizer steps after which it ends.
+        from_share: Share of all steps, from 0 to 1, after which the change begins.
+        to_share: Share of all steps after which it ends; replaces `to_step`.
 
     Example:
         >>> ramp = Ramp(start=1.0, end=0.0, from_step=100, to_step=300)
         >>> [ramp.at(step) for step in (0, 100, 200, 1000)]
         [1.0, 1.0, 0.5, 0.0]
+        >>> Ramp(start=1.0, end=0.0, to_share=0.5).at(100, total_steps=400)
+        0.5
     """
 
     start: float
     end: float
-    to_step: int
-    from_step: int = 0
+    from_step: int | None = None
+    to_step: int | None = None
+    from_share: float | None = None
+    to_share: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
             _check_weight(getattr(self, name), name)
-        if not 0 <= self.from_step < self.to_step:
-            raise ConfigError(
-                f"to_step must come after from_step, got {self.from_step} to {self.to_step}"
-            )
+        if (self.to_step is None) == (self.to_share is None):
+            raise ConfigError("needs to_step, a number of steps, or to_share, a share of all steps")
+        kind, other = ("share", "step") if self.to_step is None else ("step", "share")
+        if getattr(self, f"from_{other}") is not None:
+            raise ConfigError(f"from_{other} does not go with to_{kind}; use from_{kind}")
+        begin, end = self._span()
+        if not 0 <= begin < end:
+            raise ConfigError(f"to_{kind} must come after from_{kind}, got {begin} to {end}")
+        if self.to_share is not None and end > 1:
+            raise ConfigError(f"to_share must be at most 1, got {end}")
 
-    def at(self, step: int) -> float:
-        """The weight after `step` optimizer steps."""
-        done = min(max((step - self.from_step) / (self.to_step - self.from_step), 0.0), 1.0)
+    def _span(self) -> tuple[float, float]:
+        """Where the change begins and ends, as steps or as shares."""
+        if self.to_step is not None:
+            return self.from_step or 0, self.to_step
+        assert self.to_share is not None
+        return self.from_share or 0.0, self.to_share
+
+    def at(self, step: int, total_steps: int | None = None) -> float:
+        """The weight after `step` of `total_steps` optimizer steps.
+
+        Raises:
+            ConfigError: When the ramp has shares and `total_steps` is None.
+        """
+        begin, end = self._span()
+        now = float(step)
+        if self.to_share is not None:
+            if total_steps is None:
+                raise ConfigError(
+                    "a weight changes by to_share, a share of all steps: call"
+                    " at_step(step, total_steps), or use to_step"
+                )
+            now = step / total_steps
+        done = min(max((now - begin) / (end - begin), 0.0), 1.0)
         return self.start + (self.end - self.start) * done
 
 
@@ -61,7 +95,8 @@ class Combination(Loss):
         terms: The parameters of each term by its name:
             ``{"dice": {"weight": 0.5, "smooth": 1.0}}``. The ``name`` of a term is the loss it
             uses, by default its key. Its ``weight`` is 1 by default and may change during
-            training: ``{"start": 1.0, "end": 0.0, "from_step": 0, "to_step": 5000}``.
+            training: ``{"start": 1.0, "end": 0.0, "from_step": 0, "to_step": 5000}``, or
+            with ``from_share`` and ``to_share``, which are shares of all steps of the run.
         class_weights: Passed to the terms that do not set their own.
         mining: Passed to the pixel losses among the terms that do not set their own.
         num_classes: Number of channels of the logits.
@@ -97,7 +132,7 @@ class Combination(Loss):
         )
         self.dense = _common_kind(self.terms())  # type: ignore[misc]
         self.weights: Tensor
-        start = [plan.at(0) if isinstance(plan, Ramp) else plan for plan in plans]
+        start = [plan.at(0, 1) if isinstance(plan, Ramp) else plan for plan in plans]
         self.register_buffer("weights", torch.tensor(start), persistent=False)
 
     def _build_term(self, key: str, spec: dict[str, Any], shared: Mapping[str, Any]) -> Term:
@@ -124,9 +159,9 @@ class Combination(Loss):
     def term_weights(self, like: Tensor) -> Tensor:
         return self.weights.to(like)
 
-    def at_step(self, step: int) -> None:
+    def at_step(self, step: int, total_steps: int | None = None) -> None:
         for index, ramp in self.ramps.items():
-            self.weights[index] = ramp.at(step)
+            self.weights[index] = ramp.at(step, total_steps)
 
 
 @register_loss("sum")

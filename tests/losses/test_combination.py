@@ -91,7 +91,19 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
         ),
         (
             {"terms": {"dice": {"weight": {"start": 1, "end": 0}}}},
-            "^loss.terms.dice.weight.to_step needs a value",
+            "^loss.terms.dice.weight.needs to_step, a number of steps, or to_share, a share of all st",
+        ),
+        (
+            {"terms": {"dice": {"weight": {"start": 1, "end": 0, "to_step": 2, "to_share": 0.5}}}},
+            "^loss.terms.dice.weight.needs to_step, a number of steps, or to_share, a share of all st",
+        ),
+        (
+            {"terms": {"dice": {"weight": {"start": 1, "end": 0, "from_step": 2, "to_share": 1}}}},
+            "^loss.terms.dice.weight.from_step does not go with to_share; use from_share",
+        ),
+        (
+            {"terms": {"dice": {"weight": {"start": 1, "end": 0, "to_share": 1.5}}}},
+            "^loss.terms.dice.weight.to_share must be at most 1, got 1.5",
         ),
         (
             {"terms": {"two": {"name": "sum", "terms": {"dice": {}}}}},
@@ -132,6 +144,16 @@ def test_the_keys_of_the_state_are_the_names() -> None:
         "parts.bce.mining.running_counts",
         "parts.1.mining.running_counts",
     ]
+
+
+def test_a_weight_may_follow_the_share_of_all_steps(batch: tuple[Tensor, Tensor]) -> None:
+    ramp = {"start": 0.0, "end": 2.0, "from_share": 0.25, "to_share": 0.75}
+    loss = LOSSES.build({"name": "sum", "terms": {"dice": {"weight": ramp}}}, num_classes=3)
+    for step, expected in ((0, 0.0), (10, 0.0), (20, 1.0), (25, 1.5), (40, 2.0)):
+        loss.at_step(step, total_steps=40)
+        torch.testing.assert_close(loss(*batch), expected * Dice(num_classes=3)(*batch))
+    with pytest.raises(ConfigError, match="call at_step\\(step, total_steps\\), or use to_step"):
+        loss.at_step(1)
 
 
 @pytest.mark.parametrize("rows", [None, 3])

@@ -1,0 +1,47 @@
+"""The exponential moving average of the weights, which warms up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def decay_at(update: int, decay: float) -> float:
+    r"""The decay of an update, :math:`\min(d, (1 + t) / (10 + t))`.
+
+    A constant decay :math:`d` gives the first weights the share :math:`d^t` after :math:`t` updates,
+    which is 37 % after 100 updates with :math:`d = 0.99`. With this rule the average covers about
+    the last ninth of a short run, and the last :math:`1 / (1 - d)` updates of a long one.
+
+    Args:
+        update: Number of updates so far, :math:`t`.
+        decay: The largest decay, :math:`d`, between 0 and 1.
+
+    Example:
+        >>> [round(decay_at(update, 0.99), 3) for update in (0, 10, 100, 1000)]
+        [0.1, 0.55, 0.918, 0.99]
+
+    References:
+        The rule of ``tf.train.ExponentialMovingAverage`` with ``num_updates``.
+    """
+    return min(decay, (1 + update) / (10 + update))
+
+
+class MovingAverage(AveragedModel):
+    """A copy of a model that holds the moving average of its weights and buffers.
+
+    Args:
+        model: The model, which is copied.
+        decay: The largest decay; see :func:`decay_at`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)  # type: ignore[no-untyped-call]
+        self.decay = decay
+
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor) -> None:
+        # n_averaged stays on the CPU, so reading it does not wait for the device.
+        decay = decay_at(int(self.n_averaged), self.decay)
+        get_ema_multi_avg_fn(decay)(averages, weights, 0)  # type: ignore[no-untyped-call]
