@@ -11,9 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 def decay_at(update: int, decay: float) -> float:
     r"""The decay of an update, :math:`\min(d, (1 + t) / (10 + t))`.
 
-    A constant decay :math:`d` gives the first weights the share :math:`d^t` after :math:`t` updates,
-    which is 37 % after 100 updates with :math:`d = 0.99`. With this rule the average covers about
-    the last ninth of a short run, and the last :math:`1 / (1 - d)` updates of a long one.
+    With a constant decay :math:`d`, the first weights keep the share :math:`d^t` after :math:`t`
+    steps, which is 37 % after 100 steps with :math:`d = 0.99`. With this rule the average covers
+    about the last ninth of a short run, and the last :math:`1 / (1 - d)` steps of a long one.
 
     Args:
         update: Number of updates so far, :math:`t`.
