@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -41,7 +39,12 @@ class MovingAverage(AveragedModel):
         super().__init__(model, multi_avg_fn=self._average, use_buffers=True)  # type: ignore[no-untyped-call]
         self.decay = decay
 
-    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], _: Tensor) -> None:
+    def _average(
+        self,
+        averages: tuple[Tensor, ...] | list[Tensor],
+        weights: tuple[Tensor, ...] | list[Tensor],
+        _: Tensor | int,
+    ) -> None:
         # n_averaged stays on the CPU, so reading it does not wait for the device.
         decay = decay_at(int(self.n_averaged), self.decay)
         get_ema_multi_avg_fn(decay)(averages, weights, 0)  # type: ignore[no-untyped-call]
