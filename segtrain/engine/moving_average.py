@@ -36,7 +36,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)  # type: ignore[no-untyped-call]
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
         self.decay = decay
 
     def _average(
