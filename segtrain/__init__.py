@@ -1,5 +1,6 @@
 """Semantic segmentation training with a pluggable loss registry."""
 
+from segtrain.cli.api import TrainResult, train
 from segtrain.criterion.build import build_criterion
 from segtrain.criterion.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
@@ -59,6 +60,7 @@ __all__ = [
     "SegtrainError",
     "TargetProbabilityLoss",
     "Task",
+    "TrainResult",
     "__version__",
     "build_criterion",
     "build_dataset",
@@ -79,4 +81,5 @@ __all__ = [
     "register_mining",
     "register_model",
     "register_target",
+    "train",
 ]

@@ -94,6 +94,22 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
 
 
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a command that `error` ends.
+
+    Example:
+        >>> [exit_code_of(error) for error in (DataError(), KeyboardInterrupt(), OSError())]
+        [3, 130, 6]
+    """
+    if isinstance(error, SegtrainError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if is_out_of_memory(error) or isinstance(error, OSError):
+        return ResourceError.exit_code
+    return 1
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` reports a failed allocation, as any of the libraries in use words it.
 

@@ -29,11 +29,16 @@ def start_logging() -> None:
         logger.propagate = False
 
 
+def shows_progress() -> bool:
+    """Whether progress bars are visible: on a terminal and in a notebook."""
+    return console.is_terminal or console.is_jupyter
+
+
 @contextmanager
 def progress(
     description: str, total: int, done: int = 0, *, shown: bool = True
 ) -> Iterator[ProgressLine]:
-    """Show a progress bar with a text; only on a terminal, and only if `shown`."""
+    """Show a progress bar with a text, on a terminal or in a notebook, and only if `shown`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -41,7 +46,7 @@ def progress(
         TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(),
     )
-    visible = shown and console.is_terminal
+    visible = shown and shows_progress()
     with Progress(*columns, console=console, disable=not visible, transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, text="")
         yield ProgressLine(bar, task)

@@ -13,6 +13,7 @@ from segtrain.data import DATASETS
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
+from segtrain.metrics import build_metrics
 from segtrain.models import MODELS
 from segtrain.models.weights import check_weight_keys
 from segtrain.schema.registry import Registry
@@ -46,6 +47,7 @@ def check_config(raw: Mapping[str, Any]) -> Config:
             raise ConfigError(f"unknown key {key}{_closest_key(str(key), known)}")
     config = parse_config(dict(raw))
     _check_outputs(config)
+    build_metrics(config.evaluation.metrics)
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     model = filled["model"]
     check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")

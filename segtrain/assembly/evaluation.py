@@ -9,6 +9,7 @@ from segtrain.data import (
     DATASETS,
     EvalTransform,
     FileDataset,
+    LabelContract,
     Normalization,
     SegmentationDataset,
     build_eval_loader,
@@ -18,6 +19,7 @@ from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.inference.predictor import restore_model
+from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
 
@@ -62,8 +64,28 @@ def build_evaluator(
         channels_last=config.trainer.channels_last,
         mean=mean,
         std=std,
+        metrics=build_metrics(evaluation.metrics),
+        classes=evaluation.classes,
         num_pictures=config.trainer.log_images,
     )
+
+
+def check_scores(config: Config, labels: LabelContract) -> None:
+    """Check that the classes and the best score that `config` names exist.
+
+    Raises:
+        ConfigError: When ``evaluation.classes`` or ``trainer.best`` names something unknown.
+    """
+    metrics = build_metrics(config.evaluation.metrics)
+    MetricCollector(
+        metrics,
+        class_names=labels.names,
+        ignore_label=labels.ignore_label,
+        multi_label=labels.multi_label,
+        classes=config.evaluation.classes,
+    )
+    names = [metric.registered_name for metric in metrics]
+    check_choice(config.trainer.best, names, labels.names)
 
 
 def build_evaluation(

@@ -14,9 +14,10 @@ from segtrain.assembly.batches import Batches, epoch_order, step_sampler
 from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.assembly.class_balance import ClassBalance
 from segtrain.assembly.criterion import add_learned_parameters, criterion_for_model
-from segtrain.assembly.evaluation import build_evaluator
+from segtrain.assembly.evaluation import build_evaluator, check_scores
 from segtrain.assembly.metadata import checkpoint_metadata
 from segtrain.assembly.model import starting_model
+from segtrain.assembly.record import loss_label, run_record
 from segtrain.assembly.splits import Splits, dataset_title, open_splits
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
@@ -25,14 +26,20 @@ from segtrain.engine.distributed import Processes
 from segtrain.engine.run_directory import Run, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
+from segtrain.schema.origin import Origin
 from segtrain.schema.sections import Config
 from segtrain.terminal import logger
 
 
-def build_trainer(config: Config, processes: Processes) -> Trainer:
+def build_trainer(config: Config, processes: Processes, origin: Origin | None = None) -> Trainer:
     """Build and check everything that a training run needs, without training a step.
 
     The run directory is created last, so a run that cannot start writes nothing.
+
+    Args:
+        config: The configuration of the run.
+        processes: The processes of the run.
+        origin: What the user typed, which names the run.
 
     Raises:
         SegtrainError: When the configuration, the data, or the checkpoint to resume is wrong.
@@ -40,6 +47,7 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     _seed_global_generators(config.seed + processes.rank)
     resumed = _open_checkpoint(config)
     splits = open_splits(config, processes)
+    check_scores(config, splits.train.labels)
     step_sampler(config, len(splits.train), processes)  # a batch that is too large fails early
     model, outputs = starting_model(config, splits.train, resumed.state, processes)
     balance = ClassBalance(splits, resumed.class_weights)
@@ -66,18 +74,21 @@ def build_trainer(config: Config, processes: Processes) -> Trainer:
     )
     if resumed.path is not None:
         trainer.load_state(resumed.state, resumed.path)
+    fill_caches((train, val), config.loader, processes)
     if processes.is_main:
-        trainer.run = _open_run(config, resumed.path, trainer.step)
+        origin = origin or Origin()
+        record = run_record(config, origin, {"train": splits.train, "val": splits.val}, processes)
+        path = _open_run_dir(config, origin, resumed.path)
+        trainer.run = Run(path, config.to_dict(), record, first_step=trainer.step)
         _announce(trainer, splits, resumed.path)
         balance.announce(trainer.run.path)
-    fill_caches((train, val), config.loader, processes)
     return trainer
 
 
-def run_name(config: Config) -> str:
-    """The name of a run: `config.name`, or dataset, model and loss."""
-    parts = (dataset_title(config), config.model["name"], config.loss["name"])
-    return config.name or "_".join(map(str, parts))
+def run_name(config: Config, origin: Origin) -> str:
+    """The name of a run: `config.name`, or dataset, model and loss as the user typed them."""
+    model = origin.choice("model", config.model)
+    return config.name or f"{dataset_title(config)}_{model}_{loss_label(config, origin)}"
 
 
 def _seed_global_generators(seed: int) -> None:
@@ -129,14 +140,13 @@ def _optimization(
     return optimizer, scheduler
 
 
-def _open_run(config: Config, resumed_from: Path | None, step: int) -> Run:
-    """Open the run directory; one that already holds a run is opened only to resume that run."""
+def _open_run_dir(config: Config, origin: Origin, resumed_from: Path | None) -> Path:
+    """Create the run directory; one that already holds a run is used only to resume that run."""
     resumes_in_place = config.run_dir is not None and (
         config.resume == "auto"
         or (resumed_from is not None and resumed_from.is_relative_to(config.run_dir))
     )
-    path = create_run_dir(config.run_dir, run_name(config), resuming=resumes_in_place)
-    return Run(path, config.to_dict(), first_step=step)
+    return create_run_dir(config.run_dir, run_name(config, origin), resuming=resumes_in_place)
 
 
 def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> None:
@@ -147,13 +157,12 @@ def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> No
         write_text(path, "".join(f"{text}\n" for text in splits.left_out))
         logger.warning("%d samples are left out, see %s", len(splits.left_out), path)
     millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
-    parts = [f"dataset {dataset_title(trainer.config)}"] + [
-        f"{section} {getattr(trainer.config, section)['name']}"
-        for section in ("model", "loss", "mining")
-    ]
     logger.info(
-        "%s; %.2f M parameters, %d train and %d val images, %d steps on %d x %s",
-        ", ".join(parts),
+        "dataset %s, model %s, loss %s; %.2f M parameters, %d train and %d val images, %d steps on"
+        " %d x %s",
+        dataset_title(trainer.config),
+        trainer.config.model["name"],
+        trainer.run.record["preset"],
         millions,
         len(splits.train),
         len(splits.val),
@@ -161,6 +170,12 @@ def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> No
         trainer.processes.world_size,
         trainer.processes.device,
     )
+    if trainer.ema is not None:
+        logger.info(
+            "scores and best.pt are those of the moving average of the weights, with a decay of at"
+            " most %g; trainer.ema_decay=null scores the weights themselves",
+            trainer.ema.decay,
+        )
     logger.info("run directory: %s", trainer.run.path)
     if trainer.model.load_report is not None:
         logger.info("%s", trainer.model.load_report.summary())

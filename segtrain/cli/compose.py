@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segtrain.assembly.check import SECTIONS
 from segtrain.errors import ConfigError, one_line
 from segtrain.files import config_dir
+from segtrain.schema.origin import Origin
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.values import did_you_mean
 
@@ -176,6 +177,16 @@ def compose_config(
 ) -> dict[str, Any]:
     """Compose the config of `command` with the user's overrides, as nested plain values.
 
+    See :func:`compose_run`.
+    """
+    return compose_run(words, command, extra)[0]
+
+
+def compose_run(
+    words: Sequence[str], command: str = "train", extra: Path | None = None
+) -> tuple[dict[str, Any], Origin]:
+    """Compose the config of `command`, and return what it was composed of.
+
     Names of choices are checked here; keys and values are checked by
     :func:`~segtrain.assembly.check.check_config`.
 
@@ -197,10 +208,18 @@ def compose_config(
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = compose(command, overrides=[*overrides, *search_path(extra)])
-        return to_plain(config)
+            config = compose(
+                command, overrides=[*overrides, *search_path(extra)], return_hydra_config=True
+            )
+        return to_plain(config), origin_of(words, config.hydra.runtime.choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(hydra_message(error)) from error
+
+
+def origin_of(words: Sequence[str], choices: Mapping[str, str | None]) -> Origin:
+    """What a run was composed of: the user's words, and the choice of each group."""
+    chosen = {group: name for group, name in choices.items() if name and "/" not in group}
+    return Origin(overrides=tuple(words), choices=chosen)
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

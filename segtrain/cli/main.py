@@ -13,7 +13,13 @@ from typing import Any
 import yaml
 
 from segtrain.assembly.check import SECTIONS, check_config, check_criterion
-from segtrain.cli.compose import PLAIN_GROUPS, compose_config, group_choices, plugins_in
+from segtrain.cli.compose import (
+    PLAIN_GROUPS,
+    compose_config,
+    compose_run,
+    group_choices,
+    plugins_in,
+)
 from segtrain.cli.help import HELP
 from segtrain.cli.sweep import train_many
 from segtrain.commands import (
@@ -41,6 +47,7 @@ from segtrain.errors import (
     ConfigError,
     ResourceError,
     SegtrainError,
+    exit_code_of,
     is_out_of_memory,
     one_line,
     printable,
@@ -71,13 +78,14 @@ def train(
         _check_installation()
         train_many(words, extra)
         return
-    config = check_config(compose_config(words, "train", extra))
+    composed, origin = compose_run(words, "train", extra)
+    config = check_config(composed)
     if show:
         check_criterion(config)
         sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
         return
     _check_installation()
-    train_command.train(config)
+    train_command.train(config, origin)
 
 
 def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
@@ -240,15 +248,15 @@ def run_command(
     try:
         _run(command, program or f"python {sys.argv[0]}", arguments)
     except SegtrainError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(str(error), exit_code_of(error))
+    except KeyboardInterrupt as error:
+        return _fail("interrupted", exit_code_of(error))
     except Exception as error:
         if is_out_of_memory(error):
-            return _fail(f"out of memory{_LESS_MEMORY.get(command, '')}", ResourceError.exit_code)
+            return _fail(f"out of memory{_LESS_MEMORY.get(command, '')}", exit_code_of(error))
         if isinstance(error, OSError):
             place = f": {error.filename}" if error.filename else ""
-            return _fail(f"{error.strerror or error}{place}", ResourceError.exit_code)
+            return _fail(f"{error.strerror or error}{place}", exit_code_of(error))
         raise
     return 0
 

@@ -23,6 +23,7 @@ from segtrain.assembly.check import check_config
 from segtrain.cli.compose import (
     compose_config,
     hydra_message,
+    origin_of,
     plugins_in,
     rewrite,
     search_path,
@@ -47,8 +48,10 @@ def train_many(words: Sequence[str], extra: Path | None) -> None:
     def run_job(raw: DictConfig) -> None:
         config = check_config(to_plain(raw))
         hydra_config = HydraConfig.get()
-        result = train(_in_own_directory(config, hydra_config.job.num))
-        label = escape(" ".join(word.lstrip("+") for word in hydra_config.overrides.task))
+        overrides = [word.lstrip("+") for word in hydra_config.overrides.task]
+        origin = origin_of(overrides, hydra_config.runtime.choices)
+        result = train(_in_own_directory(config, hydra_config.job.num), origin)
+        label = escape(" ".join(overrides))
         table.add_row(
             label,
             f"{result['mIoU']:.4f}" if result.get("mIoU") is not None else "n/a",

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from segtrain.assembly.training import build_trainer
 from segtrain.engine.distributed import processes
+from segtrain.schema.origin import Origin
 from segtrain.schema.sections import Config
 from segtrain.terminal import logger
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, origin: Origin | None = None) -> dict[str, Any]:
     """Train a model.
+
+    Args:
+        config: The configuration.
+        origin: What the user typed, which names the run.
 
     Returns:
         The final scores, and the run directory as ``run_dir``. A run that was stopped has no scores
         yet, and with several processes only the main one has a result; the others return ``{}``.
     """
     with processes(config.trainer.device) as here:
-        trainer = build_trainer(config, here)
+        trainer = build_trainer(config, here, origin)
         run = trainer.run  # None in every process but the main one
-        with nullcontext() if run is None else closing(run):
+        with nullcontext() if run is None else run:
             result = trainer.fit() or {}
             if run is None:
                 return {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
-from segtrain.losses import DerivedTarget, Loss
+from segtrain.losses import DerivedTarget, Loss, MeanMining, PixelLoss
 from segtrain.losses.base import at_least_float32, safe_ratio
 
 MAIN_OUTPUT = "out"
@@ -215,6 +216,19 @@ class Criterion(nn.Module):
         """Set the number of optimizer steps done so far: see :meth:`Loss.at_step`."""
         for loss in self._losses():
             loss.at_step(step, total_steps)
+
+    @contextmanager
+    def without_mining(self) -> Iterator[None]:
+        """Inside the block, pixel losses are the mean over all valid pixels, as for validation."""
+        losses = [module for module in self.modules() if isinstance(module, PixelLoss)]
+        minings = [loss.mining for loss in losses]
+        try:
+            for loss in losses:
+                loss.mining = MeanMining()
+            yield
+        finally:
+            for loss, mining in zip(losses, minings, strict=True):
+                loss.mining = mining
 
     def share(self, target: Tensor | Mapping[str, Tensor]) -> Tensor:
         """The share of a batch in its step, for each term of every loss and target.

@@ -22,6 +22,7 @@ from segtrain.data.loading.loader import (
 )
 from segtrain.data.loading.sampler import StepSampler
 from segtrain.data.loading.seeds import SampleKey
+from segtrain.data.scan.content_hash import content_hash
 from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.scan import (
@@ -74,6 +75,7 @@ __all__ = [
     "check_report",
     "collate_eval",
     "collate_train",
+    "content_hash",
     "count_dataset",
     "default_palette",
     "find_duplicates",

@@ -174,6 +174,10 @@ class FileDataset(SegmentationDataset):
         del index
         return None
 
+    def known_hashes(self) -> list[str] | None:
+        """Return a text per sample that changes with its files, if it is known without reading."""
+        return None
+
     def without(self, indices: Collection[int], reasons: Sequence[str]) -> FileDataset:
         """Return a copy of the dataset without some samples.
 

@@ -15,9 +15,11 @@ class Clock:
     """
 
     def __init__(self, before: float = 0.0) -> None:
-        self._started = self._since = time.monotonic()
-        self._started -= before
+        self._begun = self._since = time.monotonic()
+        self._started = self._begun - before
         self._images = 0
+        self._steps = 0
+        self._outside = 0.0
 
     @property
     def seconds(self) -> float:
@@ -27,6 +29,7 @@ class Clock:
     def count(self, images: int) -> None:
         """Add the images of one step."""
         self._images += images
+        self._steps += 1
 
     def rate(self) -> float:
         """Return the images per second since the last call."""
@@ -35,9 +38,18 @@ class Clock:
         self._images, self._since = 0, now
         return rate
 
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean duration of a step since the run began or was resumed; None before the first."""
+        if not self._steps:
+            return None
+        return (time.monotonic() - self._begun - self._outside) / self._steps
+
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Exclude the time inside the block from :meth:`rate`."""
+        """Exclude the time inside the block from the durations of steps."""
         entered = time.monotonic()
         yield
-        self._since += time.monotonic() - entered
+        outside = time.monotonic() - entered
+        self._since += outside
+        self._outside += outside

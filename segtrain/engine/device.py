@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -36,3 +37,15 @@ def choose_device(name: str) -> torch.device:
             " use device=cpu"
         )
     return device
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory that this process has held: on the GPU, else in RAM; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # noqa: PLC0415  Windows has none
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,22 +1,25 @@
-"""Evaluation: a model on one split, counted in a confusion matrix that gives every score."""
+"""Evaluation: the scores of a model on one split."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtrain.criterion import Criterion
 from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
 from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
+from segtrain.engine.results import results
 from segtrain.errors import NumericError
-from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix, Scores
+from segtrain.metrics import Evaluation, Metric, MetricCollector, confusion_picture
 from segtrain.terminal import progress
 
 
@@ -31,10 +34,7 @@ def predict_ids(
         - logits: ``(N, C, h, w)``.
         - output: ``(N, H, W)``, int64; with `multi_label` ``(N, C, H, W)``, uint8, 0 or 1.
     """
-    if logits.shape[-2:] != size:
-        logits = F.interpolate(
-            logits.float(), size=size, mode="bilinear", align_corners=align_corners
-        )
+    logits = upsample(logits, size, align_corners)
     if multi_label:
         return (logits > 0).byte()
     if logits.shape[1] == 1:
@@ -42,8 +42,35 @@ def predict_ids(
     return logits.max(1).indices  # the same as argmax, and several times faster on a CPU
 
 
+def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Upsample logits ``(N, C, h, w)`` to ``(N, C, H, W)``, in float32; as they are at that size."""
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=align_corners)
+
+
+class Scored(NamedTuple):
+    """The result of an evaluation.
+
+    Attributes:
+        evaluation: The scores.
+        loss: The mean of the criterion over the images, weighted by their valid pixels; None
+            without a criterion.
+        pictures: Pictures ``(3, H, W)`` from 0 to 1 by name.
+    """
+
+    evaluation: Evaluation
+    loss: float | None
+    pictures: dict[str, Tensor]
+
+    def results(self, *, split: str, **extra: Any) -> dict[str, Any]:
+        """Return the scores for JSON, with the name of the split."""
+        loss = {} if self.loss is None else {f"{split}_loss": self.loss}
+        return results(self.evaluation, split=split, **loss, **extra)
+
+
 class Evaluator:
-    """Scores a model on the validation split.
+    """Scores a model on one split.
 
     Args:
         loader: A loader from :func:`segtrain.data.build_eval_loader`.
@@ -54,10 +81,10 @@ class Evaluator:
         channels_last: Whether the images are in that memory format.
         mean: Mean of the normalization, per channel, to draw the images.
         std: Standard deviation of the normalization, per channel, to draw the images.
-        num_pictures: Number of images in :attr:`picture`.
-
-    Attributes:
-        picture: Image, target and prediction of the first images of the last evaluation, or None.
+        metrics: The metrics to compute.
+        classes: Names of the classes that count in the mean of a metric; None: all.
+        num_pictures: Number of images that are drawn with target and prediction; with 0, the
+            confusion matrix is not drawn either.
     """
 
     def __init__(
@@ -71,6 +98,8 @@ class Evaluator:
         channels_last: bool = False,
         mean: Sequence[float],
         std: Sequence[float],
+        metrics: Sequence[Metric] = (),
+        classes: Sequence[str] | None = None,
         num_pictures: int = 0,
     ) -> None:
         self.loader = loader
@@ -81,33 +110,67 @@ class Evaluator:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.mean = mean
         self.std = std
+        self.metrics = metrics
+        self.classes = classes
         self.num_pictures = num_pictures
-        self.picture: Tensor | None = None
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> Scores:
-        """Return the scores of `model`, the same on every process; its training mode is restored.
+    def evaluate(self, model: nn.Module, criterion: Criterion | None = None) -> Scored:
+        """Score `model`, with the same result on every process; its training mode is restored.
+
+        Args:
+            model: The model.
+            criterion: Computes the loss of each image; None: no loss.
 
         Raises:
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
                 looks like a result.
         """
-        kind = MultiLabelMatrix if self.labels.multi_label else ConfusionMatrix
-        matrix = kind(self.labels.num_ids, self.labels.ignore_label)
+        collector = self._collector()
         finite = torch.ones((), dtype=torch.bool, device=self.processes.device)
+        loss = None if criterion is None else _MeanLoss(criterion, self.processes.device)
         rows: list[Tensor] = []
         with _evaluation_mode(model):
             for batch in self._batches():
                 target = batch["target"].to(self.processes.device, non_blocking=True)
-                logits = self._logits(model, batch)
+                outputs = self._outputs(model, batch)
+                logits = outputs["out"]
                 finite = finite & torch.isfinite(logits).all()
                 prediction = self._predict(logits, target)
-                matrix.update(prediction, target)
+                collector.update(
+                    prediction, target, batch["name"], partial(self._full_logits, logits, target)
+                )
+                if loss is not None:
+                    loss.update(outputs, target, self.labels.ignore_label)
                 rows.extend(self._rows(batch, prediction, self.num_pictures - len(rows)))
         self._check_finite(finite)
-        matrix.counts = self.processes.sum(matrix.matrix(self.processes.device))
-        self.picture = _picture(rows)
-        return matrix.scores()
+        collector.merge(self.processes.gather(collector.state()))
+        evaluation = collector.result()
+        value = None if loss is None else loss.value(self.processes)
+        return Scored(evaluation, value, self._pictures(rows, evaluation))
+
+    def _collector(self) -> MetricCollector:
+        return MetricCollector(
+            self.metrics,
+            class_names=self.labels.names,
+            ignore_label=self.labels.ignore_label,
+            multi_label=self.labels.multi_label,
+            classes=self.classes,
+        )
+
+    def _full_logits(self, logits: Tensor, target: Tensor, index: int) -> Tensor:
+        """The logits of one image at the size of its target, ``(C, H, W)``."""
+        size = (target.shape[-2], target.shape[-1])
+        return upsample(logits[index : index + 1], size, self.align_corners)[0]
+
+    def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
+        if not rows:
+            return {}
+        pictures = {"input_target_prediction": _grid(rows)}
+        if evaluation.confusion is not None:
+            drawn = confusion_picture(evaluation.confusion, self.labels.names)
+            pictures["confusion"] = drawn.float() / 255
+        return pictures
 
     def _batches(self) -> Iterator[EvalBatch]:
         with progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar:
@@ -115,12 +178,12 @@ class Evaluator:
                 yield from batches
                 bar.advance()
 
-    def _logits(self, model: nn.Module, batch: EvalBatch) -> Tensor:
+    def _outputs(self, model: nn.Module, batch: EvalBatch) -> dict[str, Tensor]:
         device = self.processes.device
         images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
         with autocast(device, self.precision):
-            logits: Tensor = model(images)["out"]
-        return logits
+            outputs: dict[str, Tensor] = model(images)
+        return outputs
 
     def _predict(self, logits: Tensor, target: Tensor) -> Tensor:
         size = (target.shape[-2], target.shape[-1])
@@ -152,6 +215,30 @@ class Evaluator:
         return torch.from_numpy(colours).permute(2, 0, 1).float() / 255
 
 
+class _MeanLoss:
+    """The mean of a criterion over images, weighted by their valid pixels."""
+
+    def __init__(self, criterion: Criterion, device: torch.device) -> None:
+        self.criterion = criterion
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # weighted losses, weights
+
+    def update(self, outputs: dict[str, Tensor], target: Tensor, ignore_label: int) -> None:
+        """Add the images of a batch one by one, so that the value is that of any batch size."""
+        wanted = target.long() if target.dim() == 3 else target
+        for index in range(len(target)):
+            part = slice(index, index + 1)
+            value = self.criterion(
+                {name: logits[part] for name, logits in outputs.items()}, wanted[part]
+            ).total
+            valid = (wanted[part] != ignore_label).sum()
+            self.sums += torch.stack([value.double() * valid, valid.double()])
+
+    def value(self, processes: Processes) -> float:
+        """The mean over the images of all processes; NaN if there is no valid pixel."""
+        total, weight = processes.sum(self.sums)
+        return float(total / weight)
+
+
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     training = model.training
@@ -162,9 +249,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _picture(rows: Sequence[Tensor]) -> Tensor | None:
-    if not rows:
-        return None
+def _grid(rows: Sequence[Tensor]) -> Tensor:
     from torchvision.utils import make_grid  # noqa: PLC0415  slow to import
 
     size = rows[0].shape[-2:]

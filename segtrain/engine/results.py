@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from segtrain.metrics import Scores
+from segtrain.metrics import Evaluation
 from segtrain.terminal import percent
 
 
-def results(scores: Scores, class_names: Sequence[str], **extra: Any) -> dict[str, Any]:
-    """Convert scores for JSON: IoU by class name, null where undefined."""
+def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
+    """Convert scores for JSON; null where a score is undefined."""
+    names = evaluation.class_names
     return {
-        "mIoU": _defined(scores.miou),
-        "pixel_accuracy": _defined(scores.pixel_accuracy),
-        "mean_accuracy": _defined(scores.mean_accuracy),
+        "mIoU": _defined(evaluation.miou),
+        "pixel_accuracy": _defined(evaluation.pixel_accuracy),
+        "mean_accuracy": _defined(evaluation.mean_accuracy),
         "per_class_iou": {
-            name: _defined(value) for name, value in zip(class_names, scores.iou, strict=True)
+            name: _defined(value) for name, value in zip(names, evaluation.iou, strict=True)
         },
+        "scores": evaluation.to_dict(),
         **extra,
     }
 
@@ -30,18 +31,43 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def scores_table(scores: Scores, class_names: Sequence[str], title: str) -> Table:
-    """Return a table of the IoU of each class and the means."""
+def scores_table(evaluation: Evaluation, title: str) -> Table:
+    """Return a table of the metrics of each class, and of their means."""
     table = Table(title=title, title_justify="left")
-    for column, justify in (("class", "left"), ("IoU", "right"), ("share of pixels", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    total = max(scores.valid, 1)
-    for name, value, pixels in zip(class_names, scores.iou, scores.pixels, strict=True):
-        table.add_row(escape(name), percent(value, decimals=2), percent(pixels / total, decimals=2))
+    table.add_column("class")
+    by_class = {
+        name: score
+        for name, score in evaluation.scores.items()
+        if any(not math.isnan(value) for value in score.per_class)
+    }
+    for name in [*by_class, "share of pixels"]:
+        table.add_column(name, justify="right")
+    total = max(evaluation.valid, 1)
+    for index, name in enumerate(evaluation.class_names):
+        values = [score_text(metric, score.per_class[index]) for metric, score in by_class.items()]
+        share = percent(evaluation.pixels[index] / total, decimals=2)
+        table.add_row(escape(name), *values, share)
     table.add_section()
-    undefined = sum(math.isnan(value) for value in scores.iou)
-    note = f" of {len(scores.iou) - undefined} classes" if undefined else ""
-    table.add_row(f"mean IoU{note}", percent(scores.miou, decimals=2), "")
-    table.add_row("pixel accuracy", percent(scores.pixel_accuracy, decimals=2), "")
-    table.add_row("mean accuracy", percent(scores.mean_accuracy, decimals=2), "")
+    means = [score_text(metric, score.mean) for metric, score in by_class.items()]
+    table.add_row("mean over classes", *means, "")
+    for name, score in evaluation.scores.items():
+        if name not in by_class:
+            table.add_row(name.replace("_", " "), score_text(name, score.mean))
+    undefined = sum(math.isnan(value) for value in evaluation.iou)
+    if undefined:
+        table.caption = (
+            f"n/a: undefined, and not part of the mean; {undefined} of {len(evaluation.iou)} classes"
+            " are in neither prediction nor target"
+        )
     return table
+
+
+def without_scores() -> dict[str, Any]:
+    """The scores of a run that has none, because it did not finish."""
+    return {
+        "mIoU": None,
+        "pixel_accuracy": None,
+        "mean_accuracy": None,
+        "per_class_iou": {},
+        "scores": {},
+    }

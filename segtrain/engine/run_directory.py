@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from torch import Tensor
@@ -16,7 +18,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-from segtrain.errors import RunDirectoryBusyError
+from segtrain.engine.results import without_scores
+from segtrain.engine.signals import Interrupted
+from segtrain.engine.status import StatusFile, lock
+from segtrain.errors import RunDirectoryBusyError, SegtrainError, describe_error, exit_code_of
 from segtrain.files import write_text
 from segtrain.terminal import logger
 
@@ -54,18 +59,29 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
 
 
 class Run:
-    """The open files of a run.
+    """The open files of a run; a context manager that records how the run ended.
 
     Args:
         path: The run directory, which exists.
         config: The whole configuration, as plain values.
+        record: What the run is, for ``results.json``: loss, seed, versions, ....
         first_step: The step at which the run starts or resumes; later lines and curves of an
             earlier process are removed.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        record: Mapping[str, Any] | None = None,
+        *,
+        first_step: int = 0,
+    ) -> None:
         self.path = path
-        self._lock = _lock(path)
+        self.record = dict(record or {})
+        self._lock = lock(path)
+        self._status = StatusFile(path, first_step)
+        self._is_finished = False
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         write_text(
@@ -83,6 +99,30 @@ class Run:
             kept = [line for line in lines if _step_of(line) <= step]
             write_text(self._metrics, "".join(f"{line}\n" for line in kept))
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            is_stop = isinstance(error, (Interrupted, KeyboardInterrupt))
+            reason = str(error) if isinstance(error, SegtrainError) else describe_error(error)
+            self._end("stopped" if is_stop else "failed", exit_code_of(error), reason)
+        elif not self._is_finished:
+            self._end("stopped", 0, "trainer.stop_after is reached")
+        self.close()
+
+    def _end(self, state: Literal["stopped", "failed"], exit_code: int, reason: str) -> None:
+        """Record the end of a run that has no final scores."""
+        # A full disk may be the error that is recorded here; it must not hide that error.
+        with contextlib.suppress(OSError):
+            self._status.write(state, exit_code=exit_code, reason=reason)
+            self._write_results({**without_scores(), "step": self._status.step}, state)
+
     def close(self) -> None:
         """Close all files."""
         if self._writer is not None:
@@ -90,6 +130,10 @@ class Run:
         logger.removeHandler(self._file)
         self._file.close()
         self._lock.close()
+
+    def heartbeat(self, step: int) -> None:
+        """Record in ``status.json`` that the run is running; see :class:`StatusFile`."""
+        self._status.heartbeat(step)
 
     def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
         """Write one line of ``metrics.jsonl`` and the curves of a training step."""
@@ -107,23 +151,53 @@ class Run:
                 "evaluation": {key: value for key, value in result.items() if key != "step"},
             }
         )
-        for key in ("mIoU", "pixel_accuracy", "mean_accuracy"):
+        for key in ("mIoU", "pixel_accuracy"):
             self._add_scalar(f"val/{key}", result[key], step)
-        for name, value in result["per_class_iou"].items():
-            self._add_scalar(f"val_iou/{name}", value, step)
+        self._add_scalar("val/loss", result.get("val_loss"), step)
+        for metric, score in result["scores"].items():
+            self._add_scalar(f"val/{metric}", score["mean"], step)
+            for name, value in score.get("per_class", {}).items():
+                self._add_scalar(f"val_{metric}/{name}", value, step)
 
     def _add_scalar(self, tag: str, value: float | None, step: int) -> None:
         if self._writer is not None and value is not None:
             self._writer.add_scalar(tag, value, step)
 
-    def log_image(self, step: int, image: Tensor) -> None:
-        """Write a picture of images, targets and predictions, ``(3, H, W)`` from 0 to 1."""
+    def log_pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        """Write the pictures of an evaluation, ``(3, H, W)`` from 0 to 1 each."""
         if self._writer is not None:
-            self._writer.add_image("val/input_target_prediction", image, step)
+            for name, picture in pictures.items():
+                self._writer.add_image(f"val/{name}", picture, step)
 
-    def write_results(self, result: Mapping[str, Any]) -> None:
-        """Write the final scores to ``results.json``."""
-        write_text(self.path / "results.json", json.dumps(result, indent=2) + "\n")
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the final scores to ``results.json``, and record that the run is finished."""
+        self._write_results(result, "finished")
+        self._log_hparams(result)
+        self._status.write("finished", exit_code=0)
+        self._is_finished = True
+
+    def _write_results(self, result: Mapping[str, Any], state: str) -> None:
+        content = {**result, "state": state, **self.record}
+        write_text(self.path / "results.json", json.dumps(content, indent=2) + "\n")
+
+    def _log_hparams(self, result: Mapping[str, Any]) -> None:
+        """Fill TensorBoard's tab hparams with what the run is and its final scores."""
+        if self._writer is None:
+            return
+        from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415  slow to import
+
+        given = {"loss": self.record.get("preset"), "seed": self.record.get("seed")}
+        for word in self.record.get("overrides", ()):
+            key, _, value = word.lstrip("+").partition("=")
+            given.setdefault(key, value)
+        scores = {f"final/{key}": score["mean"] for key, score in result["scores"].items()}
+        scores["final/mIoU"] = result["mIoU"]
+        defined = {key: value for key, value in scores.items() if value is not None}
+        known = {key: value for key, value in given.items() if value is not None}
+        for summary in hparams(known, defined):  # type: ignore[no-untyped-call]
+            self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        for key, value in defined.items():
+            self._add_scalar(key, value, int(result["step"]))
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with self._metrics.open("a", encoding="utf-8") as file:
@@ -138,21 +212,6 @@ def _open_tensorboard(path: Path, first_step: int) -> SummaryWriter | None:
         logger.warning("no curves are written: tensorboard is missing; pip install tensorboard")
         return None
     return SummaryWriter(path, purge_step=first_step + 1)
-
-
-def _lock(path: Path) -> IO[str]:
-    """Lock the run directory for this process."""
-    file = (path / ".lock").open("w", encoding="utf-8")
-    try:
-        import fcntl  # noqa: PLC0415  Windows has none, and there a run works without a lock
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except OSError as error:
-        file.close()
-        raise RunDirectoryBusyError(f"run_dir {path} is in use by another process") from error
-    return file
 
 
 def _step_of(line: str) -> float:

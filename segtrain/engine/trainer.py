@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,18 +17,21 @@ from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
 from segtrain.engine.clock import Clock
-from segtrain.engine.device import autocast
+from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
-from segtrain.engine.evaluator import Evaluator
+from segtrain.engine.evaluator import Evaluator, Scored
 from segtrain.engine.finite_check import FiniteCheck
 from segtrain.engine.moving_average import MovingAverage
-from segtrain.engine.results import results, scores_table
+from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
 from segtrain.errors import CheckpointError, ConfigError, one_line
+from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
-from segtrain.terminal import console, logger, progress
+from segtrain.terminal import console, logger, progress, shows_progress
+
+MAX_EVALUATIONS = 20  # of a run, unless trainer.evaluate_every is set
 
 
 class Trainer:
@@ -43,6 +47,7 @@ class Trainer:
         steps_per_epoch: Optimizer steps in one pass over the training split.
         total_steps: Optimizer steps of the whole run.
         evaluator: Scores the model on the validation split.
+        test_evaluator: Scores the trained model on the test split; None: there is no test split.
         processes: The processes of the run.
         metadata: Stored in every checkpoint: what a predictor needs beside the weights.
 
@@ -62,6 +67,7 @@ class Trainer:
         steps_per_epoch: int,
         total_steps: int,
         evaluator: Evaluator,
+        test_evaluator: Evaluator | None = None,
         processes: Processes,
         metadata: State,
     ) -> None:
@@ -74,12 +80,15 @@ class Trainer:
         self.batches = batches
         self.total_steps = total_steps
         self.evaluator = evaluator
+        self.test_evaluator = test_evaluator
         self.processes = processes
         self.run: Run | None = None
         self.metadata = metadata
         self.step = 0
         self.best: dict[str, float] = {}
-        self.evaluate_every = self.options.evaluate_every or steps_per_epoch
+        self.evaluate_every = self.options.evaluate_every or max(
+            steps_per_epoch, math.ceil(total_steps / MAX_EVALUATIONS)
+        )
         self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
         self._clock = Clock()
         self._saved_step = self._evaluated_step = -1
@@ -124,6 +133,8 @@ class Trainer:
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
                 self.step += 1
                 bar.advance(self._log(losses))
+                if self.run is not None:
+                    self.run.heartbeat(self.step)
                 self._stop_if_asked(signals)
                 if self._due(self.evaluate_every):
                     result = self._evaluate()
@@ -134,9 +145,9 @@ class Trainer:
                 logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
                 return None
             result = result or self._evaluate()  # a finished run that is resumed is only evaluated
-        result = {**result, "seconds": self._clock.seconds, "best": self.best}
+            result = self._final_results(result)
         if self.run is not None:
-            self.run.write_results(result)
+            self.run.finish(result)
         return result
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
@@ -231,35 +242,75 @@ class Trainer:
         text = (
             f"loss {line['loss']:.4f}  lr {line['lr']:.2e}  {line['images_per_second']:.1f} img/s"
         )
-        if not console.is_terminal:
+        if not shows_progress():
             logger.info("step %d/%d  %s", self.step, self.total_steps, text)
         return text
 
     def _evaluate(self) -> dict[str, Any]:
-        """Evaluate the model, and save it if it is the best so far."""
-        self.finite.settle()
-        self.processes.broadcast(self.evaluated_model.buffers())
-        with self._clock.paused():
-            scores = self.evaluator.evaluate(self.evaluated_model)
-        better = not self.best or scores.miou > self.best["mIoU"]
-        if better and scores.miou == scores.miou:  # NaN is never the best
-            self.best = {"mIoU": scores.miou, "step": self.step}
+        """Score the model on the validation split, and save it if it is the best so far."""
+        scored = self._score(self.evaluator)
+        if self._is_best(scored.evaluation.score(self.options.best)):
             self._save("best.pt", whole=False)
         self._evaluated_step = self.step
-        names = self.evaluator.labels.names
-        result = results(scores, names, step=self.step, seconds=self._clock.seconds)
+        result = scored.results(step=self.step, split="val", seconds=self._clock.seconds)
         if self.run is not None:
             self.run.log_scores(self.step, result)
-            if self.evaluator.picture is not None:
-                self.run.log_image(self.step, self.evaluator.picture)
-            best = self.best.get("mIoU", float("nan"))
-            logger.info("step %d: mIoU %.4f, best %.4f", self.step, scores.miou, best)
-            console.print(scores_table(scores, names, f"validation at step {self.step}"))
+            self.run.log_pictures(self.step, scored.pictures)
+            scored.evaluation.save_per_image(self.run.path / "per_image.npz")
+            value = scored.evaluation.score(self.options.best)
+            best = self.best.get(self.options.best, float("nan"))
+            logger.info("step %d: %s %.4f, best %.4f", self.step, self.options.best, value, best)
+            console.print(scores_table(scored.evaluation, self._table_title("validation")))
         return result
+
+    def _final_results(self, validation: dict[str, Any]) -> dict[str, Any]:
+        """The scores of the last step, on the test split if there is one, and the run's figures."""
+        result = validation
+        if self.test_evaluator is not None:
+            scored = self._score(self.test_evaluator)
+            result = scored.results(step=self.step, split="test")
+            result["val"] = {key: validation[key] for key in ("mIoU", "val_loss", "scores")}
+            if self.run is not None:
+                scored.evaluation.save_per_image(self.run.path / "per_image.npz")
+                console.print(scores_table(scored.evaluation, self._table_title("test")))
+        return {
+            **result,
+            "best": self.best,
+            "scored_weights": self.scored_weights,
+            "seconds": self._clock.seconds,
+            "seconds_per_step": self._clock.seconds_per_step,
+            "peak_memory_bytes": peak_memory_bytes(self.processes.device),
+        }
+
+    def _score(self, evaluator: Evaluator) -> Scored:
+        """Score the weights on a split; training can go on afterwards."""
+        self.finite.settle()
+        self.processes.broadcast(self.evaluated_model.buffers())
+        with self._clock.paused(), self.criterion.without_mining():
+            return evaluator.evaluate(self.evaluated_model, self.criterion)
+
+    def _is_best(self, value: float) -> bool:
+        """Whether `value` is the best score so far; if so, remember it."""
+        choice = self.options.best
+        before = self.best.get(choice, math.nan)
+        is_better = value > before if larger_is_better(choice) else value < before
+        if math.isnan(value) or not (math.isnan(before) or is_better):  # NaN is never the best
+            return False
+        self.best = {choice: value, "step": self.step}
+        return True
+
+    def _table_title(self, split: str) -> str:
+        weights = "" if self.ema is None else ", moving average of the weights"
+        return f"{split} at step {self.step}{weights}"
+
+    @property
+    def scored_weights(self) -> str:
+        """The weights that are scored and saved: ``moving_average`` or ``model``."""
+        return "model" if self.ema is None else "moving_average"
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The model that is evaluated: the moving average of the weights if there is one."""
+        """The model that is scored: the moving average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     # ------------------------------------------------------------------ checkpoints
@@ -331,7 +382,8 @@ class Trainer:
             )
         self._clock = Clock(entry(state, "seconds", path))
         self._evaluated_step = entry(state, "evaluated_step", path)
-        self.best = entry(state, "best", path)
+        best = entry(state, "best", path)
+        self.best = best if self.options.best in best else {}  # trainer.best may have changed
         states = entry(state, "rng", path)
         if len(states) == self.processes.world_size:
             set_rng_state(states[self.processes.rank])

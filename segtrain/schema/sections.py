@@ -23,6 +23,10 @@ WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effec
 """Methods that compute class weights from the data; `class_weights` also takes ``auto``."""
 
 
+DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "mean_accuracy", "fw_iou")
+"""Metrics that follow from the counts of the confusion matrix, so that they cost nothing."""
+
+
 def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
     if value is not None and (value < 0 or (value == 0 and not zero)):
         raise ConfigError(f"{name} must be {'at least 0' if zero else 'above 0'}, got {value}")
@@ -125,7 +129,9 @@ class TrainerConfig:
     clip_grad_norm: float | None = None
     """Maximum norm of all gradients together; null: no clipping."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, which is evaluated and saved; null: none."""
+    """Largest decay of the moving average of the weights, which is scored and saved; null: none.
+
+    The decay of step t is at most (1 + t) / (10 + t), so that short runs average fewer steps."""
     channels_last: bool = False
     compile: bool = False
     sync_batchnorm: bool = True
@@ -133,7 +139,11 @@ class TrainerConfig:
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: a GPU if available."""
     evaluate_every: int | None = None
-    """Steps between evaluations; null: once per epoch. The last step is always evaluated."""
+    """Steps between evaluations; null: once per epoch, but at most 20 times in a run. The last step
+    is always evaluated."""
+    best: str = "mIoU"
+    """The score that decides which weights are the best: a metric of `evaluation.metrics`, or its
+    value for a class, such as ``iou[pole]``."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; null: with every evaluation."""
     log_every: int = 10
@@ -184,12 +194,16 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How validation images are fed to the model."""
+    """How validation images are fed to the model, and what is scored."""
 
     batch_size: int = 1
     """Images per forward pass; images of different sizes are never combined."""
     size: tuple[int, int] | None = None
     """Height and width that images are resized to, masks not; null: no resizing."""
+    metrics: tuple[str | Spec, ...] = DEFAULT_METRICS
+    """The metrics: names, or mappings with a name and parameters."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes that count in the mean of a metric; null: all."""
 
     def __post_init__(self) -> None:
         _positive("batch_size", self.batch_size)

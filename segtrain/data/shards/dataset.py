@@ -173,6 +173,14 @@ class ShardDataset(ConfiguredDataset):
             return self._read_facts(shard, row)
         return known
 
+    def known_hashes(self) -> list[str]:
+        texts = []
+        for index in range(len(self)):
+            shard, row = self._locate(index)
+            content = shard.digest or f"{Path(shard.location).name} {shard.size}"
+            texts.append(f"{shard.keys[row]} {content}")
+        return texts
+
     def keep(self, indices: Sequence[int]) -> None:
         self.kept = self.kept[np.asarray(indices, dtype=np.int64)]
         self.files = _Files(self.shards, self.starts, self.kept)

@@ -1,0 +1,75 @@
+"""A hash of the files of a dataset, to tell whether two runs used the same data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from segtrain.data.dataset import FileDataset, SegmentationDataset
+from segtrain.data.io.storage import open_file
+from segtrain.data.scan.cache import ScanCache
+from segtrain.errors import DataError
+
+_KIND = "sha256"
+_BLOCK = 1 << 20
+
+
+def content_hash(
+    dataset: SegmentationDataset, progress: Callable[[], object] = lambda: None
+) -> str | None:
+    """The SHA-256 of the relative names and the bytes of all files of a dataset, in hexadecimal.
+
+    Names are relative to the common folder of the files, so a copy of the dataset elsewhere has the
+    same hash. The hash of a file is cached until its size or its time of modification changes. For
+    shards, the hashes in their index are used; a shard without one counts with its name and size.
+
+    Args:
+        dataset: One split of a dataset.
+        progress: Called after each sample.
+
+    Returns:
+        The hash; None for a dataset that does not read files.
+
+    Raises:
+        DataError: When a file cannot be read.
+    """
+    if not isinstance(dataset, FileDataset) or not len(dataset):
+        return None
+    known = dataset.known_hashes()
+    if known is not None:
+        return _hash_lines(known)
+    samples = [(files.image, *filter(None, files.masks)) for files in dataset.files]
+    folder = os.path.commonpath([file.parent.absolute() for sample in samples for file in sample])
+    cache = ScanCache([file for sample in samples for file in sample])
+    lines = []
+    for sample in samples:
+        for file in sample:
+            name = os.path.relpath(file.absolute(), folder)
+            lines.append(f"{Path(name).as_posix()} {_file_hash(file, cache)}")
+        progress()
+    cache.save()
+    return _hash_lines(sorted(set(lines)))
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_hash(file: Path, cache: ScanCache) -> str:
+    try:
+        known = cache.get(_KIND, file)
+        if isinstance(known, str):
+            return known
+        digest = hashlib.sha256()
+        with open_file(file) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        cache.put(digest.hexdigest(), _KIND, file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
