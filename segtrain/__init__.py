@@ -21,7 +21,15 @@ from segtrain.losses import (
     register_target,
 )
 from segtrain.losses.build import build_loss, list_losses, list_minings
-from segtrain.metrics import ConfusionMatrix
+from segtrain.metrics import (
+    METRICS,
+    ConfusionMatrix,
+    CountMetric,
+    MaskMetric,
+    OverallMetric,
+    ProbabilityMetric,
+    list_metrics,
+)
 from segtrain.models import BACKBONES, HEADS, MODELS, Backbone, Head, Segmentor
 from segtrain.models.build import build_model, list_backbones, list_heads, list_models
 from segtrain.models.weights import LoadReport, load_weights
@@ -31,6 +39,7 @@ from segtrain.version import __version__
 register_backbone = BACKBONES.register
 register_dataset = DATASETS.register
 register_head = HEADS.register
+register_metric = METRICS.register
 register_mining = MININGS.register
 register_model = MODELS.register
 
@@ -40,6 +49,7 @@ __all__ = [
     "ClassMapLoss",
     "ConfigError",
     "ConfusionMatrix",
+    "CountMetric",
     "Criterion",
     "CriterionReport",
     "DataError",
@@ -48,10 +58,13 @@ __all__ = [
     "LabelContract",
     "LoadReport",
     "Loss",
+    "MaskMetric",
     "Mining",
     "NumericError",
+    "OverallMetric",
     "PixelLoss",
     "Predictor",
+    "ProbabilityMetric",
     "RegionLoss",
     "RegionSums",
     "Sample",
@@ -70,6 +83,7 @@ __all__ = [
     "list_datasets",
     "list_heads",
     "list_losses",
+    "list_metrics",
     "list_minings",
     "list_models",
     "load_plugins",
@@ -78,6 +92,7 @@ __all__ = [
     "register_dataset",
     "register_head",
     "register_loss",
+    "register_metric",
     "register_mining",
     "register_model",
     "register_target",

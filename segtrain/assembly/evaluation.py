@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from segtrain.assembly.check import check_config
 from segtrain.assembly.splits import download_once, scan_split
 from segtrain.assembly.trial import check_channels, try_dataset
@@ -64,28 +66,35 @@ def build_evaluator(
         channels_last=config.trainer.channels_last,
         mean=mean,
         std=std,
-        metrics=build_metrics(evaluation.metrics),
-        classes=evaluation.classes,
+        new_collector=partial(metric_collector, evaluation, dataset.labels),
         num_pictures=config.trainer.log_images,
     )
 
 
-def check_scores(config: Config, labels: LabelContract) -> None:
-    """Check that the classes and the best score that `config` names exist.
+def metric_collector(evaluation: EvaluationConfig, labels: LabelContract) -> MetricCollector:
+    """Build the collector of the metrics that `evaluation` names.
 
     Raises:
-        ConfigError: When ``evaluation.classes`` or ``trainer.best`` names something unknown.
+        ConfigError: When a metric or a class does not exist.
     """
-    metrics = build_metrics(config.evaluation.metrics)
-    MetricCollector(
-        metrics,
+    return MetricCollector(
+        build_metrics(evaluation.metrics),
         class_names=labels.names,
         ignore_label=labels.ignore_label,
         multi_label=labels.multi_label,
-        classes=config.evaluation.classes,
+        classes=evaluation.classes,
     )
-    names = [metric.registered_name for metric in metrics]
-    check_choice(config.trainer.best, names, labels.names)
+
+
+def check_scores(config: Config, labels: LabelContract) -> None:
+    """Check that the metrics, the classes and the best score that `config` names exist.
+
+    Raises:
+        ConfigError: When ``evaluation.metrics``, ``evaluation.classes`` or ``trainer.best`` names
+            something unknown.
+    """
+    collector = metric_collector(config.evaluation, labels)
+    check_choice(config.trainer.best, collector.metrics, labels.names)
 
 
 def build_evaluation(

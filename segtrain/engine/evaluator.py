@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
 from segtrain.errors import NumericError
-from segtrain.metrics import Evaluation, Metric, MetricCollector, confusion_picture
+from segtrain.metrics import Evaluation, MetricCollector, confusion_picture
 from segtrain.terminal import progress
 
 
@@ -43,7 +43,7 @@ def predict_ids(
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Upsample logits ``(N, C, h, w)`` to ``(N, C, H, W)``, in float32; as they are at that size."""
+    """Upsample logits ``(N, C, h, w)`` in float32 to ``(N, C, H, W)``, if they are smaller."""
     if logits.shape[-2:] == size:
         return logits
     return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=align_corners)
@@ -81,8 +81,7 @@ class Evaluator:
         channels_last: Whether the images are in that memory format.
         mean: Mean of the normalization, per channel, to draw the images.
         std: Standard deviation of the normalization, per channel, to draw the images.
-        metrics: The metrics to compute.
-        classes: Names of the classes that count in the mean of a metric; None: all.
+        new_collector: Returns a new collector of the metrics to compute.
         num_pictures: Number of images that are drawn with target and prediction; with 0, the
             confusion matrix is not drawn either.
     """
@@ -98,8 +97,7 @@ class Evaluator:
         channels_last: bool = False,
         mean: Sequence[float],
         std: Sequence[float],
-        metrics: Sequence[Metric] = (),
-        classes: Sequence[str] | None = None,
+        new_collector: Callable[[], MetricCollector],
         num_pictures: int = 0,
     ) -> None:
         self.loader = loader
@@ -110,8 +108,7 @@ class Evaluator:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.mean = mean
         self.std = std
-        self.metrics = metrics
-        self.classes = classes
+        self.new_collector = new_collector
         self.num_pictures = num_pictures
 
     @torch.no_grad()
@@ -126,7 +123,7 @@ class Evaluator:
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
                 looks like a result.
         """
-        collector = self._collector()
+        collector = self.new_collector()
         finite = torch.ones((), dtype=torch.bool, device=self.processes.device)
         loss = None if criterion is None else _MeanLoss(criterion, self.processes.device)
         rows: list[Tensor] = []
@@ -148,15 +145,6 @@ class Evaluator:
         evaluation = collector.result()
         value = None if loss is None else loss.value(self.processes)
         return Scored(evaluation, value, self._pictures(rows, evaluation))
-
-    def _collector(self) -> MetricCollector:
-        return MetricCollector(
-            self.metrics,
-            class_names=self.labels.names,
-            ignore_label=self.labels.ignore_label,
-            multi_label=self.labels.multi_label,
-            classes=self.classes,
-        )
 
     def _full_logits(self, logits: Tensor, target: Tensor, index: int) -> Tensor:
         """The logits of one image at the size of its target, ``(C, H, W)``."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from segtrain.metrics import Evaluation
+from segtrain.metrics import Evaluation, MetricScore
 from segtrain.terminal import percent
 
 
@@ -44,22 +44,29 @@ def scores_table(evaluation: Evaluation, title: str) -> Table:
         table.add_column(name, justify="right")
     total = max(evaluation.valid, 1)
     for index, name in enumerate(evaluation.class_names):
-        values = [score_text(metric, score.per_class[index]) for metric, score in by_class.items()]
+        values = [_text(score, score.per_class[index]) for score in by_class.values()]
         share = percent(evaluation.pixels[index] / total, decimals=2)
         table.add_row(escape(name), *values, share)
     table.add_section()
-    means = [score_text(metric, score.mean) for metric, score in by_class.items()]
+    means = [_text(score, score.mean) for score in by_class.values()]
     table.add_row("mean over classes", *means, "")
     for name, score in evaluation.scores.items():
         if name not in by_class:
-            table.add_row(name.replace("_", " "), score_text(name, score.mean))
+            table.add_row(name.replace("_", " "), _text(score, score.mean))
     undefined = sum(math.isnan(value) for value in evaluation.iou)
     if undefined:
         table.caption = (
-            f"n/a: undefined, and not part of the mean; {undefined} of {len(evaluation.iou)} classes"
-            " are in neither prediction nor target"
+            f"n/a: undefined, and not part of the mean; {undefined} of {len(evaluation.iou)}"
+            " classes are in neither prediction nor target"
         )
     return table
+
+
+def _text(score: MetricScore, value: float) -> str:
+    """A value as a percentage if it is a share, else as a number."""
+    if score.is_share:
+        return percent(value, decimals=2)
+    return "n/a" if math.isnan(value) else f"{value:.4g}"
 
 
 def without_scores() -> dict[str, Any]:

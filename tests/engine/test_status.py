@@ -51,9 +51,7 @@ def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
     assert status.state == "killed"
 
 
-def test_the_heartbeat_writes_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_heartbeat_writes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = StatusFile(tmp_path, 0)
     file.heartbeat(1)
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 0
