@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 
 from segtrain.assembly.check import check_config
@@ -24,6 +25,7 @@ from segtrain.inference.predictor import restore_model
 from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
+from segtrain.schema.values import build_dataclass
 
 
 def build_evaluator(
@@ -112,6 +114,9 @@ def build_evaluation(
         trained = check_config(state["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a configuration that is not valid: {error}") from error
+    evaluation = build_dataclass(
+        EvaluationConfig, {**asdict(trained.evaluation), **(config.evaluation or {})}, "evaluation"
+    )
     given = config.dataset or {}
     spec = given if "name" in given else {**trained.dataset, **given}
     download_once(spec, processes)
@@ -137,7 +142,7 @@ def build_evaluation(
         dataset,
         processes,
         align_corners=model.align_corners,
-        evaluation=config.evaluation,
+        evaluation=evaluation,
         loader=config.loader,
     )
     return evaluator, model.to(processes.device), state

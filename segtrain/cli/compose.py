@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.assembly.check import SECTIONS
@@ -211,7 +211,10 @@ def compose_run(
             config = compose(
                 command, overrides=[*overrides, *search_path(extra)], return_hydra_config=True
             )
-        return to_plain(config), origin_of(words, config.hydra.runtime.choices)
+        choices = config.hydra.runtime.choices
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        return to_plain(config), origin_of(words, choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(hydra_message(error)) from error
 

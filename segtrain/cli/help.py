@@ -35,13 +35,15 @@ Examples:
 Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)
   dataset, dataset.*       another dataset, or changed keys of the one of training
-  split                    val (default) or train
+  split                    val (default), train or test
   evaluation.batch_size    images per forward pass; default: as in training
   evaluation.size          [height,width] to which images are resized for the model; masks and
                            scores keep the original size
+  evaluation.metrics       the metrics, such as [iou,dice,hd95]; default: as in training
+  evaluation.classes       names of the classes that count in the mean of a metric
   loader.num_workers       processes that load images
   device                   auto (default), cpu, cuda, cuda:1, ...
-  output                   a JSON file for the scores
+  output                   a JSON file for the scores; the counts of each image go beside it (.npz)
   plugins                  files that register the model or the dataset""",
     "predict": """\
 Predict an image, or every image of a folder, at its original size.

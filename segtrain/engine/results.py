@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from segtrain.metrics import Evaluation, MetricScore
 from segtrain.terminal import percent
+
+_COLUMNS = 5  # metrics side by side in a table of 80 columns
 
 
 def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
@@ -31,34 +34,40 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def scores_table(evaluation: Evaluation, title: str) -> Table:
-    """Return a table of the metrics of each class, and of their means."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    by_class = {
-        name: score
+def scores_table(evaluation: Evaluation, title: str) -> Group:
+    """Return tables of the metrics of each class and their means, and the other metrics below."""
+    by_class = [
+        (name, score)
         for name, score in evaluation.scores.items()
         if any(not math.isnan(value) for value in score.per_class)
-    }
-    for name in [*by_class, "share of pixels"]:
-        table.add_column(name, justify="right")
-    total = max(evaluation.valid, 1)
-    for index, name in enumerate(evaluation.class_names):
-        values = [_text(score, score.per_class[index]) for score in by_class.values()]
-        share = percent(evaluation.pixels[index] / total, decimals=2)
-        table.add_row(escape(name), *values, share)
-    table.add_section()
-    means = [_text(score, score.mean) for score in by_class.values()]
-    table.add_row("mean over classes", *means, "")
-    for name, score in evaluation.scores.items():
-        if name not in by_class:
-            table.add_row(name.replace("_", " "), _text(score, score.mean))
+    ]
+    parts = [by_class[start : start + _COLUMNS] for start in range(0, len(by_class), _COLUMNS)]
+    shown: list[Any] = [_class_table(evaluation, dict(part)) for part in parts or [[]]]
+    shown[0].title, shown[0].title_justify = title, "left"
+    overall = [
+        f"{name} {_text(score, score.mean)}"
+        for name, score in evaluation.scores.items()
+        if not score.per_class
+    ]
     undefined = sum(math.isnan(value) for value in evaluation.iou)
     if undefined:
-        table.caption = (
-            f"n/a: undefined, and not part of the mean; {undefined} of {len(evaluation.iou)}"
-            " classes are in neither prediction nor target"
+        overall.append(
+            f"n/a: undefined and not part of the mean; {undefined} of {len(evaluation.iou)} classes"
+            " are in neither prediction nor target"
         )
+    return Group(*shown, *map(escape, overall))
+
+
+def _class_table(evaluation: Evaluation, scores: dict[str, MetricScore]) -> Table:
+    table = Table("class", show_footer=True)
+    table.columns[0].footer = "mean"
+    for name, score in scores.items():
+        table.add_column(name, _text(score, score.mean), justify="right", no_wrap=True)
+    table.add_column("pixels", justify="right", no_wrap=True)
+    total = max(evaluation.valid, 1)
+    for index, name in enumerate(evaluation.class_names):
+        values = [_text(score, score.per_class[index]) for score in scores.values()]
+        table.add_row(escape(name), *values, percent(evaluation.pixels[index] / total, decimals=2))
     return table
 
 

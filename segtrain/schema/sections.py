@@ -23,7 +23,7 @@ WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effec
 """Methods that compute class weights from the data; `class_weights` also takes ``auto``."""
 
 
-DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "mean_accuracy", "fw_iou")
+DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "fw_iou")
 """Metrics that follow from the counts of the confusion matrix, so that they cost nothing."""
 
 
@@ -267,8 +267,8 @@ class EvaluateConfig:
     dataset: Spec | None = None
     """Null: the dataset of the training; a mapping without a name changes some of its keys."""
     split: str = "val"
-    evaluation: EvaluationConfig | None = None
-    """Null: as in training."""
+    evaluation: Spec | None = None
+    """Keys of :class:`EvaluationConfig`; the others are as in training."""
     loader: LoaderConfig = LoaderConfig()
     device: str = "auto"
     output: str | None = None
