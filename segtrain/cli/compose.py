@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from segtrain.schema.values import did_you_mean
 PLAIN_GROUPS = ("augmentation", "trainer", "experiment")
 RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd means optimizer=sgd
 REPLACED = ("dataset.label_map",)  # a given mapping replaces the config's instead of merging
+# trainer.best=iou[pole]: Hydra reads brackets as a list unless the value is in quotes.
+_CLASS_OF_METRIC = re.compile(r"^(trainer\.best)=(\w+\[[^'\]]+\])$")
 # The groups of each command; commands that are not listed have only `dataset`.
 _GROUPS = {"train": (*SECTIONS, *PLAIN_GROUPS), "inspect": ("dataset", "augmentation")}
 
@@ -37,6 +40,16 @@ def group_choices(group: str, extra: Path | None = None) -> list[str]:
     files = {path.stem for directory in directories for path in directory.glob("*.yaml")}
     names = SECTIONS[group][0].names() if group in SECTIONS else []
     return sorted(files | set(names))
+
+
+def quoted(words: Sequence[str]) -> list[str]:
+    """Put quotes around values that Hydra would not read as a text.
+
+    Example:
+        >>> quoted(["trainer.best=iou[pole]", "seed=1"])
+        ["trainer.best='iou[pole]'", 'seed=1']
+    """
+    return [_CLASS_OF_METRIC.sub(r"\1='\2'", word) for word in words]
 
 
 def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = None) -> list[str]:
@@ -52,7 +65,7 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
     groups = _GROUPS.get(command, ("dataset",))
     parser = OverridesParser.create()
     rewritten = []
-    for word in words:
+    for word in quoted(words):
         if word == "experiment=null":  # the same as without the word
             continue
         try:

@@ -25,6 +25,7 @@ from segtrain.cli.compose import (
     hydra_message,
     origin_of,
     plugins_in,
+    quoted,
     rewrite,
     search_path,
     to_plain,
@@ -82,9 +83,8 @@ def _jobs(words: Sequence[str], extra: Path | None) -> Iterable[list[str]]:
     """List the overrides of each run of a sweep over listed values; empty if there is a range."""
     load_plugins(plugins_in(words, extra))
     choices = []
-    for word, override in zip(
-        words, OverridesParser.create().parse_overrides(list(words)), strict=True
-    ):
+    words = quoted(words)
+    for word, override in zip(words, OverridesParser.create().parse_overrides(words), strict=True):
         if override.is_sweep_override() and not override.is_discrete_sweep():
             return []
         key = (

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pytest
 
 from segtrain.errors import ConfigError
-from segtrain.schema.sections import EvaluateConfig
 from segtrain.schema.values import build_dataclass, check_value, describe, did_you_mean, parameters
 
 INF = float("inf")
@@ -189,10 +188,6 @@ def test_nested_dataclasses() -> None:
 def test_a_dataclass_or_null() -> None:
     assert build_dataclass(Outer, {"rate": 1, "perhaps": {"size": 2}}).perhaps == Inner(size=2)
     assert build_dataclass(Outer, {"rate": 1, "perhaps": None}).perhaps is None
-    given = {"checkpoint": "best.pt", "evaluation": {"batch_size": 2}}
-    evaluation = build_dataclass(EvaluateConfig, given).evaluation
-    assert evaluation is not None
-    assert evaluation.batch_size == 2
 
 
 @pytest.mark.parametrize(
