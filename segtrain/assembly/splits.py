@@ -23,6 +23,7 @@ from segtrain.data import (
     scan_dataset,
     summarize,
 )
+from segtrain.data.build import has_test_split
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
@@ -184,12 +185,12 @@ class Splits:
         return report, fewer
 
 
-def check_overlap(train: FileDataset, val: FileDataset, duplicates: Sequence[Finding]) -> None:
+def check_overlap(train: FileDataset, other: FileDataset, duplicates: Sequence[Finding]) -> None:
     """Refuse images that are in both splits, unless the dataset allows them.
 
     Args:
         train: The training split.
-        val: The validation split.
+        other: The validation or test split.
         duplicates: The findings of :func:`~segtrain.data.find_duplicates`.
 
     Raises:
@@ -197,7 +198,7 @@ def check_overlap(train: FileDataset, val: FileDataset, duplicates: Sequence[Fin
     """
     overlap = [finding for finding in duplicates if finding.kind == "overlap"]
     if overlap and not train.allow_overlap:
-        raise DataError(summarize(overlap, len(train) + len(val)))
+        raise DataError(summarize(overlap, len(train) + len(other)))
 
 
 def scan_split(
@@ -255,6 +256,32 @@ def open_splits(config: Config, processes: Processes) -> Splits:
     download_once(config.dataset, processes)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
     return Splits(train, val, dataset_title(config), processes)
+
+
+def open_test_split(
+    config: Config, train: SegmentationDataset, processes: Processes
+) -> SegmentationDataset | None:
+    """Open and check the test split of a run; None if there is none.
+
+    Args:
+        config: The configuration of the run.
+        train: The training split, which may share no image with the test split.
+        processes: The processes of the run. Each of them scans, so that all leave out the same
+            samples.
+
+    Raises:
+        SegtrainError: When the split cannot be opened, or is not fit to be scored.
+    """
+    if not has_test_split(config.dataset):
+        return None
+    test = DATASETS.build(config.dataset, split="test")
+    if isinstance(train, FileDataset) and isinstance(test, FileDataset):
+        check_overlap(train, test, find_duplicates(train, test, ("train", "test")))
+    if isinstance(test, FileDataset):
+        with progress("check test masks", len(test), shown=processes.is_main) as bar:
+            _, test = scan_split(test, lambda *_: bar.advance())
+    try_dataset(test, dataset_title(config))
+    return test
 
 
 def download_once(spec: Spec, processes: Processes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from segtrain.assembly.evaluation import build_evaluator, check_scores
 from segtrain.assembly.metadata import checkpoint_metadata
 from segtrain.assembly.model import starting_model
 from segtrain.assembly.record import loss_label, run_record
-from segtrain.assembly.splits import Splits, dataset_title, open_splits
+from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_test_split
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
@@ -54,11 +55,15 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     criterion = criterion_for_model(config, splits.train.labels, model, outputs, balance.weights)
     splits.check()
     splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
+    test = open_test_split(config, splits.train, processes)
     order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
     batches = Batches(config, train, processes, order)
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * batches.steps_per_epoch
     optimizer, scheduler = _optimization(config, model, criterion, total_steps, processes.device)
+    evaluator = partial(
+        build_evaluator, config, processes=processes, align_corners=model.align_corners
+    )
     trainer = Trainer(
         config,
         model=model,
@@ -68,7 +73,8 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         batches=batches,
         steps_per_epoch=batches.steps_per_epoch,
         total_steps=total_steps,
-        evaluator=build_evaluator(config, val, processes, align_corners=model.align_corners),
+        evaluator=evaluator(val),
+        test_evaluator=None if test is None else evaluator(test),
         processes=processes,
         metadata=checkpoint_metadata(config, splits.train.labels, model, balance.found),
     )
@@ -77,7 +83,8 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     fill_caches((train, val), config.loader, processes)
     if processes.is_main:
         origin = origin or Origin()
-        record = run_record(config, origin, {"train": splits.train, "val": splits.val}, processes)
+        data = {"train": splits.train, "val": splits.val, **({"test": test} if test else {})}
+        record = run_record(config, origin, data, processes)
         path = _open_run_dir(config, origin, resumed.path)
         trainer.run = Run(path, config.to_dict(), record, first_step=trainer.step)
         _announce(trainer, splits, resumed.path)

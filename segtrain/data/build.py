@@ -18,6 +18,14 @@ def list_datasets() -> list[str]:
     return sorted({*DATASETS.names(), *(file.stem for file in files)})
 
 
+def has_test_split(spec: Mapping[str, Any]) -> bool:
+    """Whether the section ``dataset`` of a configuration has a test split.
+
+    It has one if ``test`` describes it, as for datasets of files, or if ``num_test`` is above 0.
+    """
+    return bool(spec.get("test")) or bool(spec.get("num_test"))
+
+
 def build_dataset(
     name: str | Mapping[str, Any], *, split: str = "train", **params: Any
 ) -> SegmentationDataset:
@@ -26,7 +34,7 @@ def build_dataset(
     Args:
         name: Name of a registered dataset or of a config file such as ``cityscapes``, or a mapping
             with ``name`` and parameters.
-        split: ``train`` or ``val``.
+        split: ``train``, ``val`` or ``test``.
         **params: More parameters of the dataset, such as ``root``.
 
     Raises:

@@ -17,7 +17,7 @@ from segtrain.data.labels.mask_facts import MaskFacts
 from segtrain.errors import ConfigError, DataError
 from segtrain.schema.registry import Registry
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 SampleFacts = tuple[tuple[int, int], MaskFacts]
 """Height and width of an image, and the content of its mask."""
 
@@ -262,7 +262,7 @@ def check_split(split: str) -> str:
         ConfigError: When it is not.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split must be {' or '.join(map(repr, SPLITS))}, got {split!r}")
+        raise ConfigError(f"split must be {', '.join(map(repr, SPLITS))}, got {split!r}")
     return split
 
 

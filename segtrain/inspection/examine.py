@@ -1,7 +1,8 @@
-"""Examination of both splits of a dataset: contents, problems, and what training would do."""
+"""Examination of all splits of a dataset: contents, problems, and what training would do."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from segtrain.data import (
     find_duplicates,
     scan_dataset,
 )
+from segtrain.data.build import has_test_split
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
 from segtrain.data.scan.normalization import total_mean_std
@@ -27,7 +29,6 @@ from segtrain.inspection.scanned_split import ScannedSplit
 from segtrain.schema.sections import Spec
 from segtrain.terminal import progress
 
-SPLITS = ("train", "val")
 BOTH = "both"
 _NOT_LOADABLE = ("unreadable", "size", "values")
 _LEFT_OUT = ("left_out", "unreadable", "size")  # the kinds that `dataset.max_bad` covers
@@ -37,7 +38,7 @@ class SplitFinding(NamedTuple):
     """A finding, the split it is in, and whether it stops training.
 
     Attributes:
-        split: ``train``, ``val``, or ``both`` for an image that is in both.
+        split: ``train``, ``val``, ``test``, or ``both`` for an image that is in two splits.
         finding: The finding.
         is_error: Whether it stops training; this also depends on the keys of the dataset.
     """
@@ -94,7 +95,7 @@ class Examination:
 
 
 def examine(spec: Spec, *, decode: bool = True) -> Examination:
-    """Scan every file of both splits.
+    """Scan every file of all splits.
 
     Args:
         spec: The section ``dataset`` of a configuration.
@@ -105,7 +106,8 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     Raises:
         SegtrainError: If there are no files to scan, or the configuration is wrong.
     """
-    opened = {split: _open(spec, split) for split in SPLITS}
+    names = ("train", "val", "test") if has_test_split(spec) else ("train", "val")
+    opened = {split: _open(spec, split) for split in names}
     title = str(opened["train"][0].title or spec["name"])
     splits = {
         split: _scan(title, split, dataset, decode=decode) for split, (dataset, _) in opened.items()
@@ -113,7 +115,7 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     duplicates = _find_duplicates(splits)
     findings = [
         *(item for name, split in splits.items() for item in _split_findings(name, split)),
-        *_duplicate_findings(splits["train"].dataset, duplicates),
+        *_duplicate_findings(splits, duplicates),
     ]
     report, areas = splits["train"].report, splits["train"].areas
     refusals = [refusal for _, refusal in opened.values() if refusal]
@@ -162,10 +164,18 @@ def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool)
 
 
 def _find_duplicates(splits: dict[str, ScannedSplit]) -> list[Finding]:
-    train, val = (splits[split].dataset for split in SPLITS)
-    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
-        return []
-    return find_duplicates(train, val)
+    """The images that occur twice, in each pair of splits."""
+    files = {
+        name: split.dataset
+        for name, split in splits.items()
+        if isinstance(split.dataset, FileDataset)
+    }
+    found = [
+        item
+        for one, two in itertools.combinations(files, 2)
+        for item in find_duplicates(files[one], files[two], (one, two))
+    ]
+    return list(dict.fromkeys(found))  # a duplicate inside a split is found with each other split
 
 
 def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
@@ -188,28 +198,34 @@ def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
 
 
 def _duplicate_findings(
-    train: SegmentationDataset, duplicates: Sequence[Finding]
+    splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]
 ) -> list[SplitFinding]:
+    train = splits["train"].dataset
     allowed = isinstance(train, FileDataset) and bool(train.allow_overlap)
-    train_files = {str(files.image) for files in getattr(train, "files", ())}
+    split_of = {
+        str(files.image): name
+        for name, split in splits.items()
+        for files in getattr(split.dataset, "files", ())
+    }
     found = []
     for item in duplicates:
         if item.kind == "overlap":
             found.append(SplitFinding(BOTH, item, is_error=not allowed))
         else:
-            split = "train" if item.file in train_files else "val"
-            found.append(SplitFinding(split, item, is_error=False))
+            found.append(SplitFinding(split_of[item.file], item, is_error=False))
     return found
 
 
 def _refusal(splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]) -> str | None:
     """Return the error message of training: its checks, in its order; None if all pass."""
-    train, val = (splits[split].dataset for split in SPLITS)
+    train, val = (splits[split].dataset for split in ("train", "val"))
     if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
         return None
     try:
         check_overlap(train, val, duplicates)
-        for dataset, report in ((train, splits["train"].report), (val, splits["val"].report)):
+        for dataset, report in splits.values():
+            if not isinstance(dataset, FileDataset):
+                continue
             _, fewer = sound_part(dataset, report)
             try_dataset(fewer, str(dataset.title))
     except DataError as error:

@@ -69,14 +69,16 @@ def _head(examination: Examination) -> str:
 
 def _figures(examination: Examination) -> list[tuple[str, str]]:
     """Return the figures in the boxes at the top, each with its caption."""
-    train, val = (examination.splits[split].report for split in ("train", "val"))
+    train = examination.splits["train"].report
     areas = examination.splits["train"].areas
     counted = int(train.class_pixels.sum()) + train.ignored_pixels
     total = counted if areas is None else int(areas.sum())
     errors = sum(item.is_error for item in examination.findings)
     return [
-        (f"{train.num_files:,}", "train images"),
-        (f"{val.num_files:,}", "val images"),
+        *(
+            (f"{split.report.num_files:,}", f"{name} images")
+            for name, split in examination.splits.items()
+        ),
         (str(len(examination.splits["train"].dataset.class_names)), "classes"),
         (percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
         (f"{errors:,}", "errors"),
@@ -104,12 +106,12 @@ def _findings(examination: Examination) -> Iterable[str]:
 
 
 def _finding(item: SplitFinding) -> str:
-    where = "train and val" if item.split == BOTH else item.split
+    where = "two splits" if item.split == BOTH else item.split
     return f'<span class="soft">{where}</span> {escaped(item.finding.text)}'
 
 
 def _classes(examination: Examination) -> Iterable[str]:
-    splits = [examination.splits[split] for split in ("train", "val")]
+    names, splits = list(examination.splits), list(examination.splits.values())
     shares = [split.class_shares for split in splits]
     images = [split.class_images for split in splits]
     weights = examination.weights[AUTO_METHOD]
@@ -118,7 +120,7 @@ def _classes(examination: Examination) -> Iterable[str]:
         [
             str(class_id),
             f"{swatch(labels.colours[class_id])}{escaped(name)}",
-            bars([float(share[class_id]) for share in shares]),
+            bars([float(share[class_id]) for share in shares[:2]]),
             *(
                 cell
                 for share, number in zip(shares, images, strict=True)
@@ -128,8 +130,9 @@ def _classes(examination: Examination) -> Iterable[str]:
         ]
         for class_id, name in enumerate(labels.names)
     ]
-    heads = ("id", "class", "", "train", "train images", "val", "val images", "weight")
-    drawn = table(heads, rows, numbers=(3, 4, 5, 6, 7))
+    counts = [head for name in names for head in (name, f"{name} images")]
+    heads = ("id", "class", "", *counts, "weight")
+    drawn = table(heads, rows, numbers=tuple(range(3, len(heads))))
     yield drawn.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
     yield (
         f'<p class="key"><i></i>train<i class="second"></i>val; weight: {AUTO_METHOD}, which is'

@@ -24,13 +24,14 @@ class ConfiguredDataset(FileDataset):
     such dataset. They are documented there.
 
     Args:
-        split: ``"train"`` or ``"val"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
         root: Directory or archive that relative paths start from.
         title: Name of the data in file names and reports.
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable, from 0 to 1.
         val_share: Share of the training samples that is held back for validation, from 0 to 1. A
-            hash of a sample's name decides. The paths configured for validation are then not used.
+            hash of a sample's name decides. The paths configured for validation are then not used;
+            the test split is not changed.
         allow_overlap: Whether an image may be in both splits.
         source: Name of the dataset in torchvision, if torchvision can download it.
         download: Whether to download the data to `root` when files are missing there.
@@ -67,11 +68,12 @@ class ConfiguredDataset(FileDataset):
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        # With `val_share` both splits are parts of the files configured for training.
-        self.split = "train" if val_share and check_split(split) else check_split(split)
+        # With `val_share`, train and val are parts of the files configured for training.
+        is_part = val_share > 0 and check_split(split) != "test"
+        self.split = "train" if is_part else check_split(split)
         self.root = Path(root).expanduser()
         self.files = self._find_or_download(source, download)
-        if val_share:
+        if is_part:
             self.keep(_split_by_name(self.files, val_share, split))
         self.check_left_out()
 

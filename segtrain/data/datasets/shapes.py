@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from segtrain.data.dataset import DATASETS, Sample, SegmentationDataset, check_split
+from segtrain.data.dataset import DATASETS, SPLITS, Sample, SegmentationDataset, check_split
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError
 
@@ -24,6 +24,7 @@ _SPREAD = 20.0
 _NOISE = 6.0
 _REFERENCE = 96.0  # side of the image to which the sizes below refer
 _SMALLEST = 32
+_NUMBERS = tuple(f"num_{split}" for split in SPLITS)
 _VOID = 255  # the value of the border while drawing, where ids are uint8
 
 _Box = tuple[float, float, float, float]
@@ -40,11 +41,12 @@ class ShapesDataset(SegmentationDataset):
     pixel around each object is ignored.
 
     Args:
-        split: ``"train"`` or ``"val"``; they share no sample.
+        split: ``"train"``, ``"val"`` or ``"test"``; they share no sample.
         seed: Seed of the drawings; another seed gives another dataset.
         size: Height and width of the images, at least 32 each.
         num_train: Number of samples in the training split.
         num_val: Number of samples in the validation split.
+        num_test: Number of samples in the test split; 0: there is none.
         ignore_label: The value of the border in the target.
         palette: One RGB colour per class, for drawing.
 
@@ -65,6 +67,7 @@ class ShapesDataset(SegmentationDataset):
         size: tuple[int, int] = (96, 96),
         num_train: int = 1024,
         num_val: int = 128,
+        num_test: int = 0,
         ignore_label: int = 255,
         palette: Sequence[Sequence[int]] | None = None,
     ) -> None:
@@ -72,12 +75,17 @@ class ShapesDataset(SegmentationDataset):
         super().__init__(LabelContract(len(_NAMES), ignore_label, None, _NAMES, colours))
         if min(size) < _SMALLEST:
             raise ConfigError(f"dataset.size must be at least {_SMALLEST} each way, got {size}")
-        for name, value in (("seed", seed), ("num_train", num_train), ("num_val", num_val)):
+        numbers = (num_train, num_val, num_test)
+        for name, value in zip(("seed", *_NUMBERS), (seed, *numbers), strict=True):
             if value < 0:
                 raise ConfigError(f"dataset.{name} must not be negative, got {value}")
-        self.split_code = ("train", "val").index(check_split(split))
+        self.split_code = SPLITS.index(check_split(split))
         self.split, self.seed, self.size = split, seed, tuple(size)
-        self.length = (num_train, num_val)[self.split_code]
+        self.length = numbers[self.split_code]
+        if split == "test" and not num_test:
+            raise ConfigError(
+                "dataset.num_test is 0, so there is no test split; set it to a number of samples"
+            )
 
     def __len__(self) -> int:
         return self.length

@@ -18,7 +18,9 @@ _START = 1 << 16  # bytes of a file that are compared first
 _ALLOW = "remove them from one split, or set dataset.allow_overlap=true"
 
 
-def find_duplicates(train: FileDataset, val: FileDataset | None = None) -> list[Finding]:
+def find_duplicates(
+    train: FileDataset, val: FileDataset | None = None, names: tuple[str, str] = ("train", "val")
+) -> list[Finding]:
     """Find images that are in both splits, or more than once in one, as the same file or bytes.
 
     A file is read only if another one has the same size, and its digest is cached.
@@ -26,26 +28,27 @@ def find_duplicates(train: FileDataset, val: FileDataset | None = None) -> list[
     Args:
         train: One split.
         val: The other split; None: only `train` is checked.
+        names: The names of the two splits, for messages.
     """
     splits = {id(split): split for split in (train, val) if split is not None}
     places: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for key, split in splits.items():
         for files in split.files:
             places[os.path.realpath(files.image)].append((key, files.image))
-    findings = [_finding(group) for group in places.values() if len(group) > 1]
+    findings = [_finding(group, names) for group in places.values() if len(group) > 1]
     single = {group[0][1]: group[0][0] for group in places.values()}
     for same in _with_equal_bytes(list(single)):
-        findings.append(_finding([(single[path], path) for path in same]))
+        findings.append(_finding([(single[path], path) for path in same], names))
     return findings
 
 
-def _finding(group: Sequence[tuple[int, Path]]) -> Finding:
+def _finding(group: Sequence[tuple[int, Path]], names: tuple[str, str]) -> Finding:
     files = [str(path) for _, path in group]
     if len({key for key, _ in group}) > 1:
         which = f"{files[0]} is"
         if len(set(files)) > 1:
             which = f"{' and '.join(files)} are the same image,"
-        text = f"{which} in both dataset.train and dataset.val; {_ALLOW}"
+        text = f"{which} in both dataset.{names[0]} and dataset.{names[1]}; {_ALLOW}"
         return Finding("overlap", files[0], text)
     text = f"{' and '.join(files)} are the same image, so it counts {len(files)} times"
     return Finding("duplicate", files[0], text)
