@@ -59,6 +59,8 @@ Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)
   input                    an image, or a folder of images
   output                   the folder to write to
+  valid                    a folder or glob with a file for each image; where it is 0, the ids are
+                           the ignore label, and nothing is drawn
   size                     [height,width] to which images are resized for the model; default: as
                            in training
   device                   auto (default), cpu, cuda, cuda:1, ...

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtrain.data import write_mask, write_palette_mask
-from segtrain.data.datasets.pairing import IMAGE_SUFFIXES
+from segtrain.data.datasets.pairing import (
+    IMAGE_SUFFIXES,
+    FoundFiles,
+    Pairing,
+    find_files,
+    pair_files,
+)
 from segtrain.errors import DataError
 from segtrain.inference import Predictor
 from segtrain.schema.sections import PredictConfig
@@ -27,6 +33,7 @@ def predict(config: PredictConfig) -> list[Path]:
         DataError: If there are no images, or two of them would be written to the same file.
     """
     images = _images(Path(config.input))
+    valid = {} if config.valid is None else _partners(images, Path(config.input), config.valid)
     predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
     output = Path(config.output)
     for folder in ("ids", "color", "overlay"):
@@ -34,7 +41,7 @@ def predict(config: PredictConfig) -> list[Path]:
     with progress("predict", len(images)) as bar:
         for path in images:
             pixels = predictor.read(path)
-            ids = predictor(pixels)
+            ids = predictor(pixels, valid.get(path))
             _write_ids(output, path.stem, ids, predictor)
             overlay = Image.fromarray(predictor.overlay(pixels, ids))
             overlay.save(output / "overlay" / f"{path.stem}.png")
@@ -55,6 +62,16 @@ def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor)
         folder.mkdir(exist_ok=True)
         write_mask(folder / f"{stem}.png", ids[..., index])
     Image.fromarray(predictor.colorize(ids)).save(output / "color" / f"{stem}.png")
+
+
+def _partners(images: list[Path], source: Path, valid: str) -> dict[Path, Path]:
+    """The file of the pixels that count of each image; files pair as those of a dataset do."""
+    found = FoundFiles(source, [{path: path.stem for path in images}])
+    files = find_files(Path(), valid, "valid")
+    pairs, problem, _ = pair_files(found, files, "valid", Pairing(None))
+    if problem is not None:
+        raise problem
+    return {image: file for image, file, _ in pairs}
 
 
 def _images(source: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
-from segtrain.data.labels.mask_facts import MaskFacts
+from segtrain.data.labels.mask_facts import MaskFacts, without_class
 from segtrain.errors import ConfigError, DataError
 from segtrain.schema.registry import Registry
 
@@ -92,11 +92,13 @@ class SampleFiles(NamedTuple):
         masks: The mask file. For multi-label data there may be one per class, with None for a class
             that has no pixel in the image.
         name: Name of the sample, unique in its split.
+        valid: The file whose nonzero pixels count; None: all pixels count.
     """
 
     image: Path
     masks: tuple[Path | None, ...]
     name: str
+    valid: Path | None = None
 
     @property
     def mask(self) -> Path:
@@ -145,7 +147,13 @@ class FileDataset(SegmentationDataset):
         problem = explain_shapes(image.shape[:2], shape[:2], files, self.reader.exif)
         if problem is not None:
             raise DataError(problem)
-        return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
+        valid = self.read_valid(index)
+        if valid is None:
+            return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
+        check_valid_shape(valid, shape, files)
+        target = self.labels.to_ids(fill_invalid(raw, valid), str(files.mask))
+        target[~valid] = self.labels.ignore_label
+        return Sample(image, target, files.name)
 
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image of a sample."""
@@ -153,13 +161,31 @@ class FileDataset(SegmentationDataset):
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         """Return the raw values of a sample's mask; a list if each class has a mask of its own."""
-        image, masks, _ = self.files[index]
+        files = self.files[index]
         return read_masks(
-            masks,
+            files.masks,
             self.reader.mask,
-            lambda: self.reader.size(image),
+            lambda: self.reader.size(files.image),
             multi_label=self.labels.multi_label,
         )
+
+    def read_valid(self, index: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of a sample count, ``(H, W)``; None: all of them."""
+        path = self.files[index].valid
+        if path is None:
+            return None
+        return self.reader.valid(path)
+
+    def read_counted_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
+        """Return :meth:`read_mask`, with the raw value of no class where a pixel does not count."""
+        raw, valid = self.read_mask(index), self.read_valid(index)
+        if valid is None:
+            return raw
+        shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
+        check_valid_shape(valid, shape, self.files[index])
+        if isinstance(raw, np.ndarray):
+            return without_class(raw, valid)
+        return [without_class(channel, valid) for channel in raw]
 
     def mask_kind(self, index: int) -> str:
         """Return a key of what, besides its file, decides the raw values of a mask.
@@ -233,6 +259,40 @@ def read_masks(
     shape = next((values.shape for values in found if values is not None), None)
     shape = image_size() if shape is None else shape
     return [np.zeros(shape, np.uint8) if values is None else values for values in found]
+
+
+def fill_invalid(
+    raw: NDArray[Any] | list[NDArray[Any]], valid: NDArray[np.bool_]
+) -> NDArray[Any] | list[NDArray[Any]]:
+    """Replace the raw values where a pixel does not count by one that occurs where pixels count.
+
+    What a file holds there is then not checked against the label contract.
+    """
+    if isinstance(raw, list):
+        return [_filled(channel, valid) for channel in raw]
+    return _filled(raw, valid)
+
+
+def _filled(raw: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    filled = raw.copy()
+    filled[~valid] = raw[valid][0] if valid.any() else 0
+    return filled
+
+
+def check_valid_shape(
+    valid: NDArray[np.bool_], mask_shape: Sequence[int], files: SampleFiles
+) -> None:
+    """Check that the file of the pixels that count has the size of the mask.
+
+    Raises:
+        DataError: When it has another size.
+    """
+    if valid.shape != tuple(mask_shape[:2]):
+        raise DataError(
+            f"{files.valid}: the file of the pixels that count is {valid.shape[0]} x"
+            f" {valid.shape[1]} (height x width), but the mask {files.mask} is {mask_shape[0]} x"
+            f" {mask_shape[1]}; resize or replace one of them"
+        )
 
 
 def explain_shapes(

@@ -144,17 +144,25 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def __call__(self, image: str | Path | NDArray[Any]) -> NDArray[Any]:
+    def __call__(
+        self, image: str | Path | NDArray[Any], valid: str | Path | NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Predict the class of each pixel.
 
+        Args:
+            image: The image, or its file.
+            valid: Which pixels count, as an array or a file: those that are not 0. The others get
+                the `ignore_label` of the label contract. None: all pixels count.
+
         Shape:
-            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels
-              are red, green, blue.
+            - image: ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels are red,
+              green, blue.
+            - valid: ``(H, W)``.
             - output: ``(H, W)``, int64, in ``[0, num_ids)``; ``(H, W, C)``, uint8, 0 or 1, for
               multi-label data.
 
         Raises:
-            DataError: When the file is not a readable image.
+            DataError: When a file is not readable, or the file `valid` has another size.
             ResourceError: When the image does not fit into memory.
             ValueError: When an array has the wrong shape or dtype.
         """
@@ -167,7 +175,7 @@ class Predictor:
                 f" {pixels.shape} {pixels.dtype}"
             )
         try:
-            return self._class_ids(pixels)
+            return self._only_valid(self._class_ids(pixels), valid)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -176,6 +184,25 @@ class Predictor:
                 f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
                 f" memory of {self.device}{self._less_memory()}"
             ) from error
+
+    def _only_valid(
+        self, ids: NDArray[Any], valid: str | Path | NDArray[Any] | None
+    ) -> NDArray[Any]:
+        """Set the pixels that do not count to the ignore label."""
+        if valid is None:
+            return ids
+        is_file = isinstance(valid, (str, Path))
+        counts = self.reader.valid(valid) if is_file else np.asarray(valid) != 0
+        if counts.shape != ids.shape[:2]:
+            name = str(valid) if is_file else "valid"
+            raise DataError(
+                f"{name}: it is {' x '.join(map(str, counts.shape))} (height x width), but the"
+                f" image is {ids.shape[0]} x {ids.shape[1]}"
+            )
+        if not 0 <= self.labels.ignore_label <= 255:
+            ids = ids.astype(np.int64)
+        ids[~counts] = self.labels.ignore_label
+        return ids
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """Read an image file.
@@ -215,5 +242,8 @@ class Predictor:
 
     def overlay(self, image: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.uint8]:
         """Draw class ids over an image of the same size; return ``(H, W, 3)`` uint8."""
-        mixed = (1 - OVERLAY_OPACITY) * as_rgb(image) + OVERLAY_OPACITY * self.colorize(ids)
+        pixels = as_rgb(image)
+        mixed = (1 - OVERLAY_OPACITY) * pixels + OVERLAY_OPACITY * self.colorize(ids)
+        ignored = (ids[..., 0] if ids.ndim == 3 else ids) == self.labels.ignore_label
+        mixed[ignored] = pixels[ignored]
         return mixed.round().astype(np.uint8)

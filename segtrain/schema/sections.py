@@ -295,6 +295,8 @@ class PredictConfig:
     """The folder to write ``ids/``, ``color/`` and ``overlay/`` to."""
     size: tuple[int, int] | None = None
     """Height and width that images are resized to; null: as in training."""
+    valid: str | None = None
+    """A folder or a glob with a file for each image, whose nonzero pixels count; null: all do."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
 from segtrain.data.io.reader import Reader
+from segtrain.data.io.storage import read_bytes
 from segtrain.data.labels.contract import LabelContract
-from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.errors import ConfigError, DataError, NoFilesError, one_line
 from segtrain.schema.values import did_you_mean, forwards_to, parameters
 
 
@@ -122,6 +124,39 @@ class ConfiguredDataset(FileDataset):
                     f" dataset.root={self.root}"
                 )
         return found
+
+    def keep_names(
+        self, files: Sequence[SampleFiles], names: str | Sequence[str | int] | None
+    ) -> list[SampleFiles]:
+        """Keep the samples that the key ``names`` of the split lists.
+
+        Args:
+            files: The files of all samples.
+            names: Names of samples, or a text file with a name per line; None: all samples.
+
+        Raises:
+            DataError: When the file cannot be read, or a sample does not exist.
+        """
+        if names is None:
+            return list(files)
+        where = f"dataset.{self.split}.names"
+        if isinstance(names, str):
+            path = self.root / Path(names).expanduser()
+            try:
+                lines = read_bytes(path).decode("utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"{where}: {path} cannot be read ({one_line(error)})") from None
+            names = [line.strip() for line in lines if line.strip()]
+        wanted = [str(name) for name in names]
+        known = {sample.name: sample for sample in files}
+        missing = [name for name in wanted if name not in known]
+        if missing or not wanted:
+            what = f"there is no sample {missing[0]!r}" if missing else "it lists no sample"
+            others = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
+            close = difflib.get_close_matches((missing or [""])[0], known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else f", such as {next(iter(known))!r}"
+            raise DataError(f"{where}: {what}{others}{hint} The split has {len(known)} samples")
+        return [known[name] for name in sorted(set(wanted))]
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:

@@ -11,8 +11,8 @@ from segtrain.data.datasets.pairing import FoundFiles, Location, Pairing, find_f
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
-_KEYS = ("images", "masks")
-SplitFolders = Mapping[str, str | Sequence[str] | Mapping[str, str | Sequence[str]]]
+_KEYS = ("images", "masks", "valid", "names")
+SplitFolders = Mapping[str, str | Sequence[str | int] | Mapping[str, str | Sequence[str]] | None]
 
 
 @DATASETS.register("folder")
@@ -24,12 +24,16 @@ class FolderDataset(ConfiguredDataset):
             recursively), a glob, or a list of these, absolute or relative to `root`, on disk or in
             an archive. For multi-label data `masks` may be a mapping from class name to the
             directory or glob of the masks of that class; an image without a mask of a class has no
-            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair.
+            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair. ``valid``, if
+            set, has a file for each image too; only its nonzero pixels count, and all others are
+            ignored. ``names``, if set, keeps some of the samples: a list of names, or a text file
+            with a name per line.
         val: The same for the validation split; None if the split is not used.
         test: The same for the test split; None if there is none.
-        pairing: Regular expressions for ``images`` and ``masks``, which are searched for in the
-            path below `root`. Files pair if the groups are equal, or the whole match if there are
-            no groups. Files without a match are left out. None: files pair by name.
+        pairing: Regular expressions for ``images``, ``masks`` and, if it is used, ``valid``, which
+            are searched for in the path below `root`. Files pair if the groups are equal, or the
+            whole match if there are no groups. Files without a match are left out. None: files pair
+            by name.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
@@ -57,10 +61,29 @@ class FolderDataset(ConfiguredDataset):
         )
         images = self._find_in(section["images"], f"{where}.images")
         masks = section["masks"]
-        if not isinstance(masks, Mapping):
+        if isinstance(masks, Mapping):
+            files = self._find_per_class(images, masks, where)
+        else:
             pairs = self._pair(images, self._find_in(masks, f"{where}.masks"))
-            return [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
-        return self._find_per_class(images, masks, where)
+            files = [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
+        if section.get("valid"):
+            files = self._with_valid(
+                files, images, self._find_in(section["valid"], f"{where}.valid")
+            )
+        return self.keep_names(files, section.get("names"))
+
+    def _with_valid(
+        self, files: Sequence[SampleFiles], images: FoundFiles, valid: FoundFiles
+    ) -> list[SampleFiles]:
+        """Add to each sample the file of the pixels that count; without one it is left out."""
+        pairs, problem, left_out = pair_files(
+            images, valid, f"dataset.{self.split}.valid", self.pairing.of_valid()
+        )
+        if problem and self.max_bad == 0:
+            raise problem
+        self.left_out += left_out
+        partner = {image: file for image, file, _ in pairs}
+        return [item._replace(valid=partner[item.image]) for item in files if item.image in partner]
 
     def _find_per_class(
         self, images: FoundFiles, masks: Mapping[str, Location], where: str

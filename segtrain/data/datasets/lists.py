@@ -15,11 +15,11 @@ from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
-_KEYS = ("list", "images", "masks")
-_COLUMNS = ("image", "mask")
+_KEYS = ("list", "images", "masks", "valid", "names")
+_COLUMNS = ("image", "mask", "valid")
 _SLOT = "{}"
 _SCHEME = re.compile(r"[A-Za-z]{2,}:/")
-SplitLists = Mapping[str, str | Sequence[str]]
+SplitLists = Mapping[str, str | Sequence[str | int] | None]
 
 
 @DATASETS.register("list")
@@ -36,7 +36,10 @@ class ListDataset(ConfiguredDataset):
         train: ``list`` names one or several files, relative to `root`. If ``images`` and ``masks``
             are templates such as ``JPEGImages/{}.jpg``, the first column of a line is inserted into
             both and other columns are not used. Otherwise a line holds the paths of image and mask,
-            relative to the directories ``images`` and ``masks`` if these are given.
+            relative to the directories ``images`` and ``masks`` if these are given. With ``valid``,
+            a template or a directory, a line also holds the path of the file whose nonzero pixels
+            count. ``names``, if set, keeps some of the samples: a list of names, or a text file
+            with a name per line.
         val: The same for the validation split.
         test: The same for the test split; None if there is none.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
@@ -63,11 +66,13 @@ class ListDataset(ConfiguredDataset):
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
         section = self.check_section(self.sections[self.split], _KEYS, "a list file", needed=1)
-        files = section["list"]
-        folders = [str(section.get(key) or "") for key in _KEYS[1:]]  # or templates
-        if (_SLOT in folders[0]) != (_SLOT in folders[1]):
+        files: Any = section["list"]
+        keys = ("images", "masks", "valid") if section.get("valid") else ("images", "masks")
+        folders = [str(section.get(key) or "") for key in keys]  # or templates
+        if len({_SLOT in folder for folder in folders}) > 1:
             raise ConfigError(
-                f"{where}: images and masks must both be templates with {_SLOT}, or neither"
+                f"{where}: {', '.join(keys[:-1])} and {keys[-1]} must all be templates with"
+                f" {_SLOT}, or none of them"
             )
         samples: dict[str, SampleFiles] = {}
         for file in [files] if isinstance(files, str) else files:
@@ -83,28 +88,30 @@ class ListDataset(ConfiguredDataset):
                     samples[sample.name] = sample
                 else:
                     self.left_out.append(problem)
-        return list(samples.values())
+        return self.keep_names(list(samples.values()), section.get("names"))
 
     def _sample(self, line: ListLine, folders: Sequence[str]) -> SampleFiles:
         """Return the files that a line names; of several readings the first whose files exist."""
         if _SLOT in folders[0]:
-            readings = [(word, word) for word in dict.fromkeys(line.words[:1] + line.joined())]
-        elif len(line.words) == len(_COLUMNS):
-            readings = [(line.words[0], line.words[1])]
+            words = dict.fromkeys(line.words[:1] + line.joined())
+            readings = [(word,) * len(folders) for word in words]
+        elif len(line.words) == len(folders):
+            readings = [tuple(line.words)]
         else:
-            readings = line.splits()
+            readings = list(line.splits()) if len(folders) == 2 else []
         if not readings:
+            wanted = "image and mask" if len(folders) == 2 else "image, mask and valid"
             raise DataError(
                 f"{line.position}: {len(line.words)} column{'' if len(line.words) == 1 else 's'}"
-                f" instead of image and mask, in {' | '.join(line.words)!r}; put"
-                f" {'a comma' if '.csv, ' in line.position else 'one tab'} between the two paths"
+                f" instead of {wanted}, in {' | '.join(line.words)!r}; put"
+                f" {'a comma' if '.csv, ' in line.position else 'one tab'} between the paths"
             )
         samples = [self._files(reading, line, folders) for reading in readings]
         existing = [sample for sample in samples if self._missing(sample, line) is None]
         return existing[0] if existing else samples[0]
 
     def _files(
-        self, reading: tuple[str, str], line: ListLine, folders: Sequence[str]
+        self, reading: tuple[str, ...], line: ListLine, folders: Sequence[str]
     ) -> SampleFiles:
         if _SLOT in folders[0]:
             words = [
@@ -114,8 +121,8 @@ class ListDataset(ConfiguredDataset):
         else:
             words = [str(Path(*filter(None, pair))) for pair in zip(folders, reading, strict=True)]
             name = Path(reading[0]).with_suffix("").as_posix()
-        image, mask = (self._inside(word, line) for word in words)
-        return SampleFiles(image, (mask,), name)
+        image, mask, *valid = (self._inside(word, line) for word in words)
+        return SampleFiles(image, (mask,), name, *valid)
 
     def _inside(self, word: str, line: ListLine) -> Path:
         path = Path(word)
@@ -128,8 +135,8 @@ class ListDataset(ConfiguredDataset):
         return self.root / path
 
     def _missing(self, sample: SampleFiles, line: ListLine) -> str | None:
-        for what, path in (("image", sample.image), ("mask", sample.mask)):
-            if not is_file(path):
+        for what, path in zip(_COLUMNS, (sample.image, sample.mask, sample.valid), strict=True):
+            if path is not None and not is_file(path):
                 may_be_heading = line.position.endswith(" line 1")
                 hint = "; a heading must have the words image and mask" if may_be_heading else ""
                 return f"{line.position}: the {what} file {path} does not exist{hint}"
@@ -181,7 +188,7 @@ def read_list(path: Path, where: str) -> Iterator[ListLine]:
         raise DataError(f"{path}, line {number}: it is not UTF-8; save the list as UTF-8") from None
     first = True
     for line in _lines(text, path):
-        heading = first and [word.lower() for word in line.words[:2]] == list(_COLUMNS)
+        heading = first and [word.lower() for word in line.words[:2]] == list(_COLUMNS[:2])
         first = False
         if not heading:
             yield line

@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = frozenset(
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MAX_FILES = 20  # listed in a message
 _MAX_NAMES = 6
+_SIDES = ("images", "masks", "valid")
 _KNOWN_ENDING = re.compile(
     r"[_\-. ](leftImg8bit|images?|img|rgb|sat|gt(Fine|Coarse)_label(Train)?Ids|label(Train)?Ids"
     r"|masks?|labels?|seg|segmentation|gt|annotations?|target|L)$",
@@ -122,19 +123,22 @@ class Pairing:
     """Regular expressions that select the part of a path by which files pair.
 
     Args:
-        given: An expression for ``images`` and one for ``masks``; None to pair by name.
+        given: An expression for ``images``, one for ``masks``, and perhaps one for ``valid``; None
+            to pair by name.
 
     Raises:
         ConfigError: When one is missing, or is not a regular expression.
     """
 
     def __init__(self, given: Mapping[str, str] | None) -> None:
-        sides = ("images", "masks")
         for key in given or ():
-            if key not in sides:
-                raise ConfigError(f"unknown key dataset.pairing.{key}{did_you_mean(key, sides)}")
-        self.expressions = []
-        for side in sides if given else ():
+            if key not in _SIDES:
+                raise ConfigError(f"unknown key dataset.pairing.{key}{did_you_mean(key, _SIDES)}")
+        self.names: tuple[str, ...] = _SIDES
+        self.expressions: list[re.Pattern[str]] = []
+        for side in _SIDES if given else ():
+            if side == "valid" and given is not None and side not in given:
+                continue
             if not given or side not in given:
                 raise ConfigError(
                     f"dataset.pairing.{side} is missing; give one for images and one for masks"
@@ -145,6 +149,23 @@ class Pairing:
                 raise ConfigError(
                     f"dataset.pairing.{side}={given[side]!r} is not a regular expression: {error}"
                 ) from None
+
+    def of_valid(self) -> Pairing:
+        """The expressions that pair images with the files of the pixels that count.
+
+        Raises:
+            ConfigError: When there are expressions, and none for ``valid``.
+        """
+        pairing = Pairing(None)
+        if len(self.expressions) == len(_SIDES):
+            pairing.expressions = [self.expressions[0], self.expressions[2]]
+            pairing.names = ("images", "valid")
+        elif self.expressions:
+            raise ConfigError(
+                "dataset.pairing.valid is missing; give an expression for the files of"
+                f" dataset.*.valid, as for images: {self.expressions[0].pattern!r}"
+            )
+        return pairing
 
     def keys(self, files: FoundFiles, side: int) -> Keyed:
         """Group files by the part of their path that the expression selects.
@@ -169,10 +190,9 @@ class Pairing:
                 groups = [group or "" for group in match.groups()]
                 grouped["/".join(groups) if groups else match.group()].append(path)
         if not grouped:
-            name = ("images", "masks")[side]
             raise DataError(
-                f"dataset.pairing.{name}={expression.pattern!r} matches none of {len(files)} files,"
-                f" such as {example}"
+                f"dataset.pairing.{self.names[side]}={expression.pattern!r} matches none of"
+                f" {len(files)} files, such as {example}"
             )
         return dict(grouped)
 

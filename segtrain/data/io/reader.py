@@ -96,6 +96,18 @@ class Reader:
         """
         return self.decode_mask(_content(path, "mask"), str(path), all_channels=all_channels)
 
+    def valid(self, path: str | Path) -> NDArray[np.bool_]:
+        """Read which pixels of an image count: those of the file that are not 0.
+
+        Shape:
+            - output: ``(H, W)``.
+
+        Raises:
+            DataError: As in :meth:`mask`.
+        """
+        pixels = np.asarray(self.mask(path) != 0)
+        return pixels.any(axis=2) if pixels.ndim == 3 else pixels
+
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
         raster = _read(name, "image", lambda: load_image(data, self.max_pixels))

@@ -209,7 +209,7 @@ class LabelContract:
         found: dict[int, int] = {}
         for channel in facts.counts:
             for value, number in channel.items():
-                if number and value not in mapping:
+                if number and value != NAN and value not in mapping:
                     found[value] = found.get(value, 0) + number
         return dict(sorted(found.items()))
 
@@ -221,7 +221,7 @@ class LabelContract:
         for index, channel in enumerate(facts.counts):
             without = 0
             for value, number in channel.items():
-                class_id = mapping.get(value, self.map.other)
+                class_id = None if value == NAN else mapping.get(value, self.map.other)
                 if class_id is None or class_id == self.ignore_label:
                     without += number
                 elif not self.multi_label:

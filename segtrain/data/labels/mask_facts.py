@@ -87,11 +87,24 @@ def histogram(raw: NDArray[Any]) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, numbers, strict=True)}
 
 
-def pack_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+def pack_colours(pixels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     """Return every pixel of ``(H, W, 3)`` as one number, as :func:`pack` does, ``(H, W)``."""
     wide = pixels.astype(np.int32)
     packed: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    if pixels.dtype != np.uint8:  # only pixels without a class have a negative part
+        packed[pixels[..., 0] == NAN] = NAN
     return packed
+
+
+def without_class(raw: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return raw values in which every pixel that is not `valid` is :data:`NAN`.
+
+    Shape:
+        - raw: ``(H, W)`` or ``(H, W, C)``, integers. valid: ``(H, W)``.
+    """
+    marked = raw.astype(np.int32 if raw.dtype.itemsize < 4 else np.int64)
+    marked[~valid] = NAN
+    return marked
 
 
 def stack_channels(

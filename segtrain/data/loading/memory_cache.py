@@ -211,7 +211,7 @@ def _reads_whole_files(dataset: SegmentationDataset) -> bool:
 def _paths(dataset: SegmentationDataset) -> dict[Path, None]:
     """Return every file once, in the order of the samples."""
     assert isinstance(dataset, FileDataset)
-    found = ((files.image, *files.masks) for files in dataset.files)
+    found = ((files.image, *files.masks, files.valid) for files in dataset.files)
     return dict.fromkeys(path for paths in found for path in paths if path is not None)
 
 

@@ -40,7 +40,7 @@ def content_hash(
     known = dataset.known_hashes()
     if known is not None:
         return _hash_lines(known)
-    samples = [(files.image, *filter(None, files.masks)) for files in dataset.files]
+    samples = [(files.image, *filter(None, (*files.masks, files.valid))) for files in dataset.files]
     folder = os.path.commonpath([file.parent.absolute() for sample in samples for file in sample])
     cache = ScanCache([file for sample in samples for file in sample])
     lines = []

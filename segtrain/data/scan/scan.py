@@ -240,12 +240,13 @@ def _all_mean_std(samples: Sequence[_ScannedSample], channels: int) -> NDArray[n
 
 
 def _mask_facts(dataset: FileDataset, index: int, cache: ScanCache) -> MaskFacts:
-    masks = [mask for mask in dataset.files[index].masks if mask is not None]
+    files = dataset.files[index]
+    masks = [file for file in (*files.masks, files.valid) if file is not None]
     kind = f"mask {dataset.mask_kind(index)}"
     stored = cache.get(kind, *masks)
     if stored is not None:
         return MaskFacts.from_json(stored)
-    facts = dataset.labels.count(dataset.read_mask(index))
+    facts = dataset.labels.count(dataset.read_counted_mask(index))
     cache.put(facts.to_json(), kind, *masks)
     return facts
 

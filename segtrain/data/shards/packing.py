@@ -62,7 +62,7 @@ def pack_samples(
 def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
     """Read the files of one sample; they are decoded to check them."""
     files = dataset.files[index]
-    image, mask = dataset.read_image(index), dataset.read_mask(index)
+    image, mask = dataset.read_image(index), dataset.read_counted_mask(index)
     facts = dataset.labels.count(mask)
     problem = explain_shapes(image.shape[:2], facts.shape, files, dataset.reader.exif)
     problem = problem or dataset.labels.explain(facts, str(files.mask))
@@ -70,8 +70,14 @@ def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
         raise DataError(problem)
     contents = {_suffix(files.image): _read(files.image)}
     suffixes: list[str | None] = list(contents)
-    # The mask file of a dataset with its own `read_mask` may mean nothing without another file.
-    is_plain = type(dataset).read_mask is FileDataset.read_mask
+    # The mask file of a dataset with its own `read_mask` may mean nothing without another file; so
+    # does one whose pixels do not all count.
+    is_plain = type(dataset).read_mask is FileDataset.read_mask and files.valid is None
+    if not is_plain and facts.colours:
+        raise DataError(
+            f"{files.mask}: a mask of colours with a file of the pixels that count cannot be"
+            " written to shards; convert the masks to class ids first"
+        )
     masks: Sequence[Any] = files.masks if is_plain else mask if isinstance(mask, list) else [mask]
     for number, given in enumerate(masks):
         stem = f"{_MASK}.{number}" if len(masks) > 1 else _MASK
@@ -136,5 +142,5 @@ def fingerprint(dataset: FileDataset, keys: Sequence[str]) -> str:
     """
     digest = hashlib.sha256("\n".join(keys).encode())
     for files in dataset.files:
-        digest.update(str(files.image.absolute()).encode())
+        digest.update(f"{files.image.absolute()}{files.valid or ''}".encode())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ def fill(root, images, masks):
 
 def names_of(root, train=FOLDERS):
     dataset = FolderDataset(num_classes=2, root=str(root), train=train)
-    return {name: mask.name for _, (mask,), name in dataset.files}
+    return {files.name: files.mask.name for files in dataset.files}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_split_that_is_not_configured(tmp_path):
         FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="val")
     with pytest.raises(ConfigError, match="did you mean 'images'"):
         names_of(tmp_path, {"image": "i", "masks": "m"})
-    with pytest.raises(ConfigError, match="'test'"):
-        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="test")
+    with pytest.raises(ConfigError, match="'tset'"):
+        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="tset")
 
 
 def test_a_sample_from_the_registry(tmp_path):

@@ -149,7 +149,7 @@ def test_keys(tmp_path):
         build(tmp_path, "absent.txt", None)
     with pytest.raises(ConfigError, match="did you mean 'images'"):
         build(tmp_path, "t.txt", "a", places={"image": "i/{}.png"})
-    with pytest.raises(ConfigError, match="both be templates"):
+    with pytest.raises(ConfigError, match="images and masks must all be templates"):
         build(tmp_path, "t.txt", "a", places={"images": "i/{}.png", "masks": "m"})
     with pytest.raises(ConfigError, match=r"dataset\.val\.list is not set"):
         DATASETS.build({"name": "list", "root": str(tmp_path), "num_classes": 2}, split="val")
