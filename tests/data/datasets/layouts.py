@@ -39,6 +39,7 @@ RAW_VALUES: dict[str, list[int]] = {
     "coco_panoptic": COCO_PANOPTIC,
     "coco_stuff10k": [*range(183)],
     "coco_stuff164k": [*range(182), 255],
+    "crackforest_png": [0, 1, 255],
     "drive": [0, 255],
     "lip": [*range(20)],
     "loveda": [*range(8)],
@@ -279,7 +280,8 @@ def _loveda(root: Path) -> None:
 
 
 def _drive(root: Path) -> None:
-    for folder, stem, number in (("training", "21", 0), ("training", "22", 1), ("test", "01", 2)):
+    training = [("training", f"{21 + number}", number) for number in range(20)]
+    for folder, stem, number in (*training, ("test", "01", 20)):
         _image(root / folder / "images" / f"{stem}_{folder}.tif", number)
         raw = raw_mask("drive", number)
         mask = root / folder / "1st_manual" / f"{stem}_manual1.gif"
@@ -287,4 +289,11 @@ def _drive(root: Path) -> None:
             _indexed(mask, raw // 255, [0, 0, 0, 255, 255, 255])
         else:
             _grey(mask, raw)
-        _grey(root / folder / "mask" / f"{stem}_{folder}_mask.gif", raw)
+        field_of_view = np.full_like(raw, 255)
+        _grey(root / folder / "mask" / f"{stem}_{folder}_mask.gif", field_of_view)
+
+
+def _crackforest_png(root: Path) -> None:
+    for split, number in SAMPLES:
+        _image(root / "images" / split / f"{number:03d}.jpg", number)
+        _grey(root / "masks" / split / f"{number:03d}.png", raw_mask("crackforest_png", number))

@@ -22,7 +22,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights
 import segtrain
 from segtrain.cli.compose import compose_config
 from segtrain.data import DATASETS, check_report, find_duplicates, scan_dataset
-from segtrain.errors import DataError
+from segtrain.errors import ConfigError, DataError
 from segtrain.files import config_dir
 from tests.data.datasets.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
 
@@ -30,10 +30,13 @@ READY = sorted(RAW_VALUES)
 
 NUM_CLASSES = {
     "ade20k": 150, "camvid": 11, "camvid32": 31, "cityscapes": 19, "coco_panoptic": 133,
-    "coco_stuff10k": 171, "coco_stuff164k": 171, "drive": 1, "lip": 20, "loveda": 7,
+    "coco_stuff10k": 171, "coco_stuff164k": 171, "crackforest_png": 2, "drive": 1,
+    "lip": 20, "loveda": 7,
     "mapillary_vistas": 65, "oxford_pet": 2, "pascal_context59": 59, "pascal_context60": 60,
     "sbd": 21, "voc2012": 21,
 }  # fmt: skip
+
+LENGTHS = {"drive": (15, 5), "loveda": (2, 2)}  # others: (2, 1)
 
 VOC = {0: "background", 1: "aeroplane", 5: "bottle", 15: "person", 16: "pottedplant",
        20: "tvmonitor"}  # fmt: skip
@@ -76,6 +79,7 @@ NAMES: dict[str, dict[int, str | None]] = {
         91: "banner", 105: "clouds", 132: "mirror-stuff", 148: "road", 156: "sky-other",
         168: "tree", 170: "wall-brick", 172: "wall-other", 181: "wood", 255: None,
     },
+    "crackforest_png": {0: "background", 1: "crack", 255: None},
     "drive": {0: "background", 255: "vessel"},
     "lip": {
         0: "Background", 1: "Hat", 5: "UpperClothes", 13: "Face", 14: "Left-arm", 15: "Right-arm",
@@ -157,7 +161,7 @@ def test_every_config_of_a_published_dataset_is_tested() -> None:
 def test_the_layout_is_read(ready: tuple[str, Path]) -> None:
     name, root = ready
     train, val = (build(name, root, split) for split in ("train", "val"))
-    assert (len(train), len(val)) == (2, 2 if name == "loveda" else 1)
+    assert (len(train), len(val)) == LENGTHS.get(name, (2, 1))
     assert train.title == name
     assert train.num_classes == NUM_CLASSES[name]
     assert not find_duplicates(train, val)
@@ -336,6 +340,37 @@ def test_masks_of_drive_with_a_palette(tmp_path: Path) -> None:
     dataset = build("drive", tmp_path, "train")
     assert [np.unique(dataset.read_mask(i)).tolist() for i in range(2)] == [[0, 255], [0, 1]]
     assert [np.unique(dataset[i].target).tolist() for i in range(2)] == [[0, 1], [0, 1]]
+    assert len(build("drive", tmp_path, "test")) == 1
+
+
+def test_the_field_of_view_of_drive(tmp_path: Path) -> None:
+    write_layout("drive", tmp_path)
+    path = tmp_path / "training/mask/21_training_mask.gif"
+    seen = np.full((24, 32), 255, np.uint8)
+    seen[:, :9] = 0
+    Image.fromarray(seen).save(path)
+    target = build("drive", tmp_path, "train")[0].target
+    assert (target[:, :9] == 255).all()
+    assert (target[:, 9:] < 2).all()
+
+
+def test_the_labels_of_topomortar(tmp_path: Path) -> None:
+    kinds = ("accurate", "noisy", "pseudo")
+    for split, number in (("train", 0), ("val", 1)):
+        for kind in ("images", *kinds):
+            folder = tmp_path / kind / split
+            folder.mkdir(parents=True)
+            value = 255 if kind == "accurate" else 0
+            shape = (24, 32, 3) if kind == "images" else (24, 32)
+            suffix = "jpg" if kind == "images" else "png"
+            Image.fromarray(np.full(shape, value, np.uint8)).save(folder / f"{number:03d}.{suffix}")
+    for kind in kinds:
+        given = {**read_config("topomortar"), "root": str(tmp_path), "labels": kind}
+        train, val = (DATASETS.build(given, split=split) for split in ("train", "val"))
+        assert (train[0].target == (kind == "accurate")).all()
+        assert (val[0].target == 1).all()
+    with pytest.raises(ConfigError, match=r"dataset\.labels must be 'accurate' or 'noisy' or"):
+        DATASETS.build({**given, "labels": "psuedo"}, split="train", where="dataset")
 
 
 def test_the_band_of_a_pet_as_a_class(tmp_path: Path) -> None:
