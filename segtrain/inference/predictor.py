@@ -191,10 +191,9 @@ class Predictor:
         """Set the pixels that do not count to the ignore label."""
         if valid is None:
             return ids
-        is_file = isinstance(valid, (str, Path))
-        counts = self.reader.valid(valid) if is_file else np.asarray(valid) != 0
+        name = str(valid) if isinstance(valid, (str, Path)) else "valid"
+        counts = self.reader.valid(valid) if isinstance(valid, (str, Path)) else valid != 0
         if counts.shape != ids.shape[:2]:
-            name = str(valid) if is_file else "valid"
             raise DataError(
                 f"{name}: it is {' x '.join(map(str, counts.shape))} (height x width), but the"
                 f" image is {ids.shape[0]} x {ids.shape[1]}"

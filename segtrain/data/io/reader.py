@@ -105,8 +105,10 @@ class Reader:
         Raises:
             DataError: As in :meth:`mask`.
         """
-        pixels = np.asarray(self.mask(path) != 0)
-        return pixels.any(axis=2) if pixels.ndim == 3 else pixels
+        pixels = self.mask(path)
+        channels = pixels if pixels.ndim == 3 else pixels[..., None]
+        counts: NDArray[np.bool_] = (channels != 0).any(axis=2)
+        return counts
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
