@@ -76,7 +76,8 @@ def train(choice: str, run_dir: Path, steps: int, *more: str) -> Outcome:
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     losses = [line["loss"] for line in lines if "loss" in line] or [math.nan]
     results = run_dir / "results.json"
-    miou = json.loads(results.read_text())["mIoU"] if results.exists() else math.nan
+    found = json.loads(results.read_text())["mIoU"] if results.exists() else None
+    miou = math.nan if found is None else found
     first, last = losses[:NUM_AVERAGED], losses[-NUM_AVERAGED:]
     return Outcome(choice, code, sum(first) / len(first), sum(last) / len(last), miou)
 

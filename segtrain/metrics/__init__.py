@@ -13,7 +13,7 @@ from segtrain.metrics.base import (
     list_metrics,
 )
 from segtrain.metrics.collector import MetricCollector
-from segtrain.metrics.confusion import ConfusionMatrix, MultiLabelMatrix, Scores
+from segtrain.metrics.confusion import ConfusionMatrix, Scores
 from segtrain.metrics.counts import Dice, IoU
 from segtrain.metrics.evaluation import Evaluation, MetricScore, check_choice, larger_is_better
 from segtrain.metrics.picture import confusion_picture
@@ -34,7 +34,6 @@ __all__ = [
     "MetricCollector",
     "MetricScore",
     "MetricSpec",
-    "MultiLabelMatrix",
     "OverallMetric",
     "ProbabilityMetric",
     "RocAuc",

@@ -1,4 +1,4 @@
-"""Confusion matrices of pixels, and their scores."""
+"""The confusion matrix of pixels and its scores, for use as a library."""
 
 from __future__ import annotations
 
@@ -91,73 +91,6 @@ class ConfusionMatrix:
             iou=iou.tolist(),
             pixels=[int(count) for count in target],
             valid=int(target.sum()),
-        )
-
-
-class MultiLabelMatrix:
-    r"""Counts of right and wrong predictions per class, for pixels of several classes or none.
-
-    .. math:: \text{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
-
-    There is one prediction per class and valid pixel; the pixel accuracy is the share of right
-    ones.
-
-    Args:
-        num_classes: Number of classes C.
-        ignore_label: Target value of ignored pixels, in every channel.
-
-    Example:
-        >>> matrix = MultiLabelMatrix(num_classes=2)
-        >>> target = torch.tensor([[[[1, 1, 0]], [[1, 0, 0]]]])
-        >>> matrix.update(torch.tensor([[[[1, 0, 0]], [[1, 0, 0]]]]), target)
-        >>> matrix.scores().iou, matrix.scores().pixel_accuracy
-        ([0.5, 1.0], 0.8333333333333334)
-    """
-
-    def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
-        self.num_classes = num_classes
-        self.ignore_label = ignore_label
-        self.counts: Tensor | None = None
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count a batch.
-
-        Shape:
-            - prediction: ``(N, C, H, W)``, 0 or 1.
-            - target: the same shape, 0, 1 or ``ignore_label``.
-
-        Raises:
-            ValueError: When the shapes differ.
-        """
-        _check_shapes(prediction, target)
-        valid = (target != self.ignore_label).all(1, keepdim=True)
-        predicted, actual = prediction.bool() & valid, (target == 1) & valid
-        columns = (
-            predicted & actual,
-            predicted & ~actual,
-            ~predicted & actual,
-            ~predicted & ~actual & valid,
-        )
-        counts = torch.stack([column.sum((0, 2, 3)) for column in columns], dim=1)
-        self.counts = counts if self.counts is None else self.counts + counts
-
-    def matrix(self, device: torch.device | str = "cpu") -> Tensor:
-        """The counts ``(C, 4)``, int64: true and false positives, false and true negatives."""
-        if self.counts is None:
-            return torch.zeros(self.num_classes, 4, dtype=torch.int64, device=device)
-        return self.counts.to(device)
-
-    def scores(self) -> Scores:
-        """Return the scores of all counted pixels."""
-        tp, fp, fn, tn = self.matrix().double().unbind(1)
-        iou = tp / (tp + fp + fn)
-        return Scores(
-            miou=float(iou.nanmean()),
-            pixel_accuracy=float((tp + tn).sum() / (tp + fp + fn + tn).sum()),
-            mean_accuracy=float((tp / (tp + fn)).nanmean()),
-            iou=iou.tolist(),
-            pixels=[int(count) for count in tp + fn],
-            valid=int((tp + fp + fn + tn)[0]),
         )
 
 

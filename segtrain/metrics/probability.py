@@ -122,5 +122,5 @@ def _of_target(values: Tensor, target: Tensor) -> Tensor:
 
 
 def _sum_and_count(values: Tensor) -> Tensor:
-    count = torch.tensor(float(values.numel()), dtype=torch.float64, device=values.device)
-    return torch.stack([values.double().sum(), count])
+    total = values.double().sum()
+    return torch.stack([total, torch.full_like(total, values.numel())])

@@ -17,7 +17,7 @@ from segtrain import Predictor
 from segtrain.cli.main import run_command
 from segtrain.data import LabelContract, read_mask
 from segtrain.errors import DataError
-from segtrain.metrics import MultiLabelMatrix
+from segtrain.metrics import MetricCollector
 
 STEPS = ["trainer.max_steps=40", "optimizer.lr=0.03", "trainer.ema_decay=null"]
 SIZE = 32
@@ -106,16 +106,18 @@ def test_several_classes_per_pixel(tmp_path: Path, train: Train, *, files: bool)
     assert run_command("predict", words) == 0
     np.testing.assert_array_equal(read_mask(out / "ids/green/100.png"), found[..., 1])
     # The scores are those of the written masks.
-    matrix = MultiLabelMatrix(2)
+    collector = MetricCollector([], class_names=["red", "green"], multi_label=True)
     for index in range(100, 103):
         written = np.stack(
             [read_mask(out / f"ids/{name}/{index}.png") for name in ("red", "green")]
         )
         truth = two_discs(index)[1].transpose(2, 0, 1)
-        matrix.update(
-            torch.from_numpy(written)[None], torch.from_numpy(truth.astype(np.uint8))[None]
+        collector.update(
+            torch.from_numpy(written)[None],
+            torch.from_numpy(truth.astype(np.uint8))[None],
+            [str(index)],
         )
-    assert matrix.scores().iou == pytest.approx(list(results["per_class_iou"].values()))
+    assert collector.result().iou == pytest.approx(list(results["per_class_iou"].values()))
 
 
 def test_dice_with_sigmoids_learns_several_classes(tmp_path: Path, train: Train) -> None:

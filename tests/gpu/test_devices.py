@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 import segtrain
-from segtrain.engine.evaluator import predict_ids
+from segtrain.engine.evaluator import predict_ids, upsample
 from segtrain.losses import TARGETS
-from segtrain.metrics import ConfusionMatrix, MultiLabelMatrix
+from segtrain.metrics import MetricCollector, build_metrics
 from segtrain.models import HEADS, MODELS
 from tests.gpu.elsewhere import DEVICE, Elsewhere, MixedDevicesError, elsewhere, on_cpu, on_device
 from tests.helpers import load_benchmark
@@ -110,15 +111,32 @@ def test_a_criterion_with_tasks_keeps_to_its_device() -> None:
 def test_scores_keep_to_their_device() -> None:
     logits, target = batch()
     many = torch.stack([target == index for index in range(C)], dim=1).byte()
-    plain = ConfusionMatrix(C, IGNORE)
-    plain.update(predict_ids(logits, (24, 20), False), target)
+    names = [str(index) for index in range(len(target))]
+
+    def collector(*, multi_label: bool = False) -> MetricCollector:
+        return MetricCollector(
+            build_metrics(["iou", "accuracy", "nll", "auc"]),
+            class_names=[str(index) for index in range(C)],
+            ignore_label=IGNORE,
+            multi_label=multi_label,
+        )
+
+    def full(logits: Tensor, index: int) -> Tensor:
+        return upsample(logits[index : index + 1], (24, 20), False)[0]
+
+    plain = collector()
+    plain.update(predict_ids(logits, (24, 20), False), target, names, partial(full, logits))
     with elsewhere():
-        matrix, multi = ConfusionMatrix(C, IGNORE), MultiLabelMatrix(C, IGNORE)
-        matrix.update(predict_ids(on_device(logits), (24, 20), False), on_device(target))
-        ids = predict_ids(on_device(logits), (24, 20), False, multi_label=True)
-        multi.update(ids, on_device(many))
-        assert matrix.scores() == plain.scores()
-        assert 0 <= multi.scores().miou <= 1
+        there, multi = collector(), collector(multi_label=True)
+        moved = on_device(logits)
+        ids = predict_ids(moved, (24, 20), False)
+        there.update(ids, on_device(target), names, partial(full, moved))
+        ids = predict_ids(moved, (24, 20), False, multi_label=True)
+        multi.update(ids, on_device(many), names, partial(full, moved))
+        found, expected = there.result(), plain.result()
+        assert torch.equal(found.counts, expected.counts)
+        assert found.scores["nll"].mean == pytest.approx(expected.scores["nll"].mean, rel=1e-4)
+        assert 0 <= multi.result().miou <= 1
 
 
 @pytest.mark.parametrize("head", HEADS.names())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.io.raster import NeedsPackageError, Raster, check_pixels
+from segtrain.data.io.raster import Raster, check_pixels
 
 _NPY, _MAT = b"\x93NUMPY", b"MATLAB 5.0"
 
@@ -26,7 +26,6 @@ def load(data: bytes, max_pixels: int) -> Raster:
     Raises:
         ValueError: When it is not an array ``(H, W)`` or ``(H, W, C)``.
         TooLargeError: When it has more than `max_pixels` pixels.
-        NeedsPackageError: When SciPy is needed and not installed.
     """
     if data.startswith(_NPY):
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
@@ -40,12 +39,7 @@ def load(data: bytes, max_pixels: int) -> Raster:
 
 def _from_matlab(data: bytes) -> NDArray[Any]:
     """Return the label array of SBD, of PASCAL-Context or COCO-Stuff, or the only array."""
-    try:
-        loadmat: Callable[..., dict[str, Any]] = importlib.import_module("scipy.io").loadmat
-    except ImportError:
-        raise NeedsPackageError(
-            'a .mat file needs the package scipy: pip install "segtrain[mat]"'
-        ) from None
+    loadmat: Callable[..., dict[str, Any]] = importlib.import_module("scipy.io").loadmat
     content = loadmat(io.BytesIO(data))
     if "GTcls" in content:
         return np.asarray(content["GTcls"]["Segmentation"][0, 0])
