@@ -53,6 +53,7 @@ from segtrain.errors import (
     printable,
 )
 from segtrain.files import config_dir
+from segtrain.metrics import list_metrics
 from segtrain.models.build import list_backbones, list_heads
 from segtrain.models.table import model_specs
 from segtrain.models.weights import list_of
@@ -161,7 +162,11 @@ def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
     for group in (*SECTIONS, *PLAIN_GROUPS):
         sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
     backbones = [*list_backbones(), "timm/<name>", "torchvision/<name>"]
-    for key, names in (("model.backbone", backbones), ("model.head", list_heads())):
+    for key, names in (
+        ("model.backbone", backbones),
+        ("model.head", list_heads()),
+        ("evaluation.metrics", list_metrics()),
+    ):
         sys.stdout.write(f"{key}: {', '.join(names)}\n")
 
 

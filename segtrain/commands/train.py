@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from segtrain.assembly.training import build_trainer
@@ -31,5 +32,14 @@ def train(config: Config, origin: Origin | None = None) -> dict[str, Any]:
             if run is None:
                 return {}
             if result:
-                logger.info("%s: mIoU %.4f after %d steps", run.path, result["mIoU"], trainer.step)
+                logger.info("%s", _summary(result, trainer.options.best, run.path))
             return {**result, "run_dir": str(run.path)}
+
+
+def _summary(result: dict[str, Any], best: str, run_dir: Path) -> str:
+    """One line with the final score, and the best one beside it."""
+    miou = "n/a" if result["mIoU"] is None else f"{result['mIoU']:.4f}"
+    text = f"{run_dir}: mIoU {miou} on {result['split']} after {result['step']} steps"
+    if result["best"]:
+        text += f"; best on val: {best} {result['best'][best]:.4f} at step {result['best']['step']}"
+    return text

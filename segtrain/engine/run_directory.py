@@ -186,7 +186,11 @@ class Run:
             return
         from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415  slow to import
 
-        given = {"loss": self.record.get("preset"), "seed": self.record.get("seed")}
+        given = {
+            "loss": self.record.get("preset"),
+            "seed": self.record.get("seed"),
+            "scored_weights": result.get("scored_weights"),
+        }
         for word in self.record.get("overrides", ()):
             key, _, value = word.lstrip("+").partition("=")
             given.setdefault(key, value)

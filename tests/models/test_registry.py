@@ -167,6 +167,6 @@ def test_a_users_model_trains_from_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert re.search(r"mIoU [\d.]+ after 2 steps", result.stdout + result.stderr)
+    assert re.search(r"mIoU [\d.]+ on val after 2 steps", result.stdout + result.stderr)
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert state["model"]["net.0.weight"].shape == (8, 3, 3, 3)
