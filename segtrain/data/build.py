@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from segtrain.data import DATASETS, SegmentationDataset
+from segtrain.data.dataset import check_split
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 
@@ -26,7 +27,7 @@ def build_dataset(
     Args:
         name: Name of a registered dataset or of a config file such as ``cityscapes``, or a mapping
             with ``name`` and parameters.
-        split: ``train`` or ``val``.
+        split: ``train``, ``val`` or ``test``.
         **params: More parameters of the dataset, such as ``root``.
 
     Raises:
@@ -42,3 +43,28 @@ def build_dataset(
     elif chosen not in DATASETS.names():
         raise ConfigError(DATASETS.why_not(chosen, list_datasets()))
     return DATASETS.build({**spec, **params}, split=split)
+
+
+def has_split(spec: Mapping[str, Any], split: str) -> bool:
+    """Whether a split is configured; nothing is opened.
+
+    A split is configured if its key (such as ``test``) is set, or its number of samples (such as
+    ``num_test``) is above 0. With `val_share` there is always a validation split. A registered
+    dataset without such keys has a training and a validation split, and no test split.
+
+    Args:
+        spec: The section ``dataset`` of a configuration.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        ConfigError: When the dataset or the split is unknown.
+
+    Example:
+        >>> has_split({"name": "shapes"}, "test"), has_split({"name": "shapes"}, "val")
+        (False, True)
+    """
+    known = DATASETS.schema(str(spec.get("name")))
+    keys = [key for key in (check_split(split), f"num_{split}") if key in known]
+    if not keys or (split == "val" and spec.get("val_share")):
+        return bool(keys) or split != "test"
+    return any(spec.get(key, None if known[key].required else known[key].default) for key in keys)

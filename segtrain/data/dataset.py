@@ -17,7 +17,7 @@ from segtrain.data.labels.mask_facts import MaskFacts
 from segtrain.errors import ConfigError, DataError
 from segtrain.schema.registry import Registry
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 SampleFacts = tuple[tuple[int, int], MaskFacts]
 """Height and width of an image, and the content of its mask."""
 
@@ -117,7 +117,7 @@ class FileDataset(SegmentationDataset):
         left_out: A message for each sample that was left out of the dataset.
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable.
-        allow_overlap: Whether an image may be in both splits.
+        allow_overlap: Whether an image may be in two splits.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ def check_split(split: str) -> str:
         ConfigError: When it is not.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split must be {' or '.join(map(repr, SPLITS))}, got {split!r}")
+        raise ConfigError(f"split must be 'train', 'val' or 'test', got {split!r}")
     return split
 
 

@@ -1,4 +1,4 @@
-"""Examination of both splits of a dataset: contents, problems, and what training would do."""
+"""Examination of all splits of a dataset: contents, problems, and what training would do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from segtrain.data import (
     find_duplicates,
     scan_dataset,
 )
+from segtrain.data.build import has_split
+from segtrain.data.dataset import SPLITS
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
 from segtrain.data.scan.normalization import total_mean_std
@@ -27,8 +29,7 @@ from segtrain.inspection.scanned_split import ScannedSplit
 from segtrain.schema.sections import Spec
 from segtrain.terminal import progress
 
-SPLITS = ("train", "val")
-BOTH = "both"
+TEST = "test"
 _NOT_LOADABLE = ("unreadable", "size", "values")
 _LEFT_OUT = ("left_out", "unreadable", "size")  # the kinds that `dataset.max_bad` covers
 
@@ -37,7 +38,8 @@ class SplitFinding(NamedTuple):
     """A finding, the split it is in, and whether it stops training.
 
     Attributes:
-        split: ``train``, ``val``, or ``both`` for an image that is in both.
+        split: ``train``, ``val`` or ``test``; for an image that is in several of them, such as
+            ``train and val``.
         finding: The finding.
         is_error: Whether it stops training; this also depends on the keys of the dataset.
     """
@@ -94,7 +96,7 @@ class Examination:
 
 
 def examine(spec: Spec, *, decode: bool = True) -> Examination:
-    """Scan every file of both splits.
+    """Scan every file of the training, the validation and, if configured, the test split.
 
     Args:
         spec: The section ``dataset`` of a configuration.
@@ -105,12 +107,15 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     Raises:
         SegtrainError: If there are no files to scan, or the configuration is wrong.
     """
-    opened = {split: _open(spec, split) for split in SPLITS}
+    opened = {
+        split: _open(spec, split) for split in SPLITS if split != TEST or has_split(spec, TEST)
+    }
     title = str(opened["train"][0].title or spec["name"])
     splits = {
         split: _scan(title, split, dataset, decode=decode) for split, (dataset, _) in opened.items()
     }
-    duplicates = _find_duplicates(splits)
+    files = _file_splits(splits)
+    duplicates = find_duplicates(**files) if files else []
     findings = [
         *(item for name, split in splits.items() for item in _split_findings(name, split)),
         *_duplicate_findings(splits["train"].dataset, duplicates),
@@ -161,11 +166,14 @@ def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool)
     return ScannedSplit(dataset, report)
 
 
-def _find_duplicates(splits: dict[str, ScannedSplit]) -> list[Finding]:
-    train, val = (splits[split].dataset for split in SPLITS)
-    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
-        return []
-    return find_duplicates(train, val)
+def _file_splits(splits: dict[str, ScannedSplit]) -> dict[str, FileDataset]:
+    """Return the splits by name if they are made of files, else nothing."""
+    files = {
+        name: split.dataset
+        for name, split in splits.items()
+        if isinstance(split.dataset, FileDataset)
+    }
+    return files if len(files) == len(splits) else {}
 
 
 def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
@@ -191,27 +199,38 @@ def _duplicate_findings(
     train: SegmentationDataset, duplicates: Sequence[Finding]
 ) -> list[SplitFinding]:
     allowed = isinstance(train, FileDataset) and bool(train.allow_overlap)
-    train_files = {str(files.image) for files in getattr(train, "files", ())}
-    found = []
-    for item in duplicates:
-        if item.kind == "overlap":
-            found.append(SplitFinding(BOTH, item, is_error=not allowed))
-        else:
-            split = "train" if item.file in train_files else "val"
-            found.append(SplitFinding(split, item, is_error=False))
-    return found
+    return [
+        SplitFinding(_words(item.splits), item, is_error=item.is_error and not allowed)
+        for item in duplicates
+    ]
+
+
+def _words(splits: Sequence[str]) -> str:
+    *others, last = splits
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _refusal(splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]) -> str | None:
     """Return the error message of training: its checks, in its order; None if all pass."""
-    train, val = (splits[split].dataset for split in SPLITS)
-    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
+    files = _file_splits(splits)
+    if not files:
         return None
     try:
-        check_overlap(train, val, duplicates)
-        for dataset, report in ((train, splits["train"].report), (val, splits["val"].report)):
-            _, fewer = sound_part(dataset, report)
-            try_dataset(fewer, str(dataset.title))
+        shared = [item for item in duplicates if {"train", "val"} <= {*item.splits}]
+        check_overlap(files["train"], files["val"], shared)
+        _check_sound(files, splits, ("train", "val"))
+        if TEST in files:
+            shared = [item for item in duplicates if TEST in item.splits]
+            check_overlap(files["train"], files[TEST], shared)
+            _check_sound(files, splits, (TEST,))
     except DataError as error:
         return str(error)
     return None
+
+
+def _check_sound(
+    files: dict[str, FileDataset], splits: dict[str, ScannedSplit], names: Sequence[str]
+) -> None:
+    for name in names:
+        _, fewer = sound_part(files[name], splits[name].report)
+        try_dataset(fewer, str(files[name].title))

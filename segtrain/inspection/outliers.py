@@ -20,10 +20,12 @@ LARGE = 4.0
 _ABSENT = {
     "train": "it cannot be learned, so check dataset.label_map or remove it from the classes",
     "val": "its IoU will be undefined, and the mean IoU leaves it out",
+    "test": "its IoU will be undefined, and the mean IoU leaves it out",
 }
 _TINY = {
     "train": "loader.sampling=rare_class and loss.class_weights=auto help, more images help more",
     "val": "its IoU depends on a few pixels, so do not select a model by it",
+    "test": "its IoU depends on a few pixels, so do not compare models by it",
 }
 
 
@@ -31,7 +33,7 @@ def class_findings(name: str, split: ScannedSplit) -> list[Finding]:
     """Report the classes without a pixel and those with very few.
 
     Args:
-        name: ``train`` or ``val``.
+        name: ``train``, ``val`` or ``test``.
         split: The split.
     """
     total = split.report.num_files
@@ -55,7 +57,7 @@ def size_findings(name: str, split: ScannedSplit) -> list[Finding]:
     """Report images far larger than the median image, and train images of several sizes.
 
     Args:
-        name: ``train`` or ``val``.
+        name: ``train``, ``val`` or ``test``.
         split: The split.
     """
     sizes = split.report.sizes

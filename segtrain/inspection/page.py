@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.data.scan.findings import KINDS
 from segtrain.inspection.charts import bars, bars_axis, distinct_sizes, size_chart
-from segtrain.inspection.examine import BOTH, Examination, SplitFinding
+from segtrain.inspection.examine import Examination, SplitFinding
 from segtrain.inspection.html import escaped, page, picture, section, swatch, table
 from segtrain.inspection.pictures import Example, data_uri
 from segtrain.terminal import percent
@@ -69,14 +69,16 @@ def _head(examination: Examination) -> str:
 
 def _figures(examination: Examination) -> list[tuple[str, str]]:
     """Return the figures in the boxes at the top, each with its caption."""
-    train, val = (examination.splits[split].report for split in ("train", "val"))
+    train = examination.splits["train"].report
     areas = examination.splits["train"].areas
     counted = int(train.class_pixels.sum()) + train.ignored_pixels
     total = counted if areas is None else int(areas.sum())
     errors = sum(item.is_error for item in examination.findings)
     return [
-        (f"{train.num_files:,}", "train images"),
-        (f"{val.num_files:,}", "val images"),
+        *(
+            (f"{split.report.num_files:,}", f"{name} images")
+            for name, split in examination.splits.items()
+        ),
         (str(len(examination.splits["train"].dataset.class_names)), "classes"),
         (percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
         (f"{errors:,}", "errors"),
@@ -104,12 +106,11 @@ def _findings(examination: Examination) -> Iterable[str]:
 
 
 def _finding(item: SplitFinding) -> str:
-    where = "train and val" if item.split == BOTH else item.split
-    return f'<span class="soft">{where}</span> {escaped(item.finding.text)}'
+    return f'<span class="soft">{item.split}</span> {escaped(item.finding.text)}'
 
 
 def _classes(examination: Examination) -> Iterable[str]:
-    splits = [examination.splits[split] for split in ("train", "val")]
+    names, splits = [*examination.splits], [*examination.splits.values()]
     shares = [split.class_shares for split in splits]
     images = [split.class_images for split in splits]
     weights = examination.weights[AUTO_METHOD]
@@ -128,12 +129,14 @@ def _classes(examination: Examination) -> Iterable[str]:
         ]
         for class_id, name in enumerate(labels.names)
     ]
-    heads = ("id", "class", "", "train", "train images", "val", "val images", "weight")
-    drawn = table(heads, rows, numbers=(3, 4, 5, 6, 7))
+    columns = [head for name in names for head in (name, f"{name} images")]
+    heads = ("id", "class", "", *columns, "weight")
+    drawn = table(heads, rows, numbers=range(3, len(heads)))
     yield drawn.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
+    key = "".join(f'<i class="{name}"></i>{name}' for name in names)
     yield (
-        f'<p class="key"><i></i>train<i class="second"></i>val; weight: {AUTO_METHOD}, which is'
-        " what loss.class_weights=auto uses</p>"
+        f'<p class="key">{key}; weight: {AUTO_METHOD}, which is what loss.class_weights=auto uses'
+        "</p>"
     )
 
 
@@ -152,9 +155,10 @@ def _sizes(examination: Examination) -> Iterable[str]:
         more = len(found) - _MOST_SIZES
         rest = f'<p class="soft">and {more:,} other sizes</p>' if more > 0 else ""
         tables.append(f"<div><h3>{split}</h3>{shown}{rest}</div>")
+    marks = "".join(f'<i class="disc {split}"></i>{split}' for split in sizes)
     key = (
-        '<p class="key"><i></i>train<i style="background:var(--warn)"></i>val; the area of a disc'
-        " grows with the number of images of that size</p>"
+        f'<p class="key">{marks}; the area of a disc grows with the number of images of that size'
+        "</p>"
     )
     yield (
         f'<div class="columns"><div>{size_chart(sizes)}{key}</div>'

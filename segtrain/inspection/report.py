@@ -46,9 +46,11 @@ def report_dict(examination: Examination) -> dict[str, Any]:
     - ``dataset``: the title.
     - ``verdict``: ``fine``, ``warnings`` or ``refused``.
     - ``refusal``: the error message with which training would end, or null.
-    - ``findings``: a list, each with ``split``, ``kind``, ``error``, ``file`` and ``text``.
+    - ``findings``: a list, each with ``split`` (such as ``train and val`` for an image in both),
+      ``kind``, ``error``, ``file`` and ``text``.
     - ``counts``: number of findings by kind.
-    - ``splits``: by split, ``images``, ``left_out``, ``ignored_pixels`` and ``sizes``.
+    - ``splits``: by split (``test`` if it is configured), ``images``, ``left_out``,
+      ``ignored_pixels`` and ``sizes``.
     - ``classes``: a list, each with ``id``, ``name``, ``colour`` and, by split, ``pixels``,
       ``share`` and ``images``.
     - ``normalisation``: ``mean`` and ``std`` of the train split, or null.

@@ -67,6 +67,19 @@ def test_the_page_needs_no_other_file(root: Path, run: Run, tmp_path: Path) -> N
         assert text in page.text
 
 
+def test_the_page_shows_the_test_split(root: Path, run: Run, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (root / kind / "test").mkdir()
+    write_sample(root, "test", "one")
+    assert run("inspect", "dataset.test={images:images/test,masks:masks/test}")[0] == 0
+    page = parsed(tmp_path / "report/report.html")
+    for text in ("train images", "val images", "test images"):
+        assert page.text.count(text) == 2  # a figure at the top, and a column of the classes
+    content = json.loads((tmp_path / "report/report.json").read_text())
+    assert content["splits"]["test"]["images"] == 1
+    assert content["classes"][0]["test"]["share"] == 0.25
+
+
 def test_names_from_the_data_are_text(root: Path, run: Run, tmp_path: Path) -> None:
     name = '<script>alert(\'"&")<b>\x1b[31m'
     write_sample(root, "train", name)

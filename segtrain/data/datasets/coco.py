@@ -30,6 +30,7 @@ class CocoDataset(ConfiguredDataset):
     Args:
         train: ``annotations``, the JSON file, and the directories ``images`` and ``masks``.
         val: The same for the validation split.
+        test: The same for the test split; None: there is no test split.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
@@ -45,9 +46,10 @@ class CocoDataset(ConfiguredDataset):
         *,
         train: Mapping[str, str] | None = None,
         val: Mapping[str, str] | None = None,
+        test: Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
-        self.sections = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val, "test": test}
         self.segments: dict[Path, dict[int, int]] = {}
         super().__init__(**common)
 

@@ -15,6 +15,8 @@ from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema.values import did_you_mean, forwards_to, parameters
 
+_TEST = "test"
+
 
 class ConfiguredDataset(FileDataset):
     """One split of a dataset that a config describes; a subclass finds its files.
@@ -24,14 +26,15 @@ class ConfiguredDataset(FileDataset):
     such dataset. They are documented there.
 
     Args:
-        split: ``"train"`` or ``"val"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
         root: Directory or archive that relative paths start from.
         title: Name of the data in file names and reports.
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable, from 0 to 1.
         val_share: Share of the training samples that is held back for validation, from 0 to 1. A
-            hash of a sample's name decides. The paths configured for validation are then not used.
-        allow_overlap: Whether an image may be in both splits.
+            hash of a sample's name decides. The paths configured for validation are then not used;
+            the test split stays as it is configured.
+        allow_overlap: Whether an image may be in two splits.
         source: Name of the dataset in torchvision, if torchvision can download it.
         download: Whether to download the data to `root` when files are missing there.
         **rules: Parameters of :class:`~segtrain.data.LabelContract` and
@@ -68,10 +71,11 @@ class ConfiguredDataset(FileDataset):
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
         # With `val_share` both splits are parts of the files configured for training.
-        self.split = "train" if val_share and check_split(split) else check_split(split)
+        is_part = bool(val_share) and check_split(split) != _TEST
+        self.split = "train" if is_part else check_split(split)
         self.root = Path(root).expanduser()
         self.files = self._find_or_download(source, download)
-        if val_share:
+        if is_part:
             self.keep(_split_by_name(self.files, val_share, split))
         self.check_left_out()
 
@@ -87,7 +91,7 @@ class ConfiguredDataset(FileDataset):
         return self.find()
 
     def _advice(self, error: DataError) -> str:
-        if self.split == "train" or not isinstance(error, NoFilesError):
+        if self.split != "val" or not isinstance(error, NoFilesError):
             return ""
         return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
 
@@ -106,9 +110,16 @@ class ConfiguredDataset(FileDataset):
             The section as a new mapping.
 
         Raises:
-            ConfigError: When a key is unknown, or a required key is missing.
+            ConfigError: When a key is unknown, a required key is missing, or the test split is not
+                configured.
         """
         where = f"dataset.{self.split}"
+        if self.split == _TEST and not section:
+            raise ConfigError(
+                f"{where} is not set, so there is no test split; set {where}.{keys[0]} to"
+                f" {hint}, absolute or relative to dataset.root={self.root}, or choose another"
+                " split"
+            )
         found = dict(section or {})
         for key in found:
             if key not in keys:

@@ -26,6 +26,7 @@ class FolderDataset(ConfiguredDataset):
             directory or glob of the masks of that class; an image without a mask of a class has no
             pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair.
         val: The same for the validation split; None if the split is not used.
+        test: The same for the test split; None: there is no test split.
         pairing: Regular expressions for ``images`` and ``masks``, which are searched for in the
             path below `root`. Files pair if the groups are equal, or the whole match if there are
             no groups. Files without a match are left out. None: files pair by name.
@@ -41,10 +42,11 @@ class FolderDataset(ConfiguredDataset):
         *,
         train: SplitFolders | None = None,
         val: SplitFolders | None = None,
+        test: SplitFolders | None = None,
         pairing: Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
-        self.sections = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val, "test": test}
         self.pairing = Pairing(pairing)
         super().__init__(**common)
 

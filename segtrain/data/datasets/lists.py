@@ -38,6 +38,7 @@ class ListDataset(ConfiguredDataset):
             both and other columns are not used. Otherwise a line holds the paths of image and mask,
             relative to the directories ``images`` and ``masks`` if these are given.
         val: The same for the validation split.
+        test: The same for the test split; None: there is no test split.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
@@ -51,10 +52,11 @@ class ListDataset(ConfiguredDataset):
         *,
         train: SplitLists | None = None,
         val: SplitLists | None = None,
+        test: SplitLists | None = None,
         allow_outside_root: bool = False,
         **common: Any,
     ) -> None:
-        self.sections = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val, "test": test}
         self.allow_outside_root = allow_outside_root
         super().__init__(**common)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from segtrain.data.dataset import DATASETS, Sample, SegmentationDataset, check_split
+from segtrain.data.dataset import DATASETS, SPLITS, Sample, SegmentationDataset, check_split
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError
 
@@ -40,11 +40,12 @@ class ShapesDataset(SegmentationDataset):
     pixel around each object is ignored.
 
     Args:
-        split: ``"train"`` or ``"val"``; they share no sample.
+        split: ``"train"``, ``"val"`` or ``"test"``; they share no sample.
         seed: Seed of the drawings; another seed gives another dataset.
         size: Height and width of the images, at least 32 each.
         num_train: Number of samples in the training split.
         num_val: Number of samples in the validation split.
+        num_test: Number of samples in the test split; 0: there is no test split.
         ignore_label: The value of the border in the target.
         palette: One RGB colour per class, for drawing.
 
@@ -65,6 +66,7 @@ class ShapesDataset(SegmentationDataset):
         size: tuple[int, int] = (96, 96),
         num_train: int = 1024,
         num_val: int = 128,
+        num_test: int = 0,
         ignore_label: int = 255,
         palette: Sequence[Sequence[int]] | None = None,
     ) -> None:
@@ -72,12 +74,18 @@ class ShapesDataset(SegmentationDataset):
         super().__init__(LabelContract(len(_NAMES), ignore_label, None, _NAMES, colours))
         if min(size) < _SMALLEST:
             raise ConfigError(f"dataset.size must be at least {_SMALLEST} each way, got {size}")
-        for name, value in (("seed", seed), ("num_train", num_train), ("num_val", num_val)):
+        numbers = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
+        for name, value in {"seed": seed, **numbers}.items():
             if value < 0:
                 raise ConfigError(f"dataset.{name} must not be negative, got {value}")
-        self.split_code = ("train", "val").index(check_split(split))
+        self.split_code = SPLITS.index(check_split(split))  # seeds the drawings of the split
         self.split, self.seed, self.size = split, seed, tuple(size)
-        self.length = (num_train, num_val)[self.split_code]
+        self.length = numbers[f"num_{split}"]
+        if split == "test" and not num_test:
+            raise ConfigError(
+                "dataset.num_test=0, so there is no test split; set it to a number of samples, or"
+                " choose another split"
+            )
 
     def __len__(self) -> int:
         return self.length

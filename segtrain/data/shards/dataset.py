@@ -47,6 +47,7 @@ class ShardDataset(ConfiguredDataset):
             path, a glob, a range in braces (``train-{000000..000099}.tar``), a URL, or a list of
             these. Relative paths start from `root`.
         val: The same for the validation split.
+        test: The same for the test split; None: there is no test split.
         root: Directory or URL of the shards.
         image: Suffixes of images in shards without an index, in order of preference, separated by
             semicolons; ``*`` matches anything.
@@ -69,6 +70,7 @@ class ShardDataset(ConfiguredDataset):
         *,
         train: SplitShards | None = None,
         val: SplitShards | None = None,
+        test: SplitShards | None = None,
         root: str = ".",
         image: str = IMAGE_KINDS,
         mask: str = MASK_KINDS,
@@ -85,7 +87,7 @@ class ShardDataset(ConfiguredDataset):
         folder = default_cache_dir() / "copies" if cache_dir is None else Path(cache_dir)
         limit = None if cache_size_gb is None else int(cache_size_gb * _UNIT)
         self.cache = ShardCache(folder.expanduser(), limit)
-        self.sections = {"train": train, "val": val}
+        self.sections = {"train": train, "val": val, "test": test}
         self.base, self.streams = root, streams
         self.patterns = (_suffixes("image", image), _suffixes("mask", mask))
         self.shards: list[Shard] = []

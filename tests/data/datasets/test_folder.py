@@ -98,8 +98,24 @@ def test_a_split_that_is_not_configured(tmp_path):
         FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="val")
     with pytest.raises(ConfigError, match="did you mean 'images'"):
         names_of(tmp_path, {"image": "i", "masks": "m"})
-    with pytest.raises(ConfigError, match="'test'"):
-        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="test")
+    for test in (None, {}):
+        with pytest.raises(
+            ConfigError, match=r"^dataset\.test is not set, so there is no test split"
+        ):
+            FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="test", test=test)
+    with pytest.raises(ConfigError, match="split must be 'train', 'val' or 'test', got 'tset'"):
+        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="tset", val_share=0.5)
+
+
+def test_the_test_split_is_no_part_of_the_training_samples(tmp_path):
+    fill(tmp_path, [f"{n}.png" for n in range(20)], [f"{n}.png" for n in range(20)])
+    fill(tmp_path / "t", ["x.png", "y.png"], ["x.png", "y.png"])
+    places = {"train": FOLDERS, "test": {"images": "t/i", "masks": "t/m"}}
+    for val_share in (0.0, 0.5):
+        dataset = FolderDataset(
+            num_classes=2, root=str(tmp_path), split="test", val_share=val_share, **places
+        )
+        assert [files.name for files in dataset.files] == ["x", "y"]
 
 
 def test_a_sample_from_the_registry(tmp_path):
