@@ -10,12 +10,14 @@ from typing import Any
 
 from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
+from segtrain.data.datasets.names import Names
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
-from segtrain.schema.values import did_you_mean, forwards_to, parameters
+from segtrain.schema.values import check_value, did_you_mean, forwards_to, parameters
 
 _TEST = "test"
+_NAMES = "names"
 
 
 class ConfiguredDataset(FileDataset):
@@ -130,7 +132,22 @@ class ConfiguredDataset(FileDataset):
                     f"{where}.{key} is not set; give {hint}, absolute or relative to"
                     f" dataset.root={self.root}"
                 )
+        for key, value in found.items():
+            if key != _NAMES and isinstance(value, list):
+                check_value(value, list[str], f"{where}.{key}")
         return found
+
+    def chosen_names(self, section: Mapping[str, Any]) -> Names | None:
+        """Return the names of the samples that the split keeps; None: all of them.
+
+        Args:
+            section: The section of the split, as from :meth:`check_section`.
+
+        Raises:
+            SegtrainError: As :class:`~segtrain.data.datasets.names.Names`.
+        """
+        given = section.get(_NAMES)
+        return None if given is None else Names(given, self.root, f"dataset.{self.split}.{_NAMES}")
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
+from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.pairing import FoundFiles, Location, Pairing, find_files, pair_files
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
-_KEYS = ("images", "masks")
-SplitFolders = Mapping[str, str | Sequence[str] | Mapping[str, str | Sequence[str]]]
+_KEYS = ("images", "masks", "names")
+SplitFolders = Mapping[str, str | Sequence[Any] | Mapping[str, str | Sequence[str]]]
 
 
 @DATASETS.register("folder")
@@ -24,7 +25,9 @@ class FolderDataset(ConfiguredDataset):
             recursively), a glob, or a list of these, absolute or relative to `root`, on disk or in
             an archive. For multi-label data `masks` may be a mapping from class name to the
             directory or glob of the masks of that class; an image without a mask of a class has no
-            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair.
+            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair. ``names``, a
+            list or a text file with one name per line, keeps only these samples. The name of a
+            sample is what its files pair by.
         val: The same for the validation split; None if the split is not used.
         test: The same for the test split; None: there is no test split.
         pairing: Regular expressions for ``images`` and ``masks``, which are searched for in the
@@ -55,15 +58,20 @@ class FolderDataset(ConfiguredDataset):
         section = self.check_section(
             self.sections[self.split], _KEYS, "a directory or a glob", needed=2
         )
+        names = self.chosen_names(section)
         images = self._find_in(section["images"], f"{where}.images")
         masks = section["masks"]
         if not isinstance(masks, Mapping):
-            pairs = self._pair(images, self._find_in(masks, f"{where}.masks"))
+            pairs = self._pair(images, self._find_in(masks, f"{where}.masks"), names)
             return [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
-        return self._find_per_class(images, masks, where)
+        return self._find_per_class(images, masks, where, names)
 
     def _find_per_class(
-        self, images: FoundFiles, masks: Mapping[str, Location], where: str
+        self,
+        images: FoundFiles,
+        masks: Mapping[str, Location],
+        where: str,
+        chosen: Names | None,
     ) -> list[SampleFiles]:
         names = self.labels.names
         if not self.labels.multi_label:
@@ -80,10 +88,13 @@ class FolderDataset(ConfiguredDataset):
         columns, any_class = [], dict[str, Any]()
         for name in names:
             found = self._find_in(masks[name], f"{where}.masks.{name}")
-            pairs = self._pair(images, found, partial=True)
+            pairs = self._pair(images, found, chosen, partial=True)
             columns.append({key: mask for _, mask, key in pairs})
             any_class.update({key: image for image, _, key in pairs})
-        without = sorted(set(images) - set(any_class.values()))
+        if chosen is None:
+            without = [str(image) for image in sorted(set(images) - set(any_class.values()))]
+        else:
+            without = sorted(chosen.chosen - any_class.keys())
         self.left_out += [f"{image}: the image has no mask of any class" for image in without]
         return [
             SampleFiles(any_class[key], tuple(column.get(key) for column in columns), key)
@@ -93,9 +104,11 @@ class FolderDataset(ConfiguredDataset):
     def _find_in(self, location: Any, where: str) -> FoundFiles:
         return find_files(self.root, location, where)
 
-    def _pair(self, images: FoundFiles, masks: FoundFiles, *, partial: bool = False) -> list[Any]:
+    def _pair(
+        self, images: FoundFiles, masks: FoundFiles, names: Names | None, *, partial: bool = False
+    ) -> list[Any]:
         pairs, problem, left_out = pair_files(
-            images, masks, f"dataset.{self.split}", self.pairing, partial=partial
+            images, masks, f"dataset.{self.split}", self.pairing, partial=partial, names=names
         )
         if problem and self.max_bad == 0:
             raise problem

@@ -15,11 +15,11 @@ from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
-_KEYS = ("list", "images", "masks")
+_KEYS = ("list", "images", "masks", "names")
 _COLUMNS = ("image", "mask")
 _SLOT = "{}"
 _SCHEME = re.compile(r"[A-Za-z]{2,}:/")
-SplitLists = Mapping[str, str | Sequence[str]]
+SplitLists = Mapping[str, str | Sequence[Any]]
 
 
 @DATASETS.register("list")
@@ -36,7 +36,10 @@ class ListDataset(ConfiguredDataset):
         train: ``list`` names one or several files, relative to `root`. If ``images`` and ``masks``
             are templates such as ``JPEGImages/{}.jpg``, the first column of a line is inserted into
             both and other columns are not used. Otherwise a line holds the paths of image and mask,
-            relative to the directories ``images`` and ``masks`` if these are given.
+            relative to the directories ``images`` and ``masks`` if these are given. ``names``, a
+            list or a text file with one name per line, keeps only these samples. The name of a
+            sample is what is inserted into the templates, or the path of its image in the list
+            without extension.
         val: The same for the validation split.
         test: The same for the test split; None: there is no test split.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
@@ -64,7 +67,8 @@ class ListDataset(ConfiguredDataset):
         where = f"dataset.{self.split}"
         section = self.check_section(self.sections[self.split], _KEYS, "a list file", needed=1)
         files = section["list"]
-        folders = [str(section.get(key) or "") for key in _KEYS[1:]]  # or templates
+        folders = [str(section.get(key) or "") for key in ("images", "masks")]  # or templates
+        names, known = self.chosen_names(section), set[str]()
         if (_SLOT in folders[0]) != (_SLOT in folders[1]):
             raise ConfigError(
                 f"{where}: images and masks must both be templates with {_SLOT}, or neither"
@@ -74,6 +78,9 @@ class ListDataset(ConfiguredDataset):
             path = self.root / Path(file).expanduser()
             for line in read_list(path, where):
                 sample = self._sample(line, folders)
+                known.add(sample.name)
+                if names is not None and sample.name not in names.chosen:
+                    continue
                 problem = self._missing(sample, line)
                 if sample.name in samples:
                     raise DataError(f"{line.position}: {sample.name!r} is named twice; remove one")
@@ -83,6 +90,8 @@ class ListDataset(ConfiguredDataset):
                     samples[sample.name] = sample
                 else:
                     self.left_out.append(problem)
+        if names is not None:
+            names.check(known)
         return list(samples.values())
 
     def _sample(self, line: ListLine, folders: Sequence[str]) -> SampleFiles:

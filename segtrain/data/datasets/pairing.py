@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from segtrain.data.datasets.names import Names
 from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
 from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema.values import did_you_mean
@@ -182,7 +183,13 @@ def _below(path: Path, root: Path) -> str:
 
 
 def pair_files(
-    images: FoundFiles, masks: FoundFiles, where: str, pairing: Pairing, *, partial: bool = False
+    images: FoundFiles,
+    masks: FoundFiles,
+    where: str,
+    pairing: Pairing,
+    *,
+    partial: bool = False,
+    names: Names | None = None,
 ) -> tuple[list[Triple], DataError | None, list[str]]:
     """Pair image and mask files.
 
@@ -192,13 +199,14 @@ def pair_files(
         where: The config key of the split, for messages.
         pairing: The part of a path that must agree.
         partial: Whether images without a mask are allowed.
+        names: The samples to pair; files of other samples need no partner. None: all samples.
 
     Returns:
         Image file, mask file and name of each sample, sorted by name; an error if files remain
         without a partner, else None; and a message for each of these files.
 
     Raises:
-        DataError: When no files pair.
+        DataError: When no files pair, or a name does not exist.
     """
     if pairing.expressions:
         keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
@@ -210,12 +218,17 @@ def pair_files(
         short = [_without_shared_folders(side) for side in sides]
         keyed = [(group(one), group(two)) for one, two in (sides, short) for group in rules]
     problems = []
-    for image_keys, mask_keys in keyed:
+    for all_images, all_masks in keyed:
+        known = all_images.keys() | all_masks.keys()
+        image_keys, mask_keys = _chosen(all_images, names), _chosen(all_masks, names)
         groups = _unpaired(image_keys, mask_keys, partial=partial)
-        problems.append((sum(map(len, groups.values())), image_keys, mask_keys, groups))
-        if not problems[-1][0]:
+        count = sum(map(len, groups.values())) + (len(names.chosen - known) if names else 0)
+        problems.append((count, image_keys, mask_keys, groups, known))
+        if not count:
             break
-    count, image_keys, mask_keys, groups = min(problems, key=lambda problem: problem[0])
+    count, image_keys, mask_keys, groups, known = min(problems, key=lambda problem: problem[0])
+    if names is not None:
+        names.check(known)
     both = sorted(image_keys.keys() & mask_keys.keys())
     single = [key for key in both if len(image_keys[key]) == len(mask_keys[key]) == 1]
     pairs = [(image_keys[key][0], mask_keys[key][0], key) for key in single]
@@ -226,6 +239,13 @@ def pair_files(
         raise error
     left_out = [f"{file}: {_OF_ONE_FILE[text]}" for text, files in groups.items() for file in files]
     return pairs, error, left_out
+
+
+def _chosen(keys: Keyed, names: Names | None) -> Keyed:
+    """Return the files of the samples with one of these names."""
+    if names is None:
+        return keys
+    return {key: files for key, files in keys.items() if key in names.chosen}
 
 
 def _whole(files: dict[Path, str]) -> Keyed:

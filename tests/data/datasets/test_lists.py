@@ -155,6 +155,18 @@ def test_keys(tmp_path):
         DATASETS.build({"name": "list", "root": str(tmp_path), "num_classes": 2}, split="val")
 
 
+def test_names_choose_lines(tmp_path):
+    write(tmp_path, "a", "b", "7")
+    (tmp_path / "m" / "b.png").unlink()
+    dataset = build(tmp_path, "t.txt", "a\nb\n7", places={**TEMPLATES, "names": [7, "a"]})
+    assert [files.name for files in dataset.files] == ["a", "7"]
+    content = "i/a.png m/a.png\ni/b.png m/b.png\n"
+    dataset = build(tmp_path, "t.txt", content, places={"names": ["i/a"]})
+    assert [files.name for files in dataset.files] == ["i/a"]
+    with pytest.raises(DataError, match=r"no sample has the name 'i/aa'; did you mean 'i/a'\?"):
+        build(tmp_path, "t.txt", content, places={"names": ["i/aa"]})
+
+
 def test_missing_files_may_be_left_out(tmp_path):
     write(tmp_path, "a", "b", "c")
     (tmp_path / "m" / "b.png").unlink()
