@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtrain.data import write_mask, write_palette_mask
-from segtrain.data.datasets.pairing import IMAGE_SUFFIXES
+from segtrain.data.datasets.found_files import IMAGE_SUFFIXES
 from segtrain.errors import DataError
 from segtrain.inference import Predictor
 from segtrain.schema.sections import PredictConfig

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.labels.mask_facts import MaskFacts
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, SizeError
 from segtrain.schema.registry import Registry
 
 SPLITS = ("train", "val", "test")
@@ -92,11 +92,13 @@ class SampleFiles(NamedTuple):
         masks: The mask file. For multi-label data there may be one per class, with None for a class
             that has no pixel in the image.
         name: Name of the sample, unique in its split.
+        valid: The file whose pixels that are not 0 count; None: all pixels of the image count.
     """
 
     image: Path
     masks: tuple[Path | None, ...]
     name: str
+    valid: Path | None = None
 
     @property
     def mask(self) -> Path:
@@ -141,11 +143,11 @@ class FileDataset(SegmentationDataset):
     def __getitem__(self, index: int) -> Sample:
         files = self.files[index]
         image, raw = self.read_image(index), self.read_mask(index)
-        shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
-        problem = explain_shapes(image.shape[:2], shape[:2], files, self.reader.exif)
+        valid = self.read_valid(index)
+        problem = explain_shapes(image.shape, mask_shape(raw), files, self.reader.exif, valid)
         if problem is not None:
-            raise DataError(problem)
-        return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
+            raise SizeError(problem)
+        return Sample(image, self.labels.to_ids(raw, str(files.mask), valid), files.name)
 
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image of a sample."""
@@ -153,13 +155,52 @@ class FileDataset(SegmentationDataset):
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         """Return the raw values of a sample's mask; a list if each class has a mask of its own."""
-        image, masks, _ = self.files[index]
+        files = self.files[index]
         return read_masks(
-            masks,
+            files.masks,
             self.reader.mask,
-            lambda: self.reader.size(image),
+            lambda: self.reader.size(files.image),
             multi_label=self.labels.multi_label,
         )
+
+    def read_valid(self, index: int) -> NDArray[np.bool_] | None:
+        """Return the pixels of a sample that count, ``(H, W)``; None: all of them."""
+        file = self.files[index].valid
+        return None if file is None else self.reader.valid(file)
+
+    def count_mask(self, index: int) -> MaskFacts:
+        """Count the raw values of a sample's mask at the pixels that count.
+
+        Raises:
+            SizeError: When mask and valid file differ in size.
+            DataError: When one of them cannot be read.
+        """
+        raw, valid = self.read_mask(index), self.read_valid(index)
+        return self.count_valid(raw, valid, self.files[index], lambda: self.read_image(index).shape)
+
+    def count_valid(
+        self,
+        raw: NDArray[Any] | list[NDArray[Any]],
+        valid: NDArray[np.bool_] | None,
+        files: SampleFiles,
+        image_shape: Callable[[], Sequence[int]],
+    ) -> MaskFacts:
+        """Count the raw values of a mask at the pixels that count.
+
+        Args:
+            raw: The mask, as from :meth:`read_mask`.
+            valid: The pixels that count, as from :meth:`read_valid`.
+            files: The files of the sample, for messages.
+            image_shape: Returns height and width of the image, for messages.
+
+        Raises:
+            SizeError: When `raw` and `valid` differ in size.
+        """
+        for mask in [raw] if isinstance(raw, np.ndarray) else raw:
+            if valid is not None and mask.shape[:2] != valid.shape:
+                shapes = image_shape(), mask.shape
+                raise SizeError(str(explain_shapes(*shapes, files, self.reader.exif, valid)))
+        return self.labels.count(raw) if valid is None else self.labels.count(raw, valid)
 
     def mask_kind(self, index: int) -> str:
         """Return a key of what, besides its file, decides the raw values of a mask.
@@ -231,24 +272,47 @@ def read_masks(
     return [np.zeros(shape, np.uint8) if values is None else values for values in found]
 
 
+def mask_shape(raw: NDArray[Any] | Sequence[NDArray[Any]]) -> tuple[int, int]:
+    """Return height and width of a mask, or of the first of several."""
+    height, width = (raw if isinstance(raw, np.ndarray) else raw[0]).shape[:2]
+    return int(height), int(width)
+
+
 def explain_shapes(
-    image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles, exif: str
+    image: Sequence[int],
+    mask: Sequence[int],
+    files: SampleFiles,
+    exif: str,
+    valid: NDArray[np.bool_] | None = None,
 ) -> str | None:
-    """Return a message if the sizes of an image and its mask differ, else None."""
-    (height, width), (mask_height, mask_width) = image_shape, mask_shape[:2]
-    if (height, width) == (mask_height, mask_width):
-        return None
-    advice = "resize or replace one of them"
-    if (height, width) == (mask_width, mask_height):
-        other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
-        advice = (
-            f"turn the mask by 90 degrees, or set dataset.exif={other} if the EXIF orientation of a"
-            f" file is {state}"
+    """Return a message if an image and its mask or its valid file differ in size, else None.
+
+    Args:
+        image: Height and width of the image.
+        mask: Height and width of the mask.
+        files: The files of the sample.
+        exif: How the reader treats the EXIF orientation.
+        valid: The pixels that count, ``(H, W)``; None: all pixels.
+    """
+    others = [("mask", files.mask, mask)]
+    if valid is not None and files.valid is not None:
+        others.append(("valid file", files.valid, valid.shape))
+    height, width = image[:2]
+    for what, file, shape in others:
+        if (height, width) == (*shape[:2],):
+            continue
+        advice = "resize or replace one of them"
+        if (width, height) == (*shape[:2],):
+            other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
+            advice = (
+                f"turn the {what} by 90 degrees, or set dataset.exif={other} if the EXIF"
+                f" orientation of a file is {state}"
+            )
+        return (
+            f"{file}: the {what} is {shape[0]} x {shape[1]} (height x width), but its image"
+            f" {files.image} is {height} x {width}; {advice}"
         )
-    return (
-        f"{files.mask}: the mask is {mask_height} x {mask_width} (height x width), but its image "
-        f"{files.image} is {height} x {width}; {advice}"
-    )
+    return None
 
 
 def check_split(split: str) -> str:

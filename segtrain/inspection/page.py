@@ -70,9 +70,9 @@ def _head(examination: Examination) -> str:
 def _figures(examination: Examination) -> list[tuple[str, str]]:
     """Return the figures in the boxes at the top, each with its caption."""
     train = examination.splits["train"].report
-    areas = examination.splits["train"].areas
     counted = int(train.class_pixels.sum()) + train.ignored_pixels
-    total = counted if areas is None else int(areas.sum())
+    is_multi_label = examination.splits["train"].areas is not None
+    total = int(train.sizes.prod(1).sum()) if is_multi_label else counted
     errors = sum(item.is_error for item in examination.findings)
     return [
         *(
@@ -81,6 +81,11 @@ def _figures(examination: Examination) -> list[tuple[str, str]]:
         ),
         (str(len(examination.splits["train"].dataset.class_names)), "classes"),
         (percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
+        *(
+            [(percent(invalid), "of train pixels do not count")]
+            if (invalid := examination.splits["train"].invalid_share)
+            else []
+        ),
         (f"{errors:,}", "errors"),
         (f"{len(examination.findings) - errors:,}", "warnings"),
     ]
@@ -133,6 +138,13 @@ def _classes(examination: Examination) -> Iterable[str]:
     heads = ("id", "class", "", *columns, "weight")
     drawn = table(heads, rows, numbers=range(3, len(heads)))
     yield drawn.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
+    invalid = {name: split.invalid_share for name, split in examination.splits.items()}
+    if any(invalid.values()):
+        listed = ", ".join(f"{percent(share)} of {name}" for name, share in invalid.items())
+        yield (
+            f'<p class="note">Pixels that do not count, by the valid files: {listed}. They are'
+            " ignored, and in no number of this table.</p>"
+        )
     key = "".join(f'<i class="{name}"></i>{name}' for name in names)
     yield (
         f'<p class="key">{key}; weight: {AUTO_METHOD}, which is what loss.class_weights=auto uses'

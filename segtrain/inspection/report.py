@@ -50,7 +50,8 @@ def report_dict(examination: Examination) -> dict[str, Any]:
       ``kind``, ``error``, ``file`` and ``text``.
     - ``counts``: number of findings by kind.
     - ``splits``: by split (``test`` if it is configured), ``images``, ``left_out``,
-      ``ignored_pixels`` and ``sizes``.
+      ``ignored_pixels``, ``invalid_pixels`` (those of the ignored ones that do not count by the
+      valid files) and ``sizes``.
     - ``classes``: a list, each with ``id``, ``name``, ``colour`` and, by split, ``pixels``,
       ``share`` and ``images``.
     - ``normalisation``: ``mean`` and ``std`` of the train split, or null.
@@ -99,6 +100,7 @@ def _split_dict(examination: Examination, split: str) -> dict[str, Any]:
         "images": report.num_files,
         "left_out": len(getattr(dataset, "left_out", ())),
         "ignored_pixels": report.ignored_pixels,
+        "invalid_pixels": int(report.invalid_pixels.sum()),
         "sizes": [
             {"height": height, "width": width, "images": count}
             for height, width, count in distinct_sizes(report.sizes)

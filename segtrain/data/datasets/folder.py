@@ -7,12 +7,13 @@ from typing import Any
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
+from segtrain.data.datasets.found_files import FoundFiles, Location, find_files
 from segtrain.data.datasets.names import Names
-from segtrain.data.datasets.pairing import FoundFiles, Location, Pairing, find_files, pair_files
+from segtrain.data.datasets.pairing import Pairing, pair_files, pair_valid_files
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
-_KEYS = ("images", "masks", "names")
+_KEYS = ("images", "masks", "names", "valid")
 SplitFolders = Mapping[str, str | Sequence[Any] | Mapping[str, str | Sequence[str]]]
 
 
@@ -27,12 +28,14 @@ class FolderDataset(ConfiguredDataset):
             directory or glob of the masks of that class; an image without a mask of a class has no
             pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair. ``names``, a
             list or a text file with one name per line, keeps only these samples. The name of a
-            sample is what its files pair by.
+            sample is what its files pair by. ``valid`` is a directory or a glob of files that are
+            not 0 at the pixels of an image that count; the other pixels are ignored.
         val: The same for the validation split; None if the split is not used.
         test: The same for the test split; None: there is no test split.
-        pairing: Regular expressions for ``images`` and ``masks``, which are searched for in the
-            path below `root`. Files pair if the groups are equal, or the whole match if there are
-            no groups. Files without a match are left out. None: files pair by name.
+        pairing: Regular expressions for ``images``, ``masks`` and, if it is set, ``valid``, which
+            are searched for in the path below `root`. Files pair if the groups are equal, or the
+            whole match if there are no groups. Files without a match are left out. None: files pair
+            by name.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
@@ -61,10 +64,15 @@ class FolderDataset(ConfiguredDataset):
         names = self.chosen_names(section)
         images = self._find_in(section["images"], f"{where}.images")
         masks = section["masks"]
-        if not isinstance(masks, Mapping):
+        if isinstance(masks, Mapping):
+            samples = self._find_per_class(images, masks, where, names)
+        else:
             pairs = self._pair(images, self._find_in(masks, f"{where}.masks"), names)
-            return [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
-        return self._find_per_class(images, masks, where, names)
+            samples = [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
+        if section.get("valid") is None:
+            return samples
+        valid = self._find_in(section["valid"], f"{where}.valid")
+        return self._with_valid(samples, images, valid, only=names is not None)
 
     def _find_per_class(
         self,
@@ -99,6 +107,24 @@ class FolderDataset(ConfiguredDataset):
         return [
             SampleFiles(any_class[key], tuple(column.get(key) for column in columns), key)
             for key in sorted(any_class)
+        ]
+
+    def _with_valid(
+        self, samples: Sequence[SampleFiles], images: FoundFiles, valid: FoundFiles, *, only: bool
+    ) -> list[SampleFiles]:
+        """Return the samples with their valid files; `only` these samples need one."""
+        wanted = {sample.image for sample in samples} if only else None
+        where = f"dataset.{self.split}"
+        pairs, problem, left_out = pair_valid_files(images, valid, where, self.pairing, wanted)
+        if problem and self.max_bad == 0:
+            raise problem
+        known = {text.partition(": ")[0] for text in self.left_out}
+        self.left_out += [text for text in left_out if text.partition(": ")[0] not in known]
+        files = {image: file for image, file, _ in pairs}
+        return [
+            sample._replace(valid=files[sample.image])
+            for sample in samples
+            if sample.image in files
         ]
 
     def _find_in(self, location: Any, where: str) -> FoundFiles:

@@ -21,40 +21,54 @@ class MaskFacts(NamedTuple):
         shape: Height and width, and the number of channels where there are several.
         counts: Raw value to pixel count, for each channel where channels are classes.
         colours: Whether raw values are colours, ``0xRRGGBB``.
+        invalid: Number of pixels that do not count; `counts` is without them.
     """
 
     shape: tuple[int, ...]
     counts: tuple[dict[int, int], ...]
     colours: bool = False
+    invalid: int = 0
 
     @classmethod
-    def of_mask(cls, raw: NDArray[Any] | Sequence[NDArray[Any]], *, multi_label: bool) -> MaskFacts:
+    def of_mask(
+        cls,
+        raw: NDArray[Any] | Sequence[NDArray[Any]],
+        *,
+        multi_label: bool,
+        valid: NDArray[np.bool_] | None = None,
+    ) -> MaskFacts:
         """Count the raw values of a mask.
 
         Args:
             raw: ``(H, W)``, integers, or colours ``(H, W, 3)``, uint8. For multi-label data
                 ``(H, W, num_classes)``, or a list of ``(H, W)``.
             multi_label: Whether channels are classes rather than the parts of a colour.
+            valid: The pixels that count, ``(H, W)``; None: all pixels.
         """
-        if not isinstance(raw, np.ndarray):
-            return cls((*raw[0].shape, len(raw)), tuple(histogram(mask) for mask in raw))
-        if raw.ndim == 2:
-            return cls(raw.shape, (histogram(raw),))
-        if raw.shape[2] == 3 and not multi_label:
-            return cls(raw.shape, (histogram(pack_colours(raw)),), colours=True)
-        channels = tuple(histogram(raw[..., index]) for index in range(raw.shape[2]))
-        return cls(raw.shape, channels)
+        is_array = isinstance(raw, np.ndarray)
+        shape = raw.shape if isinstance(raw, np.ndarray) else (*raw[0].shape, len(raw))
+        colours = is_array and len(shape) == 3 and shape[2] == 3 and not multi_label
+        if isinstance(raw, np.ndarray) and colours:
+            channels = [pack_colours(raw)]
+        elif isinstance(raw, np.ndarray):
+            channels = [raw] if raw.ndim == 2 else [raw[..., index] for index in range(shape[2])]
+        else:
+            channels = [*raw]
+        chosen = channels if valid is None else [channel[valid] for channel in channels]
+        invalid = 0 if valid is None else int(valid.size - np.count_nonzero(valid))
+        return cls(shape, tuple(histogram(channel) for channel in chosen), colours, invalid)
 
     def to_json(self) -> list[Any]:
         """Return plain lists."""
-        return [list(self.shape), [sorted(c.items()) for c in self.counts], self.colours]
+        plain = [list(self.shape), [sorted(c.items()) for c in self.counts], self.colours]
+        return [*plain, self.invalid] if self.invalid else plain
 
     @classmethod
     def from_json(cls, plain: Sequence[Any]) -> MaskFacts:
         """Return the facts that :meth:`to_json` turned into lists."""
-        shape, counts, colours = plain
+        shape, counts, colours, *invalid = plain
         found = tuple({int(value): int(n) for value, n in channel} for channel in counts)
-        return cls(tuple(shape), found, bool(colours))
+        return cls(tuple(shape), found, bool(colours), int(sum(invalid)))
 
     @property
     def values(self) -> set[int]:

@@ -186,6 +186,9 @@ class _MemoryReader(Reader):
     def mask(self, path: str | Path, *, all_channels: bool = False) -> NDArray[Any]:
         return self.decode_mask(self._bytes(path), str(path), all_channels=all_channels)
 
+    def valid(self, path: str | Path) -> NDArray[np.bool_]:
+        return self.decode_valid(self._bytes(path), str(path))
+
     def _bytes(self, path: str | Path) -> bytes:
         return self.memory.view(self.places[str(path)]).tobytes()
 
@@ -211,7 +214,7 @@ def _reads_whole_files(dataset: SegmentationDataset) -> bool:
 def _paths(dataset: SegmentationDataset) -> dict[Path, None]:
     """Return every file once, in the order of the samples."""
     assert isinstance(dataset, FileDataset)
-    found = ((files.image, *files.masks) for files in dataset.files)
+    found = ((files.image, *files.masks, files.valid) for files in dataset.files)
     return dict.fromkeys(path for paths in found for path in paths if path is not None)
 
 

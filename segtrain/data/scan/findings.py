@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 KINDS = {
-    "unreadable": "images or masks that are missing or cannot be read",
-    "size": "masks that differ in size from their image",
+    "unreadable": "files that are missing or cannot be read",
+    "size": "masks or valid files that differ in size from their image",
     "values": "masks with values outside the label contract",
     "contract": "label contracts that are probably not intended",
     "overlap": "images in two splits",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from segtrain.data.dataset import FileDataset, SampleFacts, explain_shapes
 from segtrain.data.io.storage import read_bytes
+from segtrain.data.shards.samples import VALID
 from segtrain.errors import DataError
 
 _CHUNK = 64  # samples whose bytes are in memory
@@ -29,7 +30,7 @@ class PackedSample(NamedTuple):
     Attributes:
         key: Its key in the shard.
         files: Bytes by suffix.
-        suffixes: Suffixes of image and masks, see
+        suffixes: Suffixes of image, masks and valid file, see
             :class:`~segtrain.data.shards.samples.ShardSample`.
         facts: Size of the image and content of the mask.
     """
@@ -63,8 +64,8 @@ def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
     """Read the files of one sample; they are decoded to check them."""
     files = dataset.files[index]
     image, mask = dataset.read_image(index), dataset.read_mask(index)
-    facts = dataset.labels.count(mask)
-    problem = explain_shapes(image.shape[:2], facts.shape, files, dataset.reader.exif)
+    facts = dataset.count_valid(mask, dataset.read_valid(index), files, lambda: image.shape)
+    problem = explain_shapes(image.shape, facts.shape, files, dataset.reader.exif)
     problem = problem or dataset.labels.explain(facts, str(files.mask))
     if problem is not None:
         raise DataError(problem)
@@ -81,6 +82,9 @@ def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
         suffix, data = (_suffix(given), _read(given)) if is_plain else _encode(given)
         suffixes.append(f"{stem}.{suffix}")
         contents[f"{stem}.{suffix}"] = data
+    if files.valid is not None:
+        suffixes.append(f"{VALID}.{_suffix(files.valid)}")
+        contents[f"{VALID}.{_suffix(files.valid)}"] = _read(files.valid)
     height, width = image.shape[:2]
     return PackedSample(key, contents, tuple(suffixes), ((int(height), int(width)), facts))
 
@@ -137,4 +141,6 @@ def fingerprint(dataset: FileDataset, keys: Sequence[str]) -> str:
     digest = hashlib.sha256("\n".join(keys).encode())
     for files in dataset.files:
         digest.update(str(files.image.absolute()).encode())
+        if files.valid is not None:
+            digest.update(str(files.valid.absolute()).encode())
     return digest.hexdigest()

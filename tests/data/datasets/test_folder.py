@@ -20,7 +20,7 @@ def fill(root, images, masks):
 
 def names_of(root, train=FOLDERS):
     dataset = FolderDataset(num_classes=2, root=str(root), train=train)
-    return {name: mask.name for _, (mask,), name in dataset.files}
+    return {name: mask.name for _, (mask,), name, _ in dataset.files}
 
 
 @pytest.mark.parametrize(

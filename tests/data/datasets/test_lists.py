@@ -107,7 +107,8 @@ def test_unusual_names(tmp_path, name, suffix):
             "i/a.png\tm/a.png\n\ni/c.png\tm/b.png",
             r"line 3: the image file .*i/c\.png does not",
         ),
-        ("t.tsv", "i/a.png\tm/a.png\tx", r"t\.tsv, line 1: 3 columns"),
+        ("t.tsv", "i/a.png\tm/a.png\tx", r"t\.tsv, line 1: the valid file .*x does not exist"),
+        ("t.tsv", "i/a.png\tm/a.png\tx\ty", r"t\.tsv, line 1: 4 columns"),
         ("t.csv", 'i/a.png,m/a.png\n"i/b.png,m/b.png', r"t\.csv, line 2: it is not valid CSV"),
         (
             "t.jsonl",
