@@ -93,9 +93,11 @@ class ConfiguredDataset(FileDataset):
         return self.find()
 
     def _advice(self, error: DataError) -> str:
-        if self.split != "val" or not isinstance(error, NoFilesError):
-            return ""
-        return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
+        advice = {
+            "val": "; to hold back some of the training samples instead, set dataset.val_share=0.2",
+            _TEST: "; to go without a test split, set dataset.test=null",
+        }
+        return advice.get(self.split, "") if isinstance(error, NoFilesError) else ""
 
     def check_section(
         self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int

@@ -26,12 +26,14 @@ class FolderDataset(ConfiguredDataset):
             recursively), a glob, or a list of these, absolute or relative to `root`, on disk or in
             an archive. For multi-label data `masks` may be a mapping from class name to the
             directory or glob of the masks of that class; an image without a mask of a class has no
-            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair. ``names``, a
-            list or a text file with one name per line, keeps only these samples. The name of a
-            sample is what its files pair by. ``valid`` is a directory or a glob of files that are
-            not 0 at the pixels of an image that count; the other pixels are ignored.
+            pixel of it. For other data a mapping has several sets of masks of the same images, from
+            which `labels` chooses. See :mod:`segtrain.data.datasets.pairing` for how files pair.
+            ``names``, a list or a text file with one name per line, keeps only these samples. The
+            name of a sample is what its files pair by. ``valid`` is a directory or a glob of files
+            that are not 0 at the pixels of an image that count; the other pixels are ignored.
         val: The same for the validation split; None if the split is not used.
         test: The same for the test split; None: there is no test split.
+        labels: The set of masks, if there are several of the same images.
         pairing: Regular expressions for ``images``, ``masks`` and, if it is set, ``valid``, which
             are searched for in the path below `root`. Files pair if the groups are equal, or the
             whole match if there are no groups. Files without a match are left out. None: files pair
@@ -49,11 +51,15 @@ class FolderDataset(ConfiguredDataset):
         train: SplitFolders | None = None,
         val: SplitFolders | None = None,
         test: SplitFolders | None = None,
+        labels: str | None = None,
         pairing: Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
         self.sections = {"train": train, "val": val, "test": test}
         self.pairing = Pairing(pairing)
+        self.mask_set = labels
+        if labels is not None:
+            self._check_set(labels, multi_label=bool(common.get("multi_label")))
         super().__init__(**common)
 
     def find(self) -> list[SampleFiles]:
@@ -64,6 +70,8 @@ class FolderDataset(ConfiguredDataset):
         names = self.chosen_names(section)
         images = self._find_in(section["images"], f"{where}.images")
         masks = section["masks"]
+        if isinstance(masks, Mapping) and self.mask_set is not None:
+            masks = masks[self.mask_set]
         if isinstance(masks, Mapping):
             samples = self._find_per_class(images, masks, where, names)
         else:
@@ -73,6 +81,28 @@ class FolderDataset(ConfiguredDataset):
             return samples
         valid = self._find_in(section["valid"], f"{where}.valid")
         return self._with_valid(samples, images, valid, only=names is not None)
+
+    def _check_set(self, chosen: str, *, multi_label: bool) -> None:
+        """Check that the sets of masks have the chosen one.
+
+        Raises:
+            ConfigError: When they do not, or there are no sets.
+        """
+        given = [section.get("masks") for section in self.sections.values() if section]
+        sets = [masks for masks in given if isinstance(masks, Mapping)]
+        if multi_label or not sets:
+            raise ConfigError(
+                f"dataset.labels={chosen} chooses one of several sets of masks, but"
+                + (
+                    " with dataset.multi_label=true masks are"
+                    if multi_label
+                    else " dataset.train.masks is"
+                )
+                + " not a mapping of sets; leave it out"
+            )
+        for masks in sets:
+            if chosen not in masks:
+                raise ConfigError(f"dataset.labels: no set {chosen!r}{did_you_mean(chosen, masks)}")
 
     def _find_per_class(
         self,
@@ -84,8 +114,9 @@ class FolderDataset(ConfiguredDataset):
         names = self.labels.names
         if not self.labels.multi_label:
             raise ConfigError(
-                f"{where}.masks is a mapping, with masks for each class; this needs"
-                " dataset.multi_label=true"
+                f"{where}.masks is a mapping; if it has masks for each class, set"
+                " dataset.multi_label=true, and if it has several sets of masks, set dataset.labels"
+                f" to one of {', '.join(masks)}"
             )
         for name in names:
             if name not in masks:

@@ -245,6 +245,32 @@ def test_names_with_a_mask_for_each_class(tmp_path):
     assert dataset.left_out == ["c: the image has no mask of any class"]
 
 
+def test_one_of_several_sets_of_masks(tmp_path):
+    fill(tmp_path, ["a.png"], [])
+    for name in ("good", "bad"):
+        fill(tmp_path / name, [], ["a.png"])
+    sets = {"images": "i", "masks": {"good": "good/m", "bad": "bad/m"}}
+
+    def build(train=sets, **keys):
+        return FolderDataset(num_classes=2, root=str(tmp_path), train=train, **keys)
+
+    assert build(labels="bad").files[0].mask == tmp_path / "bad/m/a.png"
+    for keys, message in (
+        ({}, r"dataset\.train\.masks is a mapping; .* set dataset\.labels to one of good, bad$"),
+        (
+            {"labels": "god"},
+            r"dataset\.labels: no set 'god'; did you mean 'good'\? Known: bad, good",
+        ),
+        (
+            {"labels": "good", "train": FOLDERS},
+            r"labels=good .* dataset\.train\.masks is not a map",
+        ),
+        ({"labels": "good", "multi_label": True}, r"labels=good .* dataset\.multi_label=true"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build(**keys)
+
+
 def test_lists_of_locations_pair_entry_by_entry(tmp_path):
     for city in ("Urban", "Rural"):
         fill(tmp_path / city, ["1.png"], ["1.png"])
