@@ -33,6 +33,10 @@ class ChannelsError(DataError):
     """An image has the wrong number of channels."""
 
 
+class SizeError(DataError):
+    """An image and its mask, or its valid file, differ in size."""
+
+
 class NoFilesError(DataError):
     """A folder, archive or pattern of the dataset has no files."""
 

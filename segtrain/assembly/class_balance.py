@@ -115,13 +115,13 @@ class ClassBalance:
             )
 
     def _counts(self) -> tuple[Any, Any]:
-        """Pixels per image and class, and pixels per image for multi-label data.
+        """Pixels per image and class, and valid pixels per image for multi-label data.
 
         :func:`~segtrain.data.loading.rare_classes.rare_class_order` takes both.
         """
         report = self.splits.report()
         multi_label = self.splits.train.labels.multi_label
-        return report.image_pixels, report.sizes.prod(1) if multi_label else None
+        return report.image_pixels, report.areas if multi_label else None
 
 
 def class_weights_table(

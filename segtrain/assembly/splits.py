@@ -1,4 +1,4 @@
-"""The training and the validation split of a run, scanned once for all processes."""
+"""The splits of a run, scanned once for all processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segtrain.data import (
     scan_dataset,
     summarize,
 )
-from segtrain.data.build import has_test_split
+from segtrain.data.build import has_split
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
@@ -32,16 +32,20 @@ from segtrain.terminal import logger, progress
 
 _MAX_LISTED = 3
 _DUPLICATES = {
-    "overlap": "images in both splits, as dataset.allow_overlap=true allows",
+    "overlap": "images in two splits, as dataset.allow_overlap=true allows",
     "duplicate": "images that occur twice",
 }
+
+
+_LeftOut = tuple[list[int], list[str]]
+"""The samples that are left out of a split, and a message for each of them."""
 
 
 class _Scanned(NamedTuple):
     """The findings that the main process sends to the others."""
 
     report: ScanReport | None
-    left_out: list[tuple[list[int], list[str]]]
+    left_out: list[_LeftOut]
 
 
 class Splits:
@@ -80,15 +84,12 @@ class Splits:
         """
         if self._checked:
             return
-        scanned = self._on_main(self._scan_both)
+        scanned = _on_main(self.processes, self._scan_both)
         self._report = scanned.report
-        kept: list[SegmentationDataset] = []
-        for split, (indices, reasons) in zip((self.train, self.val), scanned.left_out, strict=True):
-            if isinstance(split, FileDataset) and indices:
-                kept.append(split.without(indices, reasons))
-            else:
-                kept.append(split)
-        self.train, self.val = kept
+        self.train, self.val = (
+            _without(split, *left_out)
+            for split, left_out in zip((self.train, self.val), scanned.left_out, strict=True)
+        )
         self._checked = True
 
     def check_sizes(self, crop_size: tuple[int, int] | None, batch_size: int) -> None:
@@ -132,29 +133,14 @@ class Splits:
         """
         self.check()
         if self._report is None:
-            self._report = self._on_main(lambda: _Scanned(self._count(), [])).report
+            counted = _on_main(self.processes, lambda: _Scanned(self._count(), []))
+            self._report = counted.report
         assert self._report is not None
         return self._report
 
     def _count(self) -> ScanReport:
         with progress("count train pixels", len(self.train)) as bar:
             return count_dataset(self.train, lambda *_: bar.advance())
-
-    def _on_main(self, scan: Callable[[], _Scanned]) -> _Scanned:
-        """Scan in the main process; raise in every process when that fails."""
-        found: _Scanned | SegtrainError | None = None
-        if self.processes.is_main:
-            try:
-                found = scan()
-            except SegtrainError as error:
-                found = error
-        shared = self.processes.gather(found)[0]
-        if isinstance(found, SegtrainError):
-            raise found
-        if isinstance(shared, SegtrainError):  # only the main process prints the details
-            raise DataError("the main process found an error in the data, see its message")
-        assert isinstance(shared, _Scanned)
-        return shared
 
     def _scan_both(self) -> _Scanned:
         if not isinstance(self.train, FileDataset) or not isinstance(self.val, FileDataset):
@@ -167,31 +153,56 @@ class Splits:
             _warn([item.text for item in duplicates if item.kind == kind], what)
         reports, left_out = [], []
         for name, split in (("train", self.train), ("val", self.val)):
-            report, fewer = self._scan(name, split)
+            report, gone = _scan(name, split, self.name)
             reports.append(report)
-            kept = {files.name for files in fewer.files}
-            gone = [index for index, files in enumerate(split.files) if files.name not in kept]
-            left_out.append((gone, fewer.left_out[len(split.left_out) :]))
-            _warn_of_absent_classes(fewer, report, name)
+            left_out.append(gone)
         return _Scanned(reports[0], left_out)
 
-    def _scan(self, name: str, split: FileDataset) -> tuple[ScanReport, FileDataset]:
-        with progress(f"check {name} masks", len(split)) as bar:
-            report, fewer = scan_split(split, lambda *_: bar.advance())
-        try_dataset(fewer, self.name)
-        _warn(fewer.left_out, f"samples of the {name} split that are left out")
-        ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
-        _warn(ignored, f"masks of the {name} split that are ignored as a whole")
-        return report, fewer
+
+def _on_main(processes: Processes, scan: Callable[[], _Scanned]) -> _Scanned:
+    """Scan in the main process; raise in every process when that fails."""
+    found: _Scanned | SegtrainError | None = None
+    if processes.is_main:
+        try:
+            found = scan()
+        except SegtrainError as error:
+            found = error
+    shared = processes.gather(found)[0]
+    if isinstance(found, SegtrainError):
+        raise found
+    if isinstance(shared, SegtrainError):  # only the main process prints the details
+        raise DataError("the main process found an error in the data, see its message")
+    assert isinstance(shared, _Scanned)
+    return shared
+
+
+def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftOut]:
+    """Scan a split; return its counts, and the samples that are left out of it."""
+    with progress(f"check {name} masks", len(split)) as bar:
+        report, fewer = scan_split(split, lambda *_: bar.advance())
+    try_dataset(fewer, title)
+    _warn(fewer.left_out, f"samples of the {name} split that are left out")
+    ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
+    _warn(ignored, f"masks of the {name} split that are ignored as a whole")
+    _warn_of_absent_classes(fewer, report, name)
+    kept = {files.name for files in fewer.files}
+    gone = [index for index, files in enumerate(split.files) if files.name not in kept]
+    return report, (gone, fewer.left_out[len(split.left_out) :])
+
+
+def _without(
+    split: SegmentationDataset, indices: list[int], reasons: list[str]
+) -> SegmentationDataset:
+    return split.without(indices, reasons) if isinstance(split, FileDataset) and indices else split
 
 
 def check_overlap(train: FileDataset, other: FileDataset, duplicates: Sequence[Finding]) -> None:
-    """Refuse images that are in both splits, unless the dataset allows them.
+    """Refuse images that are in two splits, unless the dataset allows them.
 
     Args:
         train: The training split.
-        other: The validation or test split.
-        duplicates: The findings of :func:`~segtrain.data.find_duplicates`.
+        other: The validation or the test split.
+        duplicates: The findings of :func:`~segtrain.data.find_duplicates` about these splits.
 
     Raises:
         DataError: One error for all such images.
@@ -258,30 +269,33 @@ def open_splits(config: Config, processes: Processes) -> Splits:
     return Splits(train, val, dataset_title(config), processes)
 
 
-def open_test_split(
-    config: Config, train: SegmentationDataset, processes: Processes
-) -> SegmentationDataset | None:
-    """Open and check the test split of a run; None if there is none.
+def open_test_split(config: Config, processes: Processes) -> SegmentationDataset | None:
+    """Open the test split of a run and check it, as :meth:`Splits.check` does for the others.
 
-    Args:
-        config: The configuration of the run.
-        train: The training split, which may share no image with the test split.
-        processes: The processes of the run. Each of them scans, so that all leave out the same
-            samples.
+    Returns:
+        The split without the samples that cannot be read, as far as `dataset.max_bad` allows; None
+        if there is no test split.
 
     Raises:
-        SegtrainError: When the split cannot be opened, or is not fit to be scored.
+        SegtrainError: In every process, when the split cannot be opened or is not fit for an
+            evaluation, or when it shares an image with the training split.
     """
-    if not has_test_split(config.dataset):
+    if not has_split(config.dataset, "test"):
         return None
-    test = DATASETS.build(config.dataset, split="test")
-    if isinstance(train, FileDataset) and isinstance(test, FileDataset):
-        check_overlap(train, test, find_duplicates(train, test, ("train", "test")))
-    if isinstance(test, FileDataset):
-        with progress("check test masks", len(test), shown=processes.is_main) as bar:
-            _, test = scan_split(test, lambda *_: bar.advance())
-    try_dataset(test, dataset_title(config))
-    return test
+    train, test = (DATASETS.build(config.dataset, split=split) for split in ("train", "test"))
+    title = dataset_title(config)
+
+    def scan() -> _Scanned:
+        if not isinstance(train, FileDataset) or not isinstance(test, FileDataset):
+            try_dataset(test, title)
+            return _Scanned(None, [([], [])])
+        found = [item for item in find_duplicates(train, test=test) if "test" in item.splits]
+        check_overlap(train, test, found)
+        for kind, what in _DUPLICATES.items():
+            _warn([item.text for item in found if item.kind == kind], what)
+        return _Scanned(None, [_scan("test", test, title)[1]])
+
+    return _without(test, *_on_main(processes, scan).left_out[0])
 
 
 def download_once(spec: Spec, processes: Processes) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from segtrain.data import write_mask, write_palette_mask
-from segtrain.data.datasets.pairing import (
-    IMAGE_SUFFIXES,
-    FoundFiles,
-    Pairing,
-    find_files,
-    pair_files,
-)
-from segtrain.errors import DataError
+from segtrain.data.datasets.found_files import IMAGE_SUFFIXES, FoundFiles, find_files
+from segtrain.data.datasets.pairing import Pairing, pair_valid_files
+from segtrain.errors import DataError, NoFilesError
 from segtrain.inference import Predictor
 from segtrain.schema.sections import PredictConfig
 from segtrain.terminal import logger, progress
@@ -26,14 +23,18 @@ from segtrain.terminal import logger, progress
 def predict(config: PredictConfig) -> list[Path]:
     """Write class ids, coloured masks and overlays of images to ``ids/``, ``color/``, ``overlay/``.
 
+    Pixels that do not count by `valid` get the ignore label in ``ids/`` (255 or 65535 if it is
+    negative), are black in ``color/`` and stay as they are in ``overlay/``.
+
     Returns:
         The paths of the images.
 
     Raises:
-        DataError: If there are no images, or two of them would be written to the same file.
+        DataError: If there are no images, two of them would be written to the same file, or one has
+            no valid file.
     """
     images = _images(Path(config.input))
-    valid = {} if config.valid is None else _partners(images, Path(config.input), config.valid)
+    valid_files = {} if config.valid is None else _valid_files(config.valid, images)
     predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
     output = Path(config.output)
     for folder in ("ids", "color", "overlay"):
@@ -41,7 +42,10 @@ def predict(config: PredictConfig) -> list[Path]:
     with progress("predict", len(images)) as bar:
         for path in images:
             pixels = predictor.read(path)
-            ids = predictor(pixels, valid.get(path))
+            valid = None
+            if path in valid_files:
+                valid = predictor.read_valid(valid_files[path], path, pixels.shape)
+            ids = predictor(pixels, valid)
             _write_ids(output, path.stem, ids, predictor)
             overlay = Image.fromarray(predictor.overlay(pixels, ids))
             overlay.save(output / "overlay" / f"{path.stem}.png")
@@ -53,22 +57,36 @@ def predict(config: PredictConfig) -> list[Path]:
 def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor) -> None:
     """Write the class ids of an image; for multi-label data, a mask of 0 and 1 per class."""
     labels = predictor.labels
+    drawn = predictor.colorize(ids)
+    if labels.ignore_label < 0:  # a file cannot hold it
+        ids = np.where(ids == labels.ignore_label, 255 if labels.num_ids <= 255 else 65535, ids)
     if not labels.multi_label:
         write_mask(output / "ids" / f"{stem}.png", ids)
-        write_palette_mask(output / "color" / f"{stem}.png", ids, labels.colours)
+        if ids.max() <= 255:
+            write_palette_mask(output / "color" / f"{stem}.png", ids, labels.colours)
+        else:
+            Image.fromarray(drawn).save(output / "color" / f"{stem}.png")
         return
     for index, name in enumerate(labels.names):
         folder = output / "ids" / re.sub(r"[^\w\- ]", "_", name)
         folder.mkdir(exist_ok=True)
         write_mask(folder / f"{stem}.png", ids[..., index])
-    Image.fromarray(predictor.colorize(ids)).save(output / "color" / f"{stem}.png")
+    Image.fromarray(drawn).save(output / "color" / f"{stem}.png")
 
 
-def _partners(images: list[Path], source: Path, valid: str) -> dict[Path, Path]:
-    """The file of the pixels that count of each image; files pair as those of a dataset do."""
-    found = FoundFiles(source, [{path: path.stem for path in images}])
-    files = find_files(Path(), valid, "valid")
-    pairs, problem, _ = pair_files(found, files, "valid", Pairing(None))
+def _valid_files(given: str, images: Sequence[Path]) -> dict[Path, Path]:
+    """Return the valid file of each image."""
+    if len(images) == 1 and Path(given).is_file():
+        return {images[0]: Path(given)}
+    try:
+        found = find_files(Path(), given, "valid")
+    except NoFilesError:
+        raise DataError(
+            f"valid={given}: this directory or glob has no image files; give one whose files have"
+            " the names of the images"
+        ) from None
+    stems = FoundFiles(images[0].parent, [{path: path.stem for path in images}])
+    pairs, problem, _ = pair_valid_files(stems, found, "valid", Pairing(None), set(images))
     if problem is not None:
         raise problem
     return {image: file for image, file, _ in pairs}

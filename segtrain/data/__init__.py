@@ -5,7 +5,6 @@ from segtrain.data.datasets.coco import CocoDataset
 from segtrain.data.datasets.folder import FolderDataset
 from segtrain.data.datasets.lists import ListDataset
 from segtrain.data.datasets.shapes import ShapesDataset
-from segtrain.data.datasets.topomortar import TopoMortarDataset
 from segtrain.data.io.reader import Reader, as_rgb, read_image, read_mask
 from segtrain.data.io.writer import write_mask, write_palette_mask
 from segtrain.data.labels.contract import LabelContract
@@ -67,7 +66,6 @@ __all__ = [
     "ShardDataset",
     "ShardsReport",
     "StepSampler",
-    "TopoMortarDataset",
     "TrainBatch",
     "TrainTransform",
     "TrainView",

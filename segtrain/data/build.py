@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from segtrain.data import DATASETS, SegmentationDataset
+from segtrain.data.dataset import check_split
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 
@@ -16,14 +17,6 @@ def list_datasets() -> list[str]:
     """Return the names that :func:`build_dataset` and ``dataset=`` accept, sorted."""
     files = (config_dir() / "dataset").glob("*.yaml")
     return sorted({*DATASETS.names(), *(file.stem for file in files)})
-
-
-def has_test_split(spec: Mapping[str, Any]) -> bool:
-    """Whether the section ``dataset`` of a configuration has a test split.
-
-    It has one if ``test`` describes it, as for datasets of files, or if ``num_test`` is above 0.
-    """
-    return bool(spec.get("test")) or bool(spec.get("num_test"))
 
 
 def build_dataset(
@@ -50,3 +43,28 @@ def build_dataset(
     elif chosen not in DATASETS.names():
         raise ConfigError(DATASETS.why_not(chosen, list_datasets()))
     return DATASETS.build({**spec, **params}, split=split)
+
+
+def has_split(spec: Mapping[str, Any], split: str) -> bool:
+    """Whether a split is configured; nothing is opened.
+
+    A split is configured if its key (such as ``test``) is set, or its number of samples (such as
+    ``num_test``) is above 0. With `val_share` there is always a validation split. A registered
+    dataset without such keys has a training and a validation split, and no test split.
+
+    Args:
+        spec: The section ``dataset`` of a configuration.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        ConfigError: When the dataset or the split is unknown.
+
+    Example:
+        >>> has_split({"name": "shapes"}, "test"), has_split({"name": "shapes"}, "val")
+        (False, True)
+    """
+    known = DATASETS.schema(str(spec.get("name")))
+    keys = [key for key in (check_split(split), f"num_{split}") if key in known]
+    if not keys or (split == "val" and spec.get("val_share")):
+        return bool(keys) or split != "test"
+    return any(spec.get(key, None if known[key].required else known[key].default) for key in keys)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
-from segtrain.data.labels.mask_facts import MaskFacts, without_class
-from segtrain.errors import ConfigError, DataError
+from segtrain.data.labels.mask_facts import MaskFacts
+from segtrain.errors import ConfigError, DataError, SizeError
 from segtrain.schema.registry import Registry
 
 SPLITS = ("train", "val", "test")
@@ -92,7 +92,7 @@ class SampleFiles(NamedTuple):
         masks: The mask file. For multi-label data there may be one per class, with None for a class
             that has no pixel in the image.
         name: Name of the sample, unique in its split.
-        valid: The file whose nonzero pixels count; None: all pixels count.
+        valid: The file whose pixels that are not 0 count; None: all pixels of the image count.
     """
 
     image: Path
@@ -119,7 +119,7 @@ class FileDataset(SegmentationDataset):
         left_out: A message for each sample that was left out of the dataset.
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable.
-        allow_overlap: Whether an image may be in both splits.
+        allow_overlap: Whether an image may be in two splits.
     """
 
     def __init__(
@@ -143,17 +143,11 @@ class FileDataset(SegmentationDataset):
     def __getitem__(self, index: int) -> Sample:
         files = self.files[index]
         image, raw = self.read_image(index), self.read_mask(index)
-        shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
-        problem = explain_shapes(image.shape[:2], shape[:2], files, self.reader.exif)
-        if problem is not None:
-            raise DataError(problem)
         valid = self.read_valid(index)
-        if valid is None:
-            return Sample(image, self.labels.to_ids(raw, str(files.mask)), files.name)
-        check_valid_shape(valid, shape, files)
-        target = self.labels.to_ids(fill_invalid(raw, valid), str(files.mask))
-        target[~valid] = self.labels.ignore_label
-        return Sample(image, target, files.name)
+        problem = explain_shapes(image.shape, mask_shape(raw), files, self.reader.exif, valid)
+        if problem is not None:
+            raise SizeError(problem)
+        return Sample(image, self.labels.to_ids(raw, str(files.mask), valid), files.name)
 
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image of a sample."""
@@ -170,22 +164,43 @@ class FileDataset(SegmentationDataset):
         )
 
     def read_valid(self, index: int) -> NDArray[np.bool_] | None:
-        """Return which pixels of a sample count, ``(H, W)``; None: all of them."""
-        path = self.files[index].valid
-        if path is None:
-            return None
-        return self.reader.valid(path)
+        """Return the pixels of a sample that count, ``(H, W)``; None: all of them."""
+        file = self.files[index].valid
+        return None if file is None else self.reader.valid(file)
 
-    def read_counted_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
-        """Return :meth:`read_mask`, with the raw value of no class where a pixel does not count."""
+    def count_mask(self, index: int) -> MaskFacts:
+        """Count the raw values of a sample's mask at the pixels that count.
+
+        Raises:
+            SizeError: When mask and valid file differ in size.
+            DataError: When one of them cannot be read.
+        """
         raw, valid = self.read_mask(index), self.read_valid(index)
-        if valid is None:
-            return raw
-        shape = raw.shape if isinstance(raw, np.ndarray) else raw[0].shape
-        check_valid_shape(valid, shape, self.files[index])
-        if isinstance(raw, np.ndarray):
-            return without_class(raw, valid)
-        return [without_class(channel, valid) for channel in raw]
+        return self.count_valid(raw, valid, self.files[index], lambda: self.read_image(index).shape)
+
+    def count_valid(
+        self,
+        raw: NDArray[Any] | list[NDArray[Any]],
+        valid: NDArray[np.bool_] | None,
+        files: SampleFiles,
+        image_shape: Callable[[], Sequence[int]],
+    ) -> MaskFacts:
+        """Count the raw values of a mask at the pixels that count.
+
+        Args:
+            raw: The mask, as from :meth:`read_mask`.
+            valid: The pixels that count, as from :meth:`read_valid`.
+            files: The files of the sample, for messages.
+            image_shape: Returns height and width of the image, for messages.
+
+        Raises:
+            SizeError: When `raw` and `valid` differ in size.
+        """
+        for mask in [raw] if isinstance(raw, np.ndarray) else raw:
+            if valid is not None and mask.shape[:2] != valid.shape:
+                shapes = image_shape(), mask.shape
+                raise SizeError(str(explain_shapes(*shapes, files, self.reader.exif, valid)))
+        return self.labels.count(raw) if valid is None else self.labels.count(raw, valid)
 
     def mask_kind(self, index: int) -> str:
         """Return a key of what, besides its file, decides the raw values of a mask.
@@ -261,58 +276,47 @@ def read_masks(
     return [np.zeros(shape, np.uint8) if values is None else values for values in found]
 
 
-def fill_invalid(
-    raw: NDArray[Any] | list[NDArray[Any]], valid: NDArray[np.bool_]
-) -> NDArray[Any] | list[NDArray[Any]]:
-    """Replace the raw values where a pixel does not count by one that occurs where pixels count.
-
-    What a file holds there is then not checked against the label contract.
-    """
-    if isinstance(raw, list):
-        return [_filled(channel, valid) for channel in raw]
-    return _filled(raw, valid)
-
-
-def _filled(raw: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    filled = raw.copy()
-    filled[~valid] = raw[valid][0] if valid.any() else 0
-    return filled
-
-
-def check_valid_shape(
-    valid: NDArray[np.bool_], mask_shape: Sequence[int], files: SampleFiles
-) -> None:
-    """Check that the file of the pixels that count has the size of the mask.
-
-    Raises:
-        DataError: When it has another size.
-    """
-    if valid.shape != tuple(mask_shape[:2]):
-        raise DataError(
-            f"{files.valid}: the file of the pixels that count is {valid.shape[0]} x"
-            f" {valid.shape[1]} (height x width), but the mask {files.mask} is {mask_shape[0]} x"
-            f" {mask_shape[1]}; resize or replace one of them"
-        )
+def mask_shape(raw: NDArray[Any] | Sequence[NDArray[Any]]) -> tuple[int, int]:
+    """Return height and width of a mask, or of the first of several."""
+    height, width = (raw if isinstance(raw, np.ndarray) else raw[0]).shape[:2]
+    return int(height), int(width)
 
 
 def explain_shapes(
-    image_shape: Sequence[int], mask_shape: Sequence[int], files: SampleFiles, exif: str
+    image: Sequence[int],
+    mask: Sequence[int],
+    files: SampleFiles,
+    exif: str,
+    valid: NDArray[np.bool_] | None = None,
 ) -> str | None:
-    """Return a message if the sizes of an image and its mask differ, else None."""
-    (height, width), (mask_height, mask_width) = image_shape, mask_shape[:2]
-    if (height, width) == (mask_height, mask_width):
-        return None
-    advice = "resize or replace one of them"
-    if (height, width) == (mask_width, mask_height):
-        other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
-        advice = (
-            f"turn the mask by 90 degrees, or set dataset.exif={other} if the EXIF orientation of a"
-            f" file is {state}"
+    """Return a message if an image and its mask or its valid file differ in size, else None.
+
+    Args:
+        image: Height and width of the image.
+        mask: Height and width of the mask.
+        files: The files of the sample.
+        exif: How the reader treats the EXIF orientation.
+        valid: The pixels that count, ``(H, W)``; None: all pixels.
+    """
+    others = [("mask", files.mask, mask)]
+    if valid is not None and files.valid is not None:
+        others.append(("valid file", files.valid, valid.shape))
+    height, width = image[:2]
+    for what, file, shape in others:
+        if (height, width) == (*shape[:2],):
+            continue
+        advice = "resize or replace one of them"
+        if (width, height) == (*shape[:2],):
+            other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
+            advice = (
+                f"turn the {what} by 90 degrees, or set dataset.exif={other} if the EXIF"
+                f" orientation of a file is {state}"
+            )
+        return (
+            f"{file}: the {what} is {shape[0]} x {shape[1]} (height x width), but its image"
+            f" {files.image} is {height} x {width}; {advice}"
         )
-    return (
-        f"{files.mask}: the mask is {mask_height} x {mask_width} (height x width), but its image "
-        f"{files.image} is {height} x {width}; {advice}"
-    )
+    return None
 
 
 def check_split(split: str) -> str:
@@ -322,7 +326,7 @@ def check_split(split: str) -> str:
         ConfigError: When it is not.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split must be {', '.join(map(repr, SPLITS))}, got {split!r}")
+        raise ConfigError(f"split must be 'train', 'val' or 'test', got {split!r}")
     return split
 
 

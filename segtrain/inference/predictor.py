@@ -145,24 +145,27 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(
-        self, image: str | Path | NDArray[Any], valid: str | Path | NDArray[Any] | None = None
+        self,
+        image: str | Path | NDArray[Any],
+        valid: str | Path | NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Predict the class of each pixel.
 
         Args:
-            image: The image, or its file.
-            valid: Which pixels count, as an array or a file: those that are not 0. The others get
-                the `ignore_label` of the label contract. None: all pixels count.
+            image: The image.
+            valid: Not 0 at the pixels that count; the others get the ignore label. None: all pixels
+                count.
 
         Shape:
-            - image: ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels are red,
-              green, blue.
-            - valid: ``(H, W)``.
+            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels
+              are red, green, blue.
+            - valid: a file, or ``(H, W)``.
             - output: ``(H, W)``, int64, in ``[0, num_ids)``; ``(H, W, C)``, uint8, 0 or 1, for
-              multi-label data.
+              multi-label data. With `valid` also the ignore label, which makes the latter int64 if
+              it does not fit into uint8.
 
         Raises:
-            DataError: When a file is not readable, or the file `valid` has another size.
+            DataError: When a file is not a readable image, or the sizes differ.
             ResourceError: When the image does not fit into memory.
             ValueError: When an array has the wrong shape or dtype.
         """
@@ -174,8 +177,9 @@ class Predictor:
                 f"image must be (H, W, {channels}), uint8, or float32 from 0 to 1, got"
                 f" {pixels.shape} {pixels.dtype}"
             )
+        counts = self._counts(valid, pixels, image)
         try:
-            return self._only_valid(self._class_ids(pixels), valid)
+            return self._ignored(self._class_ids(pixels), counts)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -184,24 +188,6 @@ class Predictor:
                 f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
                 f" memory of {self.device}{self._less_memory()}"
             ) from error
-
-    def _only_valid(
-        self, ids: NDArray[Any], valid: str | Path | NDArray[Any] | None
-    ) -> NDArray[Any]:
-        """Set the pixels that do not count to the ignore label."""
-        if valid is None:
-            return ids
-        name = str(valid) if isinstance(valid, (str, Path)) else "valid"
-        counts = self.reader.valid(valid) if isinstance(valid, (str, Path)) else valid != 0
-        if counts.shape != ids.shape[:2]:
-            raise DataError(
-                f"{name}: it is {' x '.join(map(str, counts.shape))} (height x width), but the"
-                f" image is {ids.shape[0]} x {ids.shape[1]}"
-            )
-        if not 0 <= self.labels.ignore_label <= 255:
-            ids = ids.astype(np.int64)
-        ids[~counts] = self.labels.ignore_label
-        return ids
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """Read an image file.
@@ -216,6 +202,47 @@ class Predictor:
                 f"{path}: this model takes images of {self.reader.channels} channels, but the file"
                 " has a different number; convert it"
             ) from None
+
+    def read_valid(
+        self, path: str | Path, image: str | Path, shape: Sequence[int]
+    ) -> NDArray[np.bool_]:
+        """Read the pixels of an image that count from a file, ``(H, W)``.
+
+        Args:
+            path: A file that is not 0 at these pixels.
+            image: The name of the image, for messages.
+            shape: Height and width of the image.
+
+        Raises:
+            DataError: When the file is not readable, or has another size than the image.
+        """
+        valid = self.reader.valid(path)
+        if valid.shape != (*shape[:2],):
+            raise DataError(
+                f"{path}: the valid file is {valid.shape[0]} x {valid.shape[1]} (height x width),"
+                f" but its image {image} is {shape[0]} x {shape[1]}; resize or replace one of them"
+            )
+        return valid
+
+    def _counts(
+        self, valid: str | Path | NDArray[Any] | None, pixels: NDArray[Any], image: object
+    ) -> NDArray[np.bool_] | None:
+        if isinstance(valid, (str, Path)):
+            name = str(image) if isinstance(image, (str, Path)) else "given as an array"
+            return self.read_valid(valid, name, pixels.shape)
+        if valid is not None and valid.shape != pixels.shape[:2]:
+            raise ValueError(f"valid must be (H, W) = {pixels.shape[:2]}, got {valid.shape}")
+        return None if valid is None else valid != 0
+
+    def _ignored(self, ids: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+        """Return class ids with the ignore label where pixels do not count."""
+        if valid is None:
+            return ids
+        label = self.labels.ignore_label
+        fits = np.iinfo(ids.dtype).min <= label <= np.iinfo(ids.dtype).max
+        ids = ids if fits else ids.astype(np.int64)
+        ids[~valid] = label
+        return ids
 
     def _less_memory(self) -> str:
         if self.size is None:
@@ -240,9 +267,13 @@ class Predictor:
         return self.labels.colorize(ids)
 
     def overlay(self, image: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.uint8]:
-        """Draw class ids over an image of the same size; return ``(H, W, 3)`` uint8."""
-        pixels = as_rgb(image)
-        mixed = (1 - OVERLAY_OPACITY) * pixels + OVERLAY_OPACITY * self.colorize(ids)
-        ignored = (ids[..., 0] if ids.ndim == 3 else ids) == self.labels.ignore_label
-        mixed[ignored] = pixels[ignored]
-        return mixed.round().astype(np.uint8)
+        """Draw class ids over an image of the same size; return ``(H, W, 3)`` uint8.
+
+        Pixels with the ignore label stay as they are.
+        """
+        ignored = ids == self.labels.ignore_label
+        ignored = ignored.any(axis=2) if self.labels.multi_label else ignored
+        opacity = np.where(ignored, 0, OVERLAY_OPACITY)[..., None]
+        mixed = (1 - opacity) * as_rgb(image) + opacity * self.colorize(ids)
+        drawn: NDArray[np.uint8] = mixed.round().astype(np.uint8)
+        return drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from segtrain.data import (
     find_duplicates,
     scan_dataset,
 )
-from segtrain.data.build import has_test_split
+from segtrain.data.build import has_split
+from segtrain.data.dataset import SPLITS
 from segtrain.data.scan.class_weights import METHODS, class_weights
 from segtrain.data.scan.findings import KINDS
 from segtrain.data.scan.normalization import total_mean_std
@@ -29,7 +29,7 @@ from segtrain.inspection.scanned_split import ScannedSplit
 from segtrain.schema.sections import Spec
 from segtrain.terminal import progress
 
-BOTH = "both"
+TEST = "test"
 _NOT_LOADABLE = ("unreadable", "size", "values")
 _LEFT_OUT = ("left_out", "unreadable", "size")  # the kinds that `dataset.max_bad` covers
 
@@ -38,7 +38,8 @@ class SplitFinding(NamedTuple):
     """A finding, the split it is in, and whether it stops training.
 
     Attributes:
-        split: ``train``, ``val``, ``test``, or ``both`` for an image that is in two splits.
+        split: ``train``, ``val`` or ``test``; for an image that is in several of them, such as
+            ``train and val``.
         finding: The finding.
         is_error: Whether it stops training; this also depends on the keys of the dataset.
     """
@@ -95,7 +96,7 @@ class Examination:
 
 
 def examine(spec: Spec, *, decode: bool = True) -> Examination:
-    """Scan every file of all splits.
+    """Scan every file of the training, the validation and, if configured, the test split.
 
     Args:
         spec: The section ``dataset`` of a configuration.
@@ -106,16 +107,18 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     Raises:
         SegtrainError: If there are no files to scan, or the configuration is wrong.
     """
-    names = ("train", "val", "test") if has_test_split(spec) else ("train", "val")
-    opened = {split: _open(spec, split) for split in names}
+    opened = {
+        split: _open(spec, split) for split in SPLITS if split != TEST or has_split(spec, TEST)
+    }
     title = str(opened["train"][0].title or spec["name"])
     splits = {
         split: _scan(title, split, dataset, decode=decode) for split, (dataset, _) in opened.items()
     }
-    duplicates = _find_duplicates(splits)
+    files = _file_splits(splits)
+    duplicates = find_duplicates(**files) if files else []
     findings = [
         *(item for name, split in splits.items() for item in _split_findings(name, split)),
-        *_duplicate_findings(splits, duplicates),
+        *_duplicate_findings(splits["train"].dataset, duplicates),
     ]
     report, areas = splits["train"].report, splits["train"].areas
     refusals = [refusal for _, refusal in opened.values() if refusal]
@@ -163,19 +166,14 @@ def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool)
     return ScannedSplit(dataset, report)
 
 
-def _find_duplicates(splits: dict[str, ScannedSplit]) -> list[Finding]:
-    """The images that occur twice, in each pair of splits."""
+def _file_splits(splits: dict[str, ScannedSplit]) -> dict[str, FileDataset]:
+    """Return the splits by name if they are made of files, else nothing."""
     files = {
         name: split.dataset
         for name, split in splits.items()
         if isinstance(split.dataset, FileDataset)
     }
-    found = [
-        item
-        for one, two in itertools.combinations(files, 2)
-        for item in find_duplicates(files[one], files[two], (one, two))
-    ]
-    return list(dict.fromkeys(found))  # a duplicate inside a split is found with each other split
+    return files if len(files) == len(splits) else {}
 
 
 def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
@@ -198,36 +196,41 @@ def _split_findings(name: str, split: ScannedSplit) -> list[SplitFinding]:
 
 
 def _duplicate_findings(
-    splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]
+    train: SegmentationDataset, duplicates: Sequence[Finding]
 ) -> list[SplitFinding]:
-    train = splits["train"].dataset
     allowed = isinstance(train, FileDataset) and bool(train.allow_overlap)
-    split_of = {
-        str(files.image): name
-        for name, split in splits.items()
-        for files in getattr(split.dataset, "files", ())
-    }
-    found = []
-    for item in duplicates:
-        if item.kind == "overlap":
-            found.append(SplitFinding(BOTH, item, is_error=not allowed))
-        else:
-            found.append(SplitFinding(split_of[item.file], item, is_error=False))
-    return found
+    return [
+        SplitFinding(_words(item.splits), item, is_error=item.is_error and not allowed)
+        for item in duplicates
+    ]
+
+
+def _words(splits: Sequence[str]) -> str:
+    *others, last = splits
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _refusal(splits: dict[str, ScannedSplit], duplicates: Sequence[Finding]) -> str | None:
     """Return the error message of training: its checks, in its order; None if all pass."""
-    train, val = (splits[split].dataset for split in ("train", "val"))
-    if not isinstance(train, FileDataset) or not isinstance(val, FileDataset):
+    files = _file_splits(splits)
+    if not files:
         return None
     try:
-        check_overlap(train, val, duplicates)
-        for dataset, report in splits.values():
-            if not isinstance(dataset, FileDataset):
-                continue
-            _, fewer = sound_part(dataset, report)
-            try_dataset(fewer, str(dataset.title))
+        shared = [item for item in duplicates if {"train", "val"} <= {*item.splits}]
+        check_overlap(files["train"], files["val"], shared)
+        _check_sound(files, splits, ("train", "val"))
+        if TEST in files:
+            shared = [item for item in duplicates if TEST in item.splits]
+            check_overlap(files["train"], files[TEST], shared)
+            _check_sound(files, splits, (TEST,))
     except DataError as error:
         return str(error)
     return None
+
+
+def _check_sound(
+    files: dict[str, FileDataset], splits: dict[str, ScannedSplit], names: Sequence[str]
+) -> None:
+    for name in names:
+        _, fewer = sound_part(files[name], splits[name].report)
+        try_dataset(fewer, str(files[name].title))

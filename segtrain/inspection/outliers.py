@@ -25,7 +25,7 @@ _ABSENT = {
 _TINY = {
     "train": "loader.sampling=rare_class and loss.class_weights=auto help, more images help more",
     "val": "its IoU depends on a few pixels, so do not select a model by it",
-    "test": "its IoU depends on a few pixels",
+    "test": "its IoU depends on a few pixels, so do not compare models by it",
 }
 
 

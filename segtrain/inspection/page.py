@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.data.scan.findings import KINDS
 from segtrain.inspection.charts import bars, bars_axis, distinct_sizes, size_chart
-from segtrain.inspection.examine import BOTH, Examination, SplitFinding
+from segtrain.inspection.examine import Examination, SplitFinding
 from segtrain.inspection.html import escaped, page, picture, section, swatch, table
 from segtrain.inspection.pictures import Example, data_uri
 from segtrain.terminal import percent
@@ -70,9 +70,9 @@ def _head(examination: Examination) -> str:
 def _figures(examination: Examination) -> list[tuple[str, str]]:
     """Return the figures in the boxes at the top, each with its caption."""
     train = examination.splits["train"].report
-    areas = examination.splits["train"].areas
     counted = int(train.class_pixels.sum()) + train.ignored_pixels
-    total = counted if areas is None else int(areas.sum())
+    is_multi_label = examination.splits["train"].areas is not None
+    total = int(train.sizes.prod(1).sum()) if is_multi_label else counted
     errors = sum(item.is_error for item in examination.findings)
     return [
         *(
@@ -81,6 +81,11 @@ def _figures(examination: Examination) -> list[tuple[str, str]]:
         ),
         (str(len(examination.splits["train"].dataset.class_names)), "classes"),
         (percent(train.ignored_pixels / max(total, 1)), "of train pixels ignored"),
+        *(
+            [(percent(invalid), "of train pixels do not count")]
+            if (invalid := examination.splits["train"].invalid_share)
+            else []
+        ),
         (f"{errors:,}", "errors"),
         (f"{len(examination.findings) - errors:,}", "warnings"),
     ]
@@ -106,12 +111,11 @@ def _findings(examination: Examination) -> Iterable[str]:
 
 
 def _finding(item: SplitFinding) -> str:
-    where = "two splits" if item.split == BOTH else item.split
-    return f'<span class="soft">{where}</span> {escaped(item.finding.text)}'
+    return f'<span class="soft">{item.split}</span> {escaped(item.finding.text)}'
 
 
 def _classes(examination: Examination) -> Iterable[str]:
-    names, splits = list(examination.splits), list(examination.splits.values())
+    names, splits = [*examination.splits], [*examination.splits.values()]
     shares = [split.class_shares for split in splits]
     images = [split.class_images for split in splits]
     weights = examination.weights[AUTO_METHOD]
@@ -120,7 +124,7 @@ def _classes(examination: Examination) -> Iterable[str]:
         [
             str(class_id),
             f"{swatch(labels.colours[class_id])}{escaped(name)}",
-            bars([float(share[class_id]) for share in shares[:2]]),
+            bars([float(share[class_id]) for share in shares]),
             *(
                 cell
                 for share, number in zip(shares, images, strict=True)
@@ -130,13 +134,21 @@ def _classes(examination: Examination) -> Iterable[str]:
         ]
         for class_id, name in enumerate(labels.names)
     ]
-    counts = [head for name in names for head in (name, f"{name} images")]
-    heads = ("id", "class", "", *counts, "weight")
-    drawn = table(heads, rows, numbers=tuple(range(3, len(heads))))
+    columns = [head for name in names for head in (name, f"{name} images")]
+    heads = ("id", "class", "", *columns, "weight")
+    drawn = table(heads, rows, numbers=range(3, len(heads)))
     yield drawn.replace("<th></th>", f'<th class="wide">{bars_axis()}</th>', 1)
+    invalid = {name: split.invalid_share for name, split in examination.splits.items()}
+    if any(invalid.values()):
+        listed = ", ".join(f"{percent(share)} of {name}" for name, share in invalid.items())
+        yield (
+            f'<p class="note">Pixels that do not count, by the valid files: {listed}. They are'
+            " ignored, and in no number of this table.</p>"
+        )
+    key = "".join(f'<i class="{name}"></i>{name}' for name in names)
     yield (
-        f'<p class="key"><i></i>train<i class="second"></i>val; weight: {AUTO_METHOD}, which is'
-        " what loss.class_weights=auto uses</p>"
+        f'<p class="key">{key}; weight: {AUTO_METHOD}, which is what loss.class_weights=auto uses'
+        "</p>"
     )
 
 
@@ -155,9 +167,10 @@ def _sizes(examination: Examination) -> Iterable[str]:
         more = len(found) - _MOST_SIZES
         rest = f'<p class="soft">and {more:,} other sizes</p>' if more > 0 else ""
         tables.append(f"<div><h3>{split}</h3>{shown}{rest}</div>")
+    marks = "".join(f'<i class="disc {split}"></i>{split}' for split in sizes)
     key = (
-        '<p class="key"><i></i>train<i style="background:var(--warn)"></i>val; the area of a disc'
-        " grows with the number of images of that size</p>"
+        f'<p class="key">{marks}; the area of a disc grows with the number of images of that size'
+        "</p>"
     )
     yield (
         f'<div class="columns"><div>{size_chart(sizes)}{key}</div>'

@@ -46,9 +46,12 @@ def report_dict(examination: Examination) -> dict[str, Any]:
     - ``dataset``: the title.
     - ``verdict``: ``fine``, ``warnings`` or ``refused``.
     - ``refusal``: the error message with which training would end, or null.
-    - ``findings``: a list, each with ``split``, ``kind``, ``error``, ``file`` and ``text``.
+    - ``findings``: a list, each with ``split`` (such as ``train and val`` for an image in both),
+      ``kind``, ``error``, ``file`` and ``text``.
     - ``counts``: number of findings by kind.
-    - ``splits``: by split, ``images``, ``left_out``, ``ignored_pixels`` and ``sizes``.
+    - ``splits``: by split (``test`` if it is configured), ``images``, ``left_out``,
+      ``ignored_pixels``, ``invalid_pixels`` (those of the ignored ones that do not count by the
+      valid files) and ``sizes``.
     - ``classes``: a list, each with ``id``, ``name``, ``colour`` and, by split, ``pixels``,
       ``share`` and ``images``.
     - ``normalisation``: ``mean`` and ``std`` of the train split, or null.
@@ -97,6 +100,7 @@ def _split_dict(examination: Examination, split: str) -> dict[str, Any]:
         "images": report.num_files,
         "left_out": len(getattr(dataset, "left_out", ())),
         "ignored_pixels": report.ignored_pixels,
+        "invalid_pixels": int(report.invalid_pixels.sum()),
         "sizes": [
             {"height": height, "width": width, "images": count}
             for height, width, count in distinct_sizes(report.sizes)

@@ -19,8 +19,11 @@ class ScannedSplit(NamedTuple):
 
     @property
     def areas(self) -> NDArray[np.int64] | None:
-        """Pixels of each image, ``(N,)``, for multi-label data; None: the sum over the classes."""
-        return self.report.sizes.prod(1) if self.dataset.labels.multi_label else None
+        """Pixels of each image that count, ``(N,)``, for multi-label data.
+
+        None: the sum over the classes.
+        """
+        return self.report.areas if self.dataset.labels.multi_label else None
 
     @property
     def class_shares(self) -> NDArray[np.float64]:
@@ -32,6 +35,11 @@ class ScannedSplit(NamedTuple):
         """Number of images that contain each class, ``(C,)``."""
         counts: NDArray[np.int64] = (self.report.image_pixels > 0).sum(0)
         return counts
+
+    @property
+    def invalid_share(self) -> float:
+        """Share of the pixels that do not count, by the valid files of the split."""
+        return float(self.report.invalid_pixels.sum() / max(self.report.sizes.prod(1).sum(), 1))
 
     def sample_name(self, index: int) -> str:
         """Return the path of the image file of a sample, or its name if it has no file."""

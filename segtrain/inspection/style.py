@@ -3,14 +3,14 @@
 STYLE = """
 :root {
   --page: #fbfbfa; --card: #ffffff; --ink: #1d1f21; --soft: #62676d; --line: #e4e5e3;
-  --accent: #3b6ea8; --second: #b9c9dc; --grid: #ecedeb;
+  --accent: #3b6ea8; --second: #b9c9dc; --third: #8fb39b; --grid: #ecedeb;
   --good: #2c7a4b; --warn: #8a6100; --bad: #b3261e;
   --good-tint: #e8f3ec; --warn-tint: #fbf3df; --bad-tint: #fbeae8;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #16181a; --card: #1e2124; --ink: #e4e5e6; --soft: #9aa0a6; --line: #33373b;
-    --accent: #7aa9df; --second: #41566e; --grid: #2a2e32;
+    --accent: #7aa9df; --second: #41566e; --third: #4d7259; --grid: #2a2e32;
     --good: #7fcf9e; --warn: #e2bd66; --bad: #f2938c;
     --good-tint: #1c2b22; --warn-tint: #2d2718; --bad-tint: #33201f;
   }
@@ -61,6 +61,7 @@ tbody tr:last-child td { border-bottom: none; }
 .bars { min-width: 160px; margin-right: 24px; }
 .bars div { height: 7px; margin: 2px 0; border-radius: 2px; background: var(--accent); }
 .bars div + div { background: var(--second); }
+.bars div + div + div { background: var(--third); }
 .track {
   background-image: linear-gradient(to right, var(--grid) 1px, transparent 1px);
   background-size: calc(100% / 6) 100%; border-right: 1px solid var(--grid);
@@ -72,7 +73,8 @@ tbody tr:last-child td { border-bottom: none; }
   display: inline-block; width: 18px; height: 7px; border-radius: 2px; margin: 0 6px 1px 12px;
   background: var(--accent);
 }
-.key i + i, .key .second { background: var(--second); }
+.key .val { background: var(--second); } .key .test { background: var(--third); }
+.key .disc.val { background: var(--warn); } .key .disc.test { background: var(--good); }
 details {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 16px; margin-bottom: 10px;
@@ -89,6 +91,7 @@ svg text { fill: var(--soft); font-size: 12px; }
 svg .grid { stroke: var(--grid); }
 svg .axis-line { stroke: var(--line); }
 svg .train { fill: var(--accent); } svg .val { fill: var(--warn); }
+svg .test { fill: var(--good); }
 svg circle { fill-opacity: 0.55; }
 .columns { display: flex; flex-wrap: wrap; gap: 32px; align-items: flex-start; }
 .columns > div { flex: 1; min-width: 360px; }

@@ -293,10 +293,11 @@ class PredictConfig:
     """An image, or a folder of images."""
     output: str
     """The folder to write ``ids/``, ``color/`` and ``overlay/`` to."""
+    valid: str | None = None
+    """A directory or a glob of files that are not 0 at the pixels of an image that count; they pair
+    with the images by name. The other pixels get the ignore label. null: all pixels count."""
     size: tuple[int, int] | None = None
     """Height and width that images are resized to; null: as in training."""
-    valid: str | None = None
-    """A folder or a glob with a file for each image, whose nonzero pixels count; null: all do."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
 

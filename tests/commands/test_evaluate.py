@@ -47,6 +47,17 @@ def test_evaluate_on_another_dataset(last_line: Callable[[], str]) -> None:
     assert "did you mean 'split'?" in last_line()
 
 
+def test_evaluate_on_the_test_split(last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
+    given = ["checkpoint=run", "split=test", "output=scores.json", "device=cpu"]
+    assert run_command("evaluate", given) == 2
+    assert "dataset.num_test=0, so there is no test split" in last_line()
+    assert run_command("evaluate", [*given, "dataset.num_test=5"]) == 0
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["split"] == "test"
+    assert len(scores["per_class_iou"]) == 6
+
+
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 @pytest.mark.parametrize(
     ("content", "sentence"),

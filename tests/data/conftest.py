@@ -33,9 +33,9 @@ def counted(monkeypatch):
     found = []
     count = LabelContract.count
 
-    def spy(labels, raw):
+    def spy(labels, raw, valid=None):
         found.append(raw)
-        return count(labels, raw)
+        return count(labels, raw, valid)
 
     monkeypatch.setattr(LabelContract, "count", spy)
     return found

@@ -96,7 +96,7 @@ def test_each_command_advises_what_it_has(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(f"segtrain.commands.{command}.{command}", lambda _config: allocate())
+    monkeypatch.setattr(f"segtrain.commands.{command}.{command}", lambda *_: allocate())
     assert run_command(command, words) == 6
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith(f"error: out of memory; {advice}")
@@ -105,7 +105,7 @@ def test_each_command_advises_what_it_has(
 def test_the_disk_is_not_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(_config: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "run/last.pt")
 
     monkeypatch.setattr("segtrain.commands.train.train", full)

@@ -121,7 +121,7 @@ ERRORS: list[tuple[Callable[[Path], None], str, str]] = [
     (first_truncated, "train", "unreadable"),
     (other_size, "train", "size"),
     (outside, "train", "values"),
-    (overlap, "both", "overlap"),
+    (overlap, "train and val", "overlap"),
 ]
 WARNINGS: list[tuple[Callable[[Path], None], str, str]] = [
     (duplicate, "train", "duplicate"),
@@ -201,7 +201,7 @@ def test_more_than_max_bad(root: Path, run: Run) -> None:
 
 def test_an_overlap_may_be_allowed(root: Path, run: Run) -> None:
     overlap(root)
-    assert found(look(root, allow_overlap=True)) == {("both", "overlap", False)}
+    assert found(look(root, allow_overlap=True)) == {("train and val", "overlap", False)}
     assert run("inspect", "dataset.allow_overlap=true")[0] == 0
     assert run("train", "dataset.allow_overlap=true")[0] == 0
 
@@ -230,6 +230,44 @@ def test_damage_inside_an_image_is_found_by_decoding(root: Path, run: Run) -> No
     assert refusal.startswith(f"{image}: the image file cannot be read")
     # The scan before training remembers what was found once.
     assert run("train") == (3, f"error: {refusal}")
+
+
+# ---------------------------------------------------------------------- the test split
+
+
+@pytest.fixture
+def tested(root: Path) -> dict[str, Any]:
+    """Write a test split; returns its key of the dataset."""
+    for kind in ("images", "masks"):
+        (root / kind / "test").mkdir()
+    for index in range(2):
+        write_sample(root, "test", f"test{index}")
+    return {"test": {"images": "images/test", "masks": "masks/test"}}
+
+
+def test_the_test_split_is_examined(root: Path, tested: dict[str, Any]) -> None:
+    assert [*look(root).splits] == ["train", "val"]
+    assert [*look(root, **tested).splits] == ["train", "val", "test"]
+    write_sample(root, "test", "test1", np.full(SHAPE, 7))
+    examination = look(root, **tested)
+    assert found(examination) == {("test", "values", True)}
+    assert "test1.png: the mask holds value 7" in str(examination.refusal)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_of_another_split_in_the_test_split(
+    root: Path, tested: dict[str, Any], split: str
+) -> None:
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        shutil.copy(
+            root / kind / split / f"{split}1.{suffix}", root / kind / f"test/again.{suffix}"
+        )
+    examination = look(root, **tested)
+    assert found(examination) == {(f"{split} and test", "overlap", True)}
+    assert f"are the same image, in both dataset.{split} and dataset.test" in str(
+        examination.refusal
+    )
+    assert look(root, allow_overlap=True, **tested).refusal is None
 
 
 # ---------------------------------------------------------------------- counts

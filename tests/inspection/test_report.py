@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segtrain.cli.main import run_command
 from segtrain.inspection import Examination, examine
@@ -67,6 +68,40 @@ def test_the_page_needs_no_other_file(root: Path, run: Run, tmp_path: Path) -> N
         assert text in page.text
 
 
+def test_the_page_shows_the_test_split(root: Path, run: Run, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (root / kind / "test").mkdir()
+    write_sample(root, "test", "one")
+    assert run("inspect", "dataset.test={images:images/test,masks:masks/test}")[0] == 0
+    page = parsed(tmp_path / "report/report.html")
+    for text in ("train images", "val images", "test images"):
+        assert page.text.count(text) == 2  # a figure at the top, and a column of the classes
+    content = json.loads((tmp_path / "report/report.json").read_text())
+    assert content["splits"]["test"]["images"] == 1
+    assert content["classes"][0]["test"]["share"] == 0.25
+
+
+def test_the_page_states_what_does_not_count(root: Path, run: Run, tmp_path: Path) -> None:
+    (root / "valid").mkdir()
+    for path in (root / "images/train").iterdir():
+        counts = np.zeros(SHAPE, np.uint8)
+        counts[: SHAPE[0] // 4] = 255
+        Image.fromarray(counts).save(root / "valid" / f"{path.stem}.png")
+        ids = np.full(SHAPE, 9)  # outside the contract, where it does not count
+        ids[: SHAPE[0] // 4] = np.arange(SHAPE[1]) % 4
+        write_sample(root, "train", path.stem, ids)
+    assert run("inspect", "dataset.train.valid=valid")[0] == 0
+    page = parsed(tmp_path / "report/report.html")
+    assert "75 %of train pixels do not count" in page.text.replace("\n", "")
+    assert "do not count, by the valid files: 75 % of train, 0 % of val. They are" in page.text
+    content = json.loads((tmp_path / "report/report.json").read_text())
+    pixels = SHAPE[0] * SHAPE[1]
+    assert content["splits"]["train"]["invalid_pixels"] == 6 * pixels * 3 // 4
+    assert content["splits"]["train"]["ignored_pixels"] == 6 * pixels * 3 // 4
+    assert content["splits"]["val"]["invalid_pixels"] == 0
+    assert [entry["train"]["share"] for entry in content["classes"]] == [0.25] * 4
+
+
 def test_names_from_the_data_are_text(root: Path, run: Run, tmp_path: Path) -> None:
     name = '<script>alert(\'"&")<b>\x1b[31m'
     write_sample(root, "train", name)
@@ -120,6 +155,7 @@ def test_the_keys_of_the_json(examination: Examination) -> None:
         "images": 3,
         "left_out": 0,
         "ignored_pixels": 0,
+        "invalid_pixels": 0,
         "sizes": [{"height": SHAPE[0], "width": SHAPE[1], "images": 3}],
     }
     first = found["classes"][0]

@@ -30,7 +30,7 @@ class CocoDataset(ConfiguredDataset):
     Args:
         train: ``annotations``, the JSON file, and the directories ``images`` and ``masks``.
         val: The same for the validation split.
-        test: The same for the test split; None if there is none.
+        test: The same for the test split; None: there is no test split.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:

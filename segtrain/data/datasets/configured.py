@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,14 @@ from typing import Any
 
 from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
+from segtrain.data.datasets.names import Names
 from segtrain.data.io.reader import Reader
-from segtrain.data.io.storage import read_bytes
 from segtrain.data.labels.contract import LabelContract
-from segtrain.errors import ConfigError, DataError, NoFilesError, one_line
-from segtrain.schema.values import did_you_mean, forwards_to, parameters
+from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.schema.values import check_value, did_you_mean, forwards_to, parameters
+
+_TEST = "test"
+_NAMES = "names"
 
 
 class ConfiguredDataset(FileDataset):
@@ -33,8 +35,8 @@ class ConfiguredDataset(FileDataset):
             unreadable, from 0 to 1.
         val_share: Share of the training samples that is held back for validation, from 0 to 1. A
             hash of a sample's name decides. The paths configured for validation are then not used;
-            the test split is not changed.
-        allow_overlap: Whether an image may be in both splits.
+            the test split stays as it is configured.
+        allow_overlap: Whether an image may be in two splits.
         source: Name of the dataset in torchvision, if torchvision can download it.
         download: Whether to download the data to `root` when files are missing there.
         **rules: Parameters of :class:`~segtrain.data.LabelContract` and
@@ -70,8 +72,8 @@ class ConfiguredDataset(FileDataset):
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        # With `val_share`, train and val are parts of the files configured for training.
-        is_part = val_share > 0 and check_split(split) != "test"
+        # With `val_share` both splits are parts of the files configured for training.
+        is_part = bool(val_share) and check_split(split) != _TEST
         self.split = "train" if is_part else check_split(split)
         self.root = Path(root).expanduser()
         self.files = self._find_or_download(source, download)
@@ -91,9 +93,11 @@ class ConfiguredDataset(FileDataset):
         return self.find()
 
     def _advice(self, error: DataError) -> str:
-        if self.split == "train" or not isinstance(error, NoFilesError):
-            return ""
-        return "; to hold back some of the training samples instead, set dataset.val_share=0.2"
+        advice = {
+            "val": "; to hold back some of the training samples instead, set dataset.val_share=0.2",
+            _TEST: "; to go without a test split, set dataset.test=null",
+        }
+        return advice.get(self.split, "") if isinstance(error, NoFilesError) else ""
 
     def check_section(
         self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
@@ -110,9 +114,16 @@ class ConfiguredDataset(FileDataset):
             The section as a new mapping.
 
         Raises:
-            ConfigError: When a key is unknown, or a required key is missing.
+            ConfigError: When a key is unknown, a required key is missing, or the test split is not
+                configured.
         """
         where = f"dataset.{self.split}"
+        if self.split == _TEST and not section:
+            raise ConfigError(
+                f"{where} is not set, so there is no test split; set {where}.{keys[0]} to"
+                f" {hint}, absolute or relative to dataset.root={self.root}, or choose another"
+                " split"
+            )
         found = dict(section or {})
         for key in found:
             if key not in keys:
@@ -123,40 +134,22 @@ class ConfiguredDataset(FileDataset):
                     f"{where}.{key} is not set; give {hint}, absolute or relative to"
                     f" dataset.root={self.root}"
                 )
+        for key, value in found.items():
+            if key != _NAMES and isinstance(value, list):
+                check_value(value, list[str], f"{where}.{key}")
         return found
 
-    def keep_names(
-        self, files: Sequence[SampleFiles], names: str | Sequence[str | int] | None
-    ) -> list[SampleFiles]:
-        """Keep the samples that the key ``names`` of the split lists.
+    def chosen_names(self, section: Mapping[str, Any]) -> Names | None:
+        """Return the names of the samples that the split keeps; None: all of them.
 
         Args:
-            files: The files of all samples.
-            names: Names of samples, or a text file with a name per line; None: all samples.
+            section: The section of the split, as from :meth:`check_section`.
 
         Raises:
-            DataError: When the file cannot be read, or a sample does not exist.
+            SegtrainError: As :class:`~segtrain.data.datasets.names.Names`.
         """
-        if names is None:
-            return list(files)
-        where = f"dataset.{self.split}.names"
-        if isinstance(names, str):
-            path = self.root / Path(names).expanduser()
-            try:
-                lines = read_bytes(path).decode("utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{where}: {path} cannot be read ({one_line(error)})") from None
-            names = [line.strip() for line in lines if line.strip()]
-        wanted = [str(name) for name in names]
-        known = {sample.name: sample for sample in files}
-        missing = [name for name in wanted if name not in known]
-        if missing or not wanted:
-            what = f"there is no sample {missing[0]!r}" if missing else "it lists no sample"
-            others = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
-            close = difflib.get_close_matches((missing or [""])[0], known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else f", such as {next(iter(known))!r}"
-            raise DataError(f"{where}: {what}{others}{hint} The split has {len(known)} samples")
-        return [known[name] for name in sorted(set(wanted))]
+        given = section.get(_NAMES)
+        return None if given is None else Names(given, self.root, f"dataset.{self.split}.{_NAMES}")
 
     @abstractmethod
     def find(self) -> Sequence[SampleFiles]:

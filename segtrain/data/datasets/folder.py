@@ -7,12 +7,14 @@ from typing import Any
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
-from segtrain.data.datasets.pairing import FoundFiles, Location, Pairing, find_files, pair_files
+from segtrain.data.datasets.found_files import FoundFiles, Location, find_files
+from segtrain.data.datasets.names import Names
+from segtrain.data.datasets.pairing import Pairing, pair_files, pair_valid_files
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
-_KEYS = ("images", "masks", "valid", "names")
-SplitFolders = Mapping[str, str | Sequence[str | int] | Mapping[str, str | Sequence[str]] | None]
+_KEYS = ("images", "masks", "names", "valid")
+SplitFolders = Mapping[str, str | Sequence[Any] | Mapping[str, str | Sequence[str]]]
 
 
 @DATASETS.register("folder")
@@ -24,13 +26,15 @@ class FolderDataset(ConfiguredDataset):
             recursively), a glob, or a list of these, absolute or relative to `root`, on disk or in
             an archive. For multi-label data `masks` may be a mapping from class name to the
             directory or glob of the masks of that class; an image without a mask of a class has no
-            pixel of it. See :mod:`segtrain.data.datasets.pairing` for how files pair. ``valid``, if
-            set, has a file for each image too; only its nonzero pixels count, and all others are
-            ignored. ``names``, if set, keeps some of the samples: a list of names, or a text file
-            with a name per line.
+            pixel of it. For other data a mapping has several sets of masks of the same images, from
+            which `labels` chooses. See :mod:`segtrain.data.datasets.pairing` for how files pair.
+            ``names``, a list or a text file with one name per line, keeps only these samples. The
+            name of a sample is what its files pair by. ``valid`` is a directory or a glob of files
+            that are not 0 at the pixels of an image that count; the other pixels are ignored.
         val: The same for the validation split; None if the split is not used.
-        test: The same for the test split; None if there is none.
-        pairing: Regular expressions for ``images``, ``masks`` and, if it is used, ``valid``, which
+        test: The same for the test split; None: there is no test split.
+        labels: The set of masks, if there are several of the same images.
+        pairing: Regular expressions for ``images``, ``masks`` and, if it is set, ``valid``, which
             are searched for in the path below `root`. Files pair if the groups are equal, or the
             whole match if there are no groups. Files without a match are left out. None: files pair
             by name.
@@ -47,11 +51,15 @@ class FolderDataset(ConfiguredDataset):
         train: SplitFolders | None = None,
         val: SplitFolders | None = None,
         test: SplitFolders | None = None,
+        labels: str | None = None,
         pairing: Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
         self.sections = {"train": train, "val": val, "test": test}
         self.pairing = Pairing(pairing)
+        self.mask_set = labels
+        if labels is not None:
+            self._check_set(labels, multi_label=bool(common.get("multi_label")))
         super().__init__(**common)
 
     def find(self) -> list[SampleFiles]:
@@ -59,40 +67,56 @@ class FolderDataset(ConfiguredDataset):
         section = self.check_section(
             self.sections[self.split], _KEYS, "a directory or a glob", needed=2
         )
+        names = self.chosen_names(section)
         images = self._find_in(section["images"], f"{where}.images")
         masks = section["masks"]
+        if isinstance(masks, Mapping) and self.mask_set is not None:
+            masks = masks[self.mask_set]
         if isinstance(masks, Mapping):
-            files = self._find_per_class(images, masks, where)
+            samples = self._find_per_class(images, masks, where, names)
         else:
-            pairs = self._pair(images, self._find_in(masks, f"{where}.masks"))
-            files = [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
-        if section.get("valid"):
-            files = self._with_valid(
-                files, images, self._find_in(section["valid"], f"{where}.valid")
-            )
-        return self.keep_names(files, section.get("names"))
+            pairs = self._pair(images, self._find_in(masks, f"{where}.masks"), names)
+            samples = [SampleFiles(image, (mask,), name) for image, mask, name in pairs]
+        if section.get("valid") is None:
+            return samples
+        valid = self._find_in(section["valid"], f"{where}.valid")
+        return self._with_valid(samples, images, valid, only=names is not None)
 
-    def _with_valid(
-        self, files: Sequence[SampleFiles], images: FoundFiles, valid: FoundFiles
-    ) -> list[SampleFiles]:
-        """Add to each sample the file of the pixels that count; without one it is left out."""
-        pairs, problem, left_out = pair_files(
-            images, valid, f"dataset.{self.split}.valid", self.pairing.of_valid()
-        )
-        if problem and self.max_bad == 0:
-            raise problem
-        self.left_out += left_out
-        partner = {image: file for image, file, _ in pairs}
-        return [item._replace(valid=partner[item.image]) for item in files if item.image in partner]
+    def _check_set(self, chosen: str, *, multi_label: bool) -> None:
+        """Check that the sets of masks have the chosen one.
+
+        Raises:
+            ConfigError: When they do not, or there are no sets.
+        """
+        given = [section.get("masks") for section in self.sections.values() if section]
+        sets = [masks for masks in given if isinstance(masks, Mapping)]
+        if multi_label or not sets:
+            raise ConfigError(
+                f"dataset.labels={chosen} chooses one of several sets of masks, but"
+                + (
+                    " with dataset.multi_label=true masks are"
+                    if multi_label
+                    else " dataset.train.masks is"
+                )
+                + " not a mapping of sets; leave it out"
+            )
+        for masks in sets:
+            if chosen not in masks:
+                raise ConfigError(f"dataset.labels: no set {chosen!r}{did_you_mean(chosen, masks)}")
 
     def _find_per_class(
-        self, images: FoundFiles, masks: Mapping[str, Location], where: str
+        self,
+        images: FoundFiles,
+        masks: Mapping[str, Location],
+        where: str,
+        chosen: Names | None,
     ) -> list[SampleFiles]:
         names = self.labels.names
         if not self.labels.multi_label:
             raise ConfigError(
-                f"{where}.masks is a mapping, with masks for each class; this needs"
-                " dataset.multi_label=true"
+                f"{where}.masks is a mapping; if it has masks for each class, set"
+                " dataset.multi_label=true, and if it has several sets of masks, set dataset.labels"
+                f" to one of {', '.join(masks)}"
             )
         for name in names:
             if name not in masks:
@@ -103,22 +127,45 @@ class FolderDataset(ConfiguredDataset):
         columns, any_class = [], dict[str, Any]()
         for name in names:
             found = self._find_in(masks[name], f"{where}.masks.{name}")
-            pairs = self._pair(images, found, partial=True)
+            pairs = self._pair(images, found, chosen, partial=True)
             columns.append({key: mask for _, mask, key in pairs})
             any_class.update({key: image for image, _, key in pairs})
-        without = sorted(set(images) - set(any_class.values()))
+        if chosen is None:
+            without = [str(image) for image in sorted(set(images) - set(any_class.values()))]
+        else:
+            without = sorted(chosen.chosen - any_class.keys())
         self.left_out += [f"{image}: the image has no mask of any class" for image in without]
         return [
             SampleFiles(any_class[key], tuple(column.get(key) for column in columns), key)
             for key in sorted(any_class)
         ]
 
+    def _with_valid(
+        self, samples: Sequence[SampleFiles], images: FoundFiles, valid: FoundFiles, *, only: bool
+    ) -> list[SampleFiles]:
+        """Return the samples with their valid files; `only` these samples need one."""
+        wanted = {sample.image for sample in samples} if only else None
+        where = f"dataset.{self.split}"
+        pairs, problem, left_out = pair_valid_files(images, valid, where, self.pairing, wanted)
+        if problem and self.max_bad == 0:
+            raise problem
+        known = {text.partition(": ")[0] for text in self.left_out}
+        self.left_out += [text for text in left_out if text.partition(": ")[0] not in known]
+        files = {image: file for image, file, _ in pairs}
+        return [
+            sample._replace(valid=files[sample.image])
+            for sample in samples
+            if sample.image in files
+        ]
+
     def _find_in(self, location: Any, where: str) -> FoundFiles:
         return find_files(self.root, location, where)
 
-    def _pair(self, images: FoundFiles, masks: FoundFiles, *, partial: bool = False) -> list[Any]:
+    def _pair(
+        self, images: FoundFiles, masks: FoundFiles, names: Names | None, *, partial: bool = False
+    ) -> list[Any]:
         pairs, problem, left_out = pair_files(
-            images, masks, f"dataset.{self.split}", self.pairing, partial=partial
+            images, masks, f"dataset.{self.split}", self.pairing, partial=partial, names=names
         )
         if problem and self.max_bad == 0:
             raise problem

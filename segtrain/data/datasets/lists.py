@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
 _KEYS = ("list", "images", "masks", "valid", "names")
+_FOLDERS = ("images", "masks", "valid")
 _COLUMNS = ("image", "mask", "valid")
+_NEEDED = 2  # columns
 _SLOT = "{}"
 _SCHEME = re.compile(r"[A-Za-z]{2,}:/")
-SplitLists = Mapping[str, str | Sequence[str | int] | None]
+SplitLists = Mapping[str, str | Sequence[Any]]
 
 
 @DATASETS.register("list")
@@ -27,21 +30,23 @@ class ListDataset(ConfiguredDataset):
     """Images and masks that list files name.
 
     A list is a UTF-8 text file. Its suffix decides the format: ``.tsv``, ``.csv``, ``.jsonl`` (one
-    object with ``image`` and ``mask`` per line). Any other suffix means columns separated by tabs
-    or, in a line without a tab, by spaces, like the official ``.lst`` files of HRNet. A first line
-    with the words ``image`` and ``mask`` is a heading. A byte order mark, both kinds of line
-    endings, empty lines and spaces around a path are accepted.
+    object with ``image``, ``mask`` and optionally ``valid`` per line). Any other suffix means
+    columns separated by tabs or, in a line without a tab, by spaces, like the official ``.lst``
+    files of HRNet. A first line with the words ``image`` and ``mask`` is a heading. A byte order
+    mark, both kinds of line endings, empty lines and spaces around a path are accepted.
 
     Args:
         train: ``list`` names one or several files, relative to `root`. If ``images`` and ``masks``
             are templates such as ``JPEGImages/{}.jpg``, the first column of a line is inserted into
             both and other columns are not used. Otherwise a line holds the paths of image and mask,
-            relative to the directories ``images`` and ``masks`` if these are given. With ``valid``,
-            a template or a directory, a line also holds the path of the file whose nonzero pixels
-            count. ``names``, if set, keeps some of the samples: a list of names, or a text file
-            with a name per line.
+            relative to the directories ``images`` and ``masks`` if these are given. ``names``, a
+            list or a text file with one name per line, keeps only these samples. The name of a
+            sample is what is inserted into the templates, or the path of its image in the list
+            without extension. A third column holds the path of a file that is not 0 at the pixels
+            of the image that count; the other pixels are ignored. ``valid`` is its directory, or a
+            template.
         val: The same for the validation split.
-        test: The same for the test split; None if there is none.
+        test: The same for the test split; None: there is no test split.
         allow_outside_root: Whether a list may name absolute paths, and paths with ``..``.
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
@@ -66,45 +71,60 @@ class ListDataset(ConfiguredDataset):
     def find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
         section = self.check_section(self.sections[self.split], _KEYS, "a list file", needed=1)
-        files: Any = section["list"]
-        keys = ("images", "masks", "valid") if section.get("valid") else ("images", "masks")
-        folders = [str(section.get(key) or "") for key in keys]  # or templates
-        if len({_SLOT in folder for folder in folders}) > 1:
-            raise ConfigError(
-                f"{where}: {', '.join(keys[:-1])} and {keys[-1]} must all be templates with"
-                f" {_SLOT}, or none of them"
-            )
+        files = section["list"]
+        folders = [str(section.get(key) or "") for key in _FOLDERS]  # or templates
+        for key, folder in zip(_FOLDERS[1:], folders[1:], strict=True):
+            if (_SLOT in folders[0]) != (_SLOT in folder) and (folder or key in _FOLDERS[:_NEEDED]):
+                raise ConfigError(
+                    f"{where}: images and {key} must both be templates with {_SLOT}, or neither"
+                )
+        names, known = self.chosen_names(section), set[str]()
         samples: dict[str, SampleFiles] = {}
         for file in [files] if isinstance(files, str) else files:
             path = self.root / Path(file).expanduser()
             for line in read_list(path, where):
                 sample = self._sample(line, folders)
-                problem = self._missing(sample, line)
-                if sample.name in samples:
-                    raise DataError(f"{line.position}: {sample.name!r} is named twice; remove one")
-                if problem is not None and self.max_bad == 0:
-                    raise DataError(problem)
-                if problem is None:
-                    samples[sample.name] = sample
-                else:
-                    self.left_out.append(problem)
-        return self.keep_names(list(samples.values()), section.get("names"))
+                known.add(sample.name)
+                if names is None or sample.name in names.chosen:
+                    self._add(sample, line, samples)
+        if names is not None:
+            names.check(known)
+        return list(samples.values())
+
+    def _add(self, sample: SampleFiles, line: ListLine, samples: dict[str, SampleFiles]) -> None:
+        """Add a sample to the others if its files exist."""
+        problem = self._missing(sample, line)
+        first = next(iter(samples.values()), sample)
+        if sample.name in samples:
+            raise DataError(f"{line.position}: {sample.name!r} is named twice; remove one")
+        if (first.valid is None) != (sample.valid is None):
+            raise DataError(
+                f"{line.position}: it names {'a' if first.valid is None else 'no'} valid file,"
+                " unlike the lines before it; give one in every line, or in none"
+            )
+        if problem is not None and self.max_bad == 0:
+            raise DataError(problem)
+        if problem is None:
+            samples[sample.name] = sample
+        else:
+            self.left_out.append(problem)
 
     def _sample(self, line: ListLine, folders: Sequence[str]) -> SampleFiles:
         """Return the files that a line names; of several readings the first whose files exist."""
+        readings: list[tuple[str, ...]]
         if _SLOT in folders[0]:
+            count = len(folders) if folders[2] else _NEEDED
             words = dict.fromkeys(line.words[:1] + line.joined())
-            readings = [(word,) * len(folders) for word in words]
-        elif len(line.words) == len(folders):
+            readings = [(word,) * count for word in words]
+        elif len(line.words) == _NEEDED or (len(line.words) == len(_COLUMNS) and not line.spaced):
             readings = [tuple(line.words)]
         else:
-            readings = list(line.splits()) if len(folders) == 2 else []
+            readings = line.splits()
         if not readings:
-            wanted = "image and mask" if len(folders) == 2 else "image, mask and valid"
             raise DataError(
                 f"{line.position}: {len(line.words)} column{'' if len(line.words) == 1 else 's'}"
-                f" instead of {wanted}, in {' | '.join(line.words)!r}; put"
-                f" {'a comma' if '.csv, ' in line.position else 'one tab'} between the paths"
+                f" instead of image and mask (and valid file), in {' | '.join(line.words)!r}; put"
+                f" {'a comma' if '.csv, ' in line.position else 'one tab'} between the two paths"
             )
         samples = [self._files(reading, line, folders) for reading in readings]
         existing = [sample for sample in samples if self._missing(sample, line) is None]
@@ -113,13 +133,12 @@ class ListDataset(ConfiguredDataset):
     def _files(
         self, reading: tuple[str, ...], line: ListLine, folders: Sequence[str]
     ) -> SampleFiles:
+        pairs = list(zip(folders, reading, strict=False))
         if _SLOT in folders[0]:
-            words = [
-                folder.replace(_SLOT, word) for folder, word in zip(folders, reading, strict=True)
-            ]
+            words = [folder.replace(_SLOT, word) for folder, word in pairs]
             name = reading[0]
         else:
-            words = [str(Path(*filter(None, pair))) for pair in zip(folders, reading, strict=True)]
+            words = [str(Path(*filter(None, pair))) for pair in pairs]
             name = Path(reading[0]).with_suffix("").as_posix()
         image, mask, *valid = (self._inside(word, line) for word in words)
         return SampleFiles(image, (mask,), name, *valid)
@@ -160,10 +179,14 @@ class ListLine(NamedTuple):
         """Return the whole line as one path if its columns are separated by spaces."""
         return [" ".join(self.words)] if self.spaced and len(self.words) > 1 else []
 
-    def splits(self) -> list[tuple[str, str]]:
-        """Return the ways to split the line at a space into two paths."""
+    def splits(self) -> list[tuple[str, ...]]:
+        """Return the ways to split the line at spaces into two paths, then into three."""
         words = self.words if self.spaced else []
-        return [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words))]
+        cuts = [cut for count in (1, 2) for cut in combinations(range(1, len(words)), count)]
+        return [
+            tuple(" ".join(words[start:end]) for start, end in pairwise((0, *cut, len(words))))
+            for cut in cuts
+        ]
 
 
 def read_list(path: Path, where: str) -> Iterator[ListLine]:
@@ -188,7 +211,7 @@ def read_list(path: Path, where: str) -> Iterator[ListLine]:
         raise DataError(f"{path}, line {number}: it is not UTF-8; save the list as UTF-8") from None
     first = True
     for line in _lines(text, path):
-        heading = first and [word.lower() for word in line.words[:2]] == list(_COLUMNS[:2])
+        heading = first and [word.lower() for word in line.words[:2]] == [*_COLUMNS[:_NEEDED]]
         first = False
         if not heading:
             yield line
@@ -233,4 +256,5 @@ def _json_row(line: str, position: str) -> list[str]:
         raise DataError(
             f'{position}: an object with "image" and "mask" is needed, but the line holds {held}'
         )
-    return [str(entry[key]) for key in _COLUMNS if key in entry]
+    columns = _COLUMNS if entry.get("mask") is not None else _COLUMNS[:1]
+    return [str(entry[key]) for key in columns if entry.get(key) is not None]

@@ -1,4 +1,4 @@
-"""Find image and mask files, and pair them.
+"""Pair image files with their masks or valid files.
 
 Files pair by their path without extension, relative to the folder that is searched. If files remain
 without a partner, endings that distinguish images from masks (``x_leftImg8bit`` and
@@ -10,175 +10,78 @@ because a wrong pair is worse than an error.
 
 from __future__ import annotations
 
-import glob
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
-from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
-from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.data.datasets.found_files import FoundFiles
+from segtrain.data.datasets.names import Names
+from segtrain.errors import ConfigError, DataError
 from segtrain.schema.values import did_you_mean
 
-IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".npy",
-     ".jp2")
-)  # fmt: skip
-MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MAX_FILES = 20  # listed in a message
-_MAX_NAMES = 6
 _SIDES = ("images", "masks", "valid")
+_NO_PARTNER, _NO_IMAGE, _TWICE = "no partner", "no image", "twice"  # problems of files
 _KNOWN_ENDING = re.compile(
     r"[_\-. ](leftImg8bit|images?|img|rgb|sat|gt(Fine|Coarse)_label(Train)?Ids|label(Train)?Ids"
     r"|masks?|labels?|seg|segmentation|gt|annotations?|target|L)$",
     re.IGNORECASE,
 )
 
-Location = str | Sequence[str]
 Keyed = dict[str, list[Path]]
 Triple = tuple[Path, Path, str]
-
-
-class FoundFiles(dict[Path, str]):
-    """Files, each with its stem: the path without extension relative to the searched folder.
-
-    Args:
-        root: The path that regular expressions are matched relative to.
-        locations: The files of each directory or glob.
-    """
-
-    def __init__(self, root: Path, locations: Sequence[Mapping[Path, str]]) -> None:
-        super().__init__({path: stem for files in locations for path, stem in files.items()})
-        self.root, self.locations = root, locations
-
-    def by_location(self) -> dict[Path, str]:
-        """Return the files with the number of their directory or glob before the stem."""
-        return {
-            path: f"{number}/{stem}"
-            for number, files in enumerate(self.locations)
-            for path, stem in files.items()
-        }
-
-
-def find_files(root: Path, location: Location, where: str) -> FoundFiles:
-    """Find the image files of a directory (searched recursively) or a glob, or of several.
-
-    Args:
-        root: Directory or archive that a relative `location` starts from.
-        location: A directory, a glob (``**`` matches any number of directories), or a list of
-            these. If the lists of images and masks have the same length, files pair within the
-            first entries, within the second, ....
-        where: The config key of `location`, for messages.
-
-    Raises:
-        NoFilesError: When there are no image files.
-        DataError: When an entry with the name of an image is not a file.
-    """
-    if isinstance(location, str):
-        return FoundFiles(root, [_find_in(root, location, where)])
-    found = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(location)]
-    return FoundFiles(root, found)
-
-
-def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
-    path = root / Path(pattern).expanduser()
-    if is_directory(path) or not glob.has_magic(str(path)):
-        base, found = path, walk(path) if is_directory(path) else iter(())
-    else:
-        base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        found = find(path, base) if is_directory(base) else iter(())
-    files = sorted(_images(found, where))
-    if not files:
-        if not is_directory(root) and not Path(pattern).is_absolute():
-            raise NoFilesError(
-                f"dataset.root={root} is neither a directory nor a zip or tar archive; set it to"
-                f" the one that {where}={pattern} is in"
-            )
-        holds_none = is_directory(base)
-        problem = f"{path} holds no image files" if holds_none else f"{base} is not a directory"
-        raise NoFilesError(
-            f"{where}={pattern}: {problem}; give a directory or a glob, absolute or relative to"
-            f" dataset.root={root}, which holds {_listed_names(root)}"
-        )
-    return {path: path.relative_to(base).with_suffix("").as_posix() for path in files}
-
-
-def _listed_names(root: Path) -> str:
-    names = list_names(root)
-    more = ", ..." if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more if names else "nothing"
-
-
-def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
-    for path in found:
-        if path.suffix.lower() not in MASK_SUFFIXES or path.name.startswith("."):
-            continue
-        if not is_file(path):
-            raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; remove it")
-        yield path
 
 
 class Pairing:
     """Regular expressions that select the part of a path by which files pair.
 
     Args:
-        given: An expression for ``images``, one for ``masks``, and perhaps one for ``valid``; None
-            to pair by name.
+        given: An expression for ``images``, one for ``masks`` and, if there are valid files, one
+            for ``valid``; None to pair by name.
 
     Raises:
         ConfigError: When one is missing, or is not a regular expression.
     """
 
     def __init__(self, given: Mapping[str, str] | None) -> None:
-        for key in given or ():
-            if key not in _SIDES:
-                raise ConfigError(f"unknown key dataset.pairing.{key}{did_you_mean(key, _SIDES)}")
-        self.names: tuple[str, ...] = _SIDES
-        self.expressions: list[re.Pattern[str]] = []
+        self.expressions: dict[str, re.Pattern[str]] = {}
+        for side in given or ():
+            if side not in _SIDES:
+                raise ConfigError(f"unknown key dataset.pairing.{side}{did_you_mean(side, _SIDES)}")
         for side in _SIDES if given else ():
-            if side == "valid" and given is not None and side not in given:
-                continue
             if not given or side not in given:
+                if side == "valid":  # needed only if there are valid files
+                    continue
                 raise ConfigError(
                     f"dataset.pairing.{side} is missing; give one for images and one for masks"
                 )
             try:
-                self.expressions.append(re.compile(given[side]))
+                self.expressions[side] = re.compile(given[side])
             except re.error as error:
                 raise ConfigError(
                     f"dataset.pairing.{side}={given[side]!r} is not a regular expression: {error}"
                 ) from None
 
-    def of_valid(self) -> Pairing:
-        """The expressions that pair images with the files of the pixels that count.
-
-        Raises:
-            ConfigError: When there are expressions, and none for ``valid``.
-        """
-        pairing = Pairing(None)
-        if len(self.expressions) == len(_SIDES):
-            pairing.expressions = [self.expressions[0], self.expressions[2]]
-            pairing.names = ("images", "valid")
-        elif self.expressions:
-            raise ConfigError(
-                "dataset.pairing.valid is missing; give an expression for the files of"
-                f" dataset.*.valid, as for images: {self.expressions[0].pattern!r}"
-            )
-        return pairing
-
-    def keys(self, files: FoundFiles, side: int) -> Keyed:
+    def keys(self, files: FoundFiles, side: str) -> Keyed:
         """Group files by the part of their path that the expression selects.
 
         Files that it does not match are left out.
 
         Args:
             files: The files.
-            side: 0 for images, 1 for masks.
+            side: ``images``, ``masks`` or ``valid``.
 
         Raises:
+            ConfigError: When there is no expression for the side.
             DataError: When the expression matches no file.
         """
+        if side not in self.expressions:
+            raise ConfigError(
+                f"dataset.pairing.{side} is missing; give one for images, masks and valid"
+            )
         expression = self.expressions[side]
         grouped: Keyed = defaultdict(list)
         example = None
@@ -191,8 +94,8 @@ class Pairing:
                 grouped["/".join(groups) if groups else match.group()].append(path)
         if not grouped:
             raise DataError(
-                f"dataset.pairing.{self.names[side]}={expression.pattern!r} matches none of"
-                f" {len(files)} files, such as {example}"
+                f"dataset.pairing.{side}={expression.pattern!r} matches none of {len(files)} files,"
+                f" such as {example}"
             )
         return dict(grouped)
 
@@ -202,7 +105,13 @@ def _below(path: Path, root: Path) -> str:
 
 
 def pair_files(
-    images: FoundFiles, masks: FoundFiles, where: str, pairing: Pairing, *, partial: bool = False
+    images: FoundFiles,
+    masks: FoundFiles,
+    where: str,
+    pairing: Pairing,
+    *,
+    partial: bool = False,
+    names: Names | None = None,
 ) -> tuple[list[Triple], DataError | None, list[str]]:
     """Pair image and mask files.
 
@@ -212,39 +121,132 @@ def pair_files(
         where: The config key of the split, for messages.
         pairing: The part of a path that must agree.
         partial: Whether images without a mask are allowed.
+        names: The samples to pair; files of other samples need no partner. None: all samples.
 
     Returns:
         Image file, mask file and name of each sample, sorted by name; an error if files remain
         without a partner, else None; and a message for each of these files.
 
     Raises:
+        DataError: When no files pair, or a name does not exist.
+    """
+    chosen = None if names is None else names.chosen
+    keyed = _keyed(images, masks, pairing, "masks")
+    best = _best(_match(one, other, chosen, partial=partial) for one, other in keyed)
+    if names is not None:
+        names.check(best.known)
+    return _result(best, where, "mask")
+
+
+def pair_valid_files(
+    images: FoundFiles,
+    valid: FoundFiles,
+    where: str,
+    pairing: Pairing,
+    wanted: Collection[Path] | None = None,
+) -> tuple[list[Triple], DataError | None, list[str]]:
+    """Pair image files and the files of the pixels that count.
+
+    Args:
+        images: Image files, as from :func:`find_files`.
+        valid: Valid files.
+        where: The config key of the split, for messages.
+        pairing: The part of a path that must agree.
+        wanted: The images that need a valid file; files of other images are not used. None: every
+            image needs a valid file, and every valid file an image.
+
+    Returns:
+        As :func:`pair_files`, with valid files instead of masks.
+
+    Raises:
         DataError: When no files pair.
     """
+
+    def chosen(keys: Keyed) -> Collection[str] | None:
+        if wanted is None:
+            return None
+        return {key for key, files in keys.items() if any(file in wanted for file in files)}
+
+    keyed = _keyed(images, valid, pairing, "valid")
+    best = _best(_match(one, other, chosen(one), partial=False) for one, other in keyed)
+    return _result(best, where, "valid file")
+
+
+def _keyed(
+    images: FoundFiles, others: FoundFiles, pairing: Pairing, side: str
+) -> Iterator[tuple[Keyed, Keyed]]:
+    """Yield images and other files, grouped by the part of their name that must agree, per rule."""
     if pairing.expressions:
-        keyed = [(pairing.keys(images, 0), pairing.keys(masks, 1))]
-    else:
-        rules = (_whole, _without_known_ending, _without_shared_ending)
-        sides: list[dict[Path, str]] = [images, masks]
-        if len(images.locations) == len(masks.locations) > 1:
-            sides = [images.by_location(), masks.by_location()]
-        short = [_without_shared_folders(side) for side in sides]
-        keyed = [(group(one), group(two)) for one, two in (sides, short) for group in rules]
-    problems = []
-    for image_keys, mask_keys in keyed:
-        groups = _unpaired(image_keys, mask_keys, partial=partial)
-        problems.append((sum(map(len, groups.values())), image_keys, mask_keys, groups))
-        if not problems[-1][0]:
-            break
-    count, image_keys, mask_keys, groups = min(problems, key=lambda problem: problem[0])
-    both = sorted(image_keys.keys() & mask_keys.keys())
-    single = [key for key in both if len(image_keys[key]) == len(mask_keys[key]) == 1]
-    pairs = [(image_keys[key][0], mask_keys[key][0], key) for key in single]
-    if not count:
+        yield pairing.keys(images, "images"), pairing.keys(others, side)
+        return
+    rules = (_whole, _without_known_ending, _without_shared_ending)
+    sides: list[dict[Path, str]] = [images, others]
+    if len(images.locations) == len(others.locations) > 1:
+        sides = [images.by_location(), others.by_location()]
+    short = [_without_shared_folders(files) for files in sides]
+    for one, other in (sides, short):
+        for group in rules:
+            yield group(one), group(other)
+
+
+class _Match(NamedTuple):
+    """The result of one rule: files by name, those without exactly one partner, and all names."""
+
+    images: Keyed
+    others: Keyed
+    problems: dict[str, list[Path]]
+    known: set[str]
+    num_missing: int
+
+    @property
+    def num_problems(self) -> int:
+        return sum(map(len, self.problems.values())) + self.num_missing
+
+
+def _match(
+    images: Keyed, others: Keyed, chosen: Collection[str] | None, *, partial: bool
+) -> _Match:
+    """Match the files with one of the names `chosen`; None: all files."""
+    known = images.keys() | others.keys()
+    missing = 0
+    if chosen is not None:
+        missing = len({*chosen} - known)
+        images, others = (
+            {key: keyed[key] for key in keyed if key in chosen} for keyed in (images, others)
+        )
+    return _Match(images, others, _unpaired(images, others, partial=partial), known, missing)
+
+
+def _best(matches: Iterable[_Match]) -> _Match:
+    """Return the first match without a problem, or the one with the fewest."""
+    tried = []
+    for match in matches:
+        if not match.num_problems:
+            return match
+        tried.append(match)
+    return min(tried, key=lambda match: match.num_problems)
+
+
+def _result(
+    match: _Match, where: str, kind: str
+) -> tuple[list[Triple], DataError | None, list[str]]:
+    images, others = match.images, match.others
+    both = sorted(images.keys() & others.keys())
+    single = [key for key in both if len(images[key]) == len(others[key]) == 1]
+    pairs = [(images[key][0], others[key][0], key) for key in single]
+    if not match.problems:
         return pairs, None, []
-    error = DataError(f"{where}: {_describe(groups)}")
+    error = DataError(f"{where}: {_describe(match.problems, kind)}")
     if not pairs:
         raise error
-    left_out = [f"{file}: {_OF_ONE_FILE[text]}" for text, files in groups.items() for file in files]
+    texts = {
+        _NO_PARTNER: f"the image has no {kind}",
+        _NO_IMAGE: f"the {kind} has no image",
+        _TWICE: "the name without extension is not unique",
+    }
+    left_out = [
+        f"{file}: {texts[problem]}" for problem, files in match.problems.items() for file in files
+    ]
     return pairs, error, left_out
 
 
@@ -279,36 +281,31 @@ def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:
     return dict(grouped)
 
 
-_NO_MASK, _NO_IMAGE, _TWICE = (
-    "image files have no mask",
-    "mask files have no image",
-    "files have a name without extension that is not unique",
-)
-_OF_ONE_FILE = {
-    _NO_MASK: "the image has no mask",
-    _NO_IMAGE: "the mask has no image",
-    _TWICE: "the name without extension is not unique",
-}
-
-
-def _unpaired(images: Keyed, masks: Keyed, *, partial: bool) -> dict[str, list[Path]]:
+def _unpaired(images: Keyed, others: Keyed, *, partial: bool) -> dict[str, list[Path]]:
     """Return the files without exactly one partner, grouped by problem."""
     twice = {
         path
-        for side in (images, masks)
+        for side in (images, others)
         for paths in side.values()
         if len(paths) > 1
         for path in paths
     }
-    no_mask = [path for key in images.keys() - masks.keys() for path in images[key]]
-    no_image = [path for key in masks.keys() - images.keys() for path in masks[key]]
-    groups = {_NO_MASK: [] if partial else no_mask, _NO_IMAGE: no_image, _TWICE: [*twice]}
-    return {text: sorted(files) for text, files in groups.items() if files}
+    lonely = [path for key in images.keys() - others.keys() for path in images[key]]
+    no_image = [path for key in others.keys() - images.keys() for path in others[key]]
+    groups = {_NO_PARTNER: [] if partial else lonely, _NO_IMAGE: no_image, _TWICE: [*twice]}
+    return {problem: sorted(files) for problem, files in groups.items() if files}
 
 
-def _describe(groups: Mapping[str, Sequence[Path]]) -> str:
-    parts = [f"{len(files)} {text} ({_list(files)})" for text, files in groups.items()]
-    advice = "an image and its mask need the same name without extension, so rename or remove them"
+def _describe(groups: Mapping[str, Sequence[Path]], kind: str) -> str:
+    texts = {
+        _NO_PARTNER: f"image files have no {kind}",
+        _NO_IMAGE: f"{kind.removesuffix(' file')} files have no image",
+        _TWICE: "files have a name without extension that is not unique",
+    }
+    parts = [f"{len(files)} {texts[problem]} ({_list(files)})" for problem, files in groups.items()]
+    advice = (
+        f"an image and its {kind} need the same name without extension, so rename or remove them"
+    )
     return f"{', '.join(parts)}; {advice}"
 
 

@@ -24,7 +24,6 @@ _SPREAD = 20.0
 _NOISE = 6.0
 _REFERENCE = 96.0  # side of the image to which the sizes below refer
 _SMALLEST = 32
-_NUMBERS = tuple(f"num_{split}" for split in SPLITS)
 _VOID = 255  # the value of the border while drawing, where ids are uint8
 
 _Box = tuple[float, float, float, float]
@@ -46,7 +45,7 @@ class ShapesDataset(SegmentationDataset):
         size: Height and width of the images, at least 32 each.
         num_train: Number of samples in the training split.
         num_val: Number of samples in the validation split.
-        num_test: Number of samples in the test split; 0: there is none.
+        num_test: Number of samples in the test split; 0: there is no test split.
         ignore_label: The value of the border in the target.
         palette: One RGB colour per class, for drawing.
 
@@ -75,16 +74,17 @@ class ShapesDataset(SegmentationDataset):
         super().__init__(LabelContract(len(_NAMES), ignore_label, None, _NAMES, colours))
         if min(size) < _SMALLEST:
             raise ConfigError(f"dataset.size must be at least {_SMALLEST} each way, got {size}")
-        numbers = (num_train, num_val, num_test)
-        for name, value in zip(("seed", *_NUMBERS), (seed, *numbers), strict=True):
+        numbers = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
+        for name, value in {"seed": seed, **numbers}.items():
             if value < 0:
                 raise ConfigError(f"dataset.{name} must not be negative, got {value}")
-        self.split_code = SPLITS.index(check_split(split))
+        self.split_code = SPLITS.index(check_split(split))  # seeds the drawings of the split
         self.split, self.seed, self.size = split, seed, tuple(size)
-        self.length = numbers[self.split_code]
+        self.length = numbers[f"num_{split}"]
         if split == "test" and not num_test:
             raise ConfigError(
-                "dataset.num_test is 0, so there is no test split; set it to a number of samples"
+                "dataset.num_test=0, so there is no test split; set it to a number of samples, or"
+                " choose another split"
             )
 
     def __len__(self) -> int:

@@ -43,17 +43,17 @@ def load_image(data: bytes, max_pixels: int) -> Raster:
         TooLargeError: When it has more than `max_pixels` pixels.
     """
     with open_pillow(io.BytesIO(data), max_pixels) as image:
-        orientation = _orientation(image)
+        orientation, lossy = _orientation(image), _lossy(image, data)
         if image.format == "JPEG" and image.mode in ("L", "RGB"):
             pixels = _jpeg_pixels(data, image.mode)
             if pixels is not None:
-                return Raster(pixels, orientation)
+                return Raster(pixels, orientation, lossy)
         has_alpha = image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
         deep = ";16" in _rawmode(image) and len(image.getbands()) > 1
         pixels = _image_pixels(image)
     if deep:  # Pillow has just found the file complete, but keeps only 8 of the 16 bits
         pixels = _deep_pixels(data)
-    return Raster(pixels, orientation, has_alpha=has_alpha and pixels.ndim == _DEEP)
+    return Raster(pixels, orientation, lossy, has_alpha and pixels.ndim == _DEEP)
 
 
 def load_mask(data: bytes, max_pixels: int) -> Raster:

@@ -97,18 +97,19 @@ class Reader:
         return self.decode_mask(_content(path, "mask"), str(path), all_channels=all_channels)
 
     def valid(self, path: str | Path) -> NDArray[np.bool_]:
-        """Read which pixels of an image count: those of the file that are not 0.
+        """Read which pixels of an image count, from a file that is 0 at all others.
+
+        A file with several channels is 0 where all of them are. A palette becomes RGB, so black is
+        0. Transparency is not used, and NaN is 0.
 
         Shape:
             - output: ``(H, W)``.
 
         Raises:
-            DataError: As in :meth:`mask`.
+            DataError: When the file is missing, unreadable, truncated or too large, or has a lossy
+                format.
         """
-        pixels = self.mask(path)
-        channels = pixels if pixels.ndim == 3 else pixels[..., None]
-        counts: NDArray[np.bool_] = (channels != 0).any(axis=2)
-        return counts
+        return self.decode_valid(_content(path, "valid"), str(path))
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
@@ -135,6 +136,20 @@ class Reader:
         if not all_channels and values.ndim == 3:
             values = _colours(values, name)
         return _whole_numbers(values, name)
+
+    def decode_valid(self, data: bytes, name: str) -> NDArray[np.bool_]:
+        """Decode which pixels count as :meth:`valid` does, from the content of a file."""
+        raster = _read(name, "valid", lambda: load_image(data, self.max_pixels))
+        if raster.lossy is not None:
+            raise DataError(
+                f"{name}: the valid file is a {raster.lossy} file, whose compression changes zeros;"
+                " write it as PNG from its source"
+            )
+        pixels = self._turned(raster.pixels, raster.orientation)
+        pixels = pixels[..., :-1] if raster.has_alpha else pixels
+        counts = np.nan_to_num(pixels) != 0 if pixels.dtype.kind == "f" else pixels != 0
+        found: NDArray[np.bool_] = counts.any(axis=2) if counts.ndim == 3 else counts
+        return found
 
     def size(self, path: str | Path) -> tuple[int, int]:
         """Read height and width of an image from its header, with the orientation applied.

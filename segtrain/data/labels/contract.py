@@ -150,14 +150,22 @@ class LabelContract:
 
     # ------------------------------------------------------------------ from raw values to ids
 
-    def to_ids(self, raw: NDArray[Any] | Sequence[NDArray[Any]], file: str) -> NDArray[Any]:
+    def to_ids(
+        self,
+        raw: NDArray[Any] | Sequence[NDArray[Any]],
+        file: str,
+        valid: NDArray[np.bool_] | None = None,
+    ) -> NDArray[Any]:
         """Return the class ids of a mask as read from disk.
 
         Args:
             raw: The values in the mask. For multi-label data also a list with a mask per class.
             file: The name of the mask, for error messages.
+            valid: The pixels that count; the others become `ignore_label`, whatever their value.
+                None: all pixels count.
 
         Shape:
+            - valid: ``(H, W)``.
             - raw: ``(H, W)``, any integer type, or colours ``(H, W, 3)``, uint8. For multi-label
               data ``(H, W, num_classes)``, or a list of ``(H, W)``.
             - output: ``(H, W)`` of `dtype`, in ``[0, num_ids)`` or `ignore_label`. For multi-label
@@ -171,8 +179,10 @@ class LabelContract:
             ids = self._colour_lookup(pack_colours(values))
         else:
             ids = self._lookup(values)
+        if valid is not None:
+            ids[~valid] = self.ignore_label
         if (ids == self._outside).any():
-            facts = self.count(raw)
+            facts = self.count(raw, valid)
             raise DataError(self.explain(facts, file) or f"{file}: a value is outside the contract")
         if self.multi_label:
             ids[(ids == self.ignore_label).any(2)] = self.ignore_label
@@ -197,9 +207,16 @@ class LabelContract:
 
     # ------------------------------------------------------------------ counts and problems
 
-    def count(self, raw: NDArray[Any] | Sequence[NDArray[Any]]) -> MaskFacts:
-        """Count the raw values of a mask, whether they are inside the contract or not."""
-        return MaskFacts.of_mask(raw, multi_label=self.multi_label)
+    def count(
+        self, raw: NDArray[Any] | Sequence[NDArray[Any]], valid: NDArray[np.bool_] | None = None
+    ) -> MaskFacts:
+        """Count the raw values of a mask, whether they are inside the contract or not.
+
+        Args:
+            raw: The values, as for :meth:`to_ids`.
+            valid: The pixels that count, ``(H, W)``; None: all pixels.
+        """
+        return MaskFacts.of_mask(raw, multi_label=self.multi_label, valid=valid)
 
     def outside(self, facts: MaskFacts) -> dict[int, int]:
         """Return the raw values outside the contract, and the number of pixels of each."""
@@ -209,7 +226,7 @@ class LabelContract:
         found: dict[int, int] = {}
         for channel in facts.counts:
             for value, number in channel.items():
-                if number and value != NAN and value not in mapping:
+                if number and value not in mapping:
                     found[value] = found.get(value, 0) + number
         return dict(sorted(found.items()))
 
@@ -221,7 +238,7 @@ class LabelContract:
         for index, channel in enumerate(facts.counts):
             without = 0
             for value, number in channel.items():
-                class_id = None if value == NAN else mapping.get(value, self.map.other)
+                class_id = mapping.get(value, self.map.other)
                 if class_id is None or class_id == self.ignore_label:
                     without += number
                 elif not self.multi_label:
@@ -229,7 +246,7 @@ class LabelContract:
                 elif class_id and index < self.num_classes:
                     pixels[index] += number
             ignored = max(ignored, without)
-        return pixels, ignored
+        return pixels, ignored + facts.invalid
 
     def explain(self, facts: MaskFacts, file: str, seen: Iterable[int] = ()) -> str | None:
         """Return an error message about the values outside the contract; None: there are none.

@@ -21,40 +21,54 @@ class MaskFacts(NamedTuple):
         shape: Height and width, and the number of channels where there are several.
         counts: Raw value to pixel count, for each channel where channels are classes.
         colours: Whether raw values are colours, ``0xRRGGBB``.
+        invalid: Number of pixels that do not count; `counts` is without them.
     """
 
     shape: tuple[int, ...]
     counts: tuple[dict[int, int], ...]
     colours: bool = False
+    invalid: int = 0
 
     @classmethod
-    def of_mask(cls, raw: NDArray[Any] | Sequence[NDArray[Any]], *, multi_label: bool) -> MaskFacts:
+    def of_mask(
+        cls,
+        raw: NDArray[Any] | Sequence[NDArray[Any]],
+        *,
+        multi_label: bool,
+        valid: NDArray[np.bool_] | None = None,
+    ) -> MaskFacts:
         """Count the raw values of a mask.
 
         Args:
             raw: ``(H, W)``, integers, or colours ``(H, W, 3)``, uint8. For multi-label data
                 ``(H, W, num_classes)``, or a list of ``(H, W)``.
             multi_label: Whether channels are classes rather than the parts of a colour.
+            valid: The pixels that count, ``(H, W)``; None: all pixels.
         """
-        if not isinstance(raw, np.ndarray):
-            return cls((*raw[0].shape, len(raw)), tuple(histogram(mask) for mask in raw))
-        if raw.ndim == 2:
-            return cls(raw.shape, (histogram(raw),))
-        if raw.shape[2] == 3 and not multi_label:
-            return cls(raw.shape, (histogram(pack_colours(raw)),), colours=True)
-        channels = tuple(histogram(raw[..., index]) for index in range(raw.shape[2]))
-        return cls(raw.shape, channels)
+        is_array = isinstance(raw, np.ndarray)
+        shape = raw.shape if isinstance(raw, np.ndarray) else (*raw[0].shape, len(raw))
+        colours = is_array and len(shape) == 3 and shape[2] == 3 and not multi_label
+        if isinstance(raw, np.ndarray) and colours:
+            channels = [pack_colours(raw)]
+        elif isinstance(raw, np.ndarray):
+            channels = [raw] if raw.ndim == 2 else [raw[..., index] for index in range(shape[2])]
+        else:
+            channels = [*raw]
+        chosen = channels if valid is None else [channel[valid] for channel in channels]
+        invalid = 0 if valid is None else int(valid.size - np.count_nonzero(valid))
+        return cls(shape, tuple(histogram(channel) for channel in chosen), colours, invalid)
 
     def to_json(self) -> list[Any]:
         """Return plain lists."""
-        return [list(self.shape), [sorted(c.items()) for c in self.counts], self.colours]
+        plain = [list(self.shape), [sorted(c.items()) for c in self.counts], self.colours]
+        return [*plain, self.invalid] if self.invalid else plain
 
     @classmethod
     def from_json(cls, plain: Sequence[Any]) -> MaskFacts:
         """Return the facts that :meth:`to_json` turned into lists."""
-        shape, counts, colours = plain
+        shape, counts, colours, *invalid = plain
         found = tuple({int(value): int(n) for value, n in channel} for channel in counts)
-        return cls(tuple(shape), found, bool(colours))
+        return cls(tuple(shape), found, bool(colours), int(sum(invalid)))
 
     @property
     def values(self) -> set[int]:
@@ -87,24 +101,11 @@ def histogram(raw: NDArray[Any]) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, numbers, strict=True)}
 
 
-def pack_colours(pixels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+def pack_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return every pixel of ``(H, W, 3)`` as one number, as :func:`pack` does, ``(H, W)``."""
     wide = pixels.astype(np.int32)
     packed: NDArray[np.int32] = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-    if pixels.dtype != np.uint8:  # only pixels without a class have a negative part
-        packed[pixels[..., 0] == NAN] = NAN
     return packed
-
-
-def without_class(raw: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return raw values in which every pixel that is not `valid` is :data:`NAN`.
-
-    Shape:
-        - raw: ``(H, W)`` or ``(H, W, C)``, integers. valid: ``(H, W)``.
-    """
-    marked = raw.astype(np.int32 if raw.dtype.itemsize < 4 else np.int64)
-    marked[~valid] = NAN
-    return marked
 
 
 def stack_channels(

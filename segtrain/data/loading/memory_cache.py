@@ -186,6 +186,9 @@ class _MemoryReader(Reader):
     def mask(self, path: str | Path, *, all_channels: bool = False) -> NDArray[Any]:
         return self.decode_mask(self._bytes(path), str(path), all_channels=all_channels)
 
+    def valid(self, path: str | Path) -> NDArray[np.bool_]:
+        return self.decode_valid(self._bytes(path), str(path))
+
     def _bytes(self, path: str | Path) -> bytes:
         return self.memory.view(self.places[str(path)]).tobytes()
 

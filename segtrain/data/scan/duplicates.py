@@ -1,4 +1,4 @@
-"""Images that occur twice: in both splits, or more than once in one."""
+"""Images that occur twice: in two splits, or more than once in one."""
 
 from __future__ import annotations
 
@@ -16,42 +16,49 @@ from segtrain.data.scan.findings import Finding
 
 _START = 1 << 16  # bytes of a file that are compared first
 _ALLOW = "remove them from one split, or set dataset.allow_overlap=true"
+_TWO = 2
+
+_Place = tuple[str, Path]
+"""A split and an image file in it."""
 
 
 def find_duplicates(
-    train: FileDataset, val: FileDataset | None = None, names: tuple[str, str] = ("train", "val")
+    train: FileDataset, val: FileDataset | None = None, test: FileDataset | None = None
 ) -> list[Finding]:
-    """Find images that are in both splits, or more than once in one, as the same file or bytes.
+    """Find images that are in two splits, or more than once in one, as the same file or bytes.
 
     A file is read only if another one has the same size, and its digest is cached.
 
     Args:
-        train: One split.
-        val: The other split; None: only `train` is checked.
-        names: The names of the two splits, for messages.
+        train: The training split.
+        val: The validation split; None: it is not checked.
+        test: The test split; None: it is not checked.
     """
-    splits = {id(split): split for split in (train, val) if split is not None}
-    places: dict[str, list[tuple[int, Path]]] = defaultdict(list)
-    for key, split in splits.items():
-        for files in split.files:
-            places[os.path.realpath(files.image)].append((key, files.image))
-    findings = [_finding(group, names) for group in places.values() if len(group) > 1]
+    splits = {"train": train, "val": val, "test": test}
+    places: dict[str, list[_Place]] = defaultdict(list)
+    for name, split in splits.items():
+        for files in () if split is None else split.files:
+            places[os.path.realpath(files.image)].append((name, files.image))
+    findings = [_finding(group) for group in places.values() if len(group) > 1]
     single = {group[0][1]: group[0][0] for group in places.values()}
     for same in _with_equal_bytes(list(single)):
-        findings.append(_finding([(single[path], path) for path in same], names))
+        findings.append(_finding([(single[path], path) for path in same]))
     return findings
 
 
-def _finding(group: Sequence[tuple[int, Path]], names: tuple[str, str]) -> Finding:
+def _finding(group: Sequence[_Place]) -> Finding:
     files = [str(path) for _, path in group]
-    if len({key for key, _ in group}) > 1:
+    splits = tuple(dict.fromkeys(split for split, _ in group))
+    if len(splits) > 1:
+        *others, last = (f"dataset.{split}" for split in splits)
         which = f"{files[0]} is"
         if len(set(files)) > 1:
             which = f"{' and '.join(files)} are the same image,"
-        text = f"{which} in both dataset.{names[0]} and dataset.{names[1]}; {_ALLOW}"
-        return Finding("overlap", files[0], text)
+        both = "both " if len(splits) == _TWO else ""
+        text = f"{which} in {both}{', '.join(others)} and {last}; {_ALLOW}"
+        return Finding("overlap", files[0], text, splits=splits)
     text = f"{' and '.join(files)} are the same image, so it counts {len(files)} times"
-    return Finding("duplicate", files[0], text)
+    return Finding("duplicate", files[0], text, splits=splits)
 
 
 def _with_equal_bytes(paths: Sequence[Path]) -> Iterable[list[Path]]:

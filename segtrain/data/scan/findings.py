@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 KINDS = {
-    "unreadable": "images or masks that are missing or cannot be read",
-    "size": "masks that differ in size from their image",
+    "unreadable": "files that are missing or cannot be read",
+    "size": "masks or valid files that differ in size from their image",
     "values": "masks with values outside the label contract",
     "contract": "label contracts that are probably not intended",
-    "overlap": "images in both splits",
+    "overlap": "images in two splits",
     "left_out": "files without a partner",
     "ignored": "masks without a pixel of any class",
     "duplicate": "images that occur more than once in a split",
@@ -35,12 +35,14 @@ class Finding(NamedTuple):
         file: The file with the problem; empty where it concerns the whole split.
         text: The problem and what to do about it, as an error message.
         sample: The index of the sample; None where it concerns more than one.
+        splits: The splits that hold the image, where it occurs more than once.
     """
 
     kind: str
     file: str
     text: str
     sample: int | None = None
+    splits: tuple[str, ...] = ()
 
     @property
     def is_error(self) -> bool:

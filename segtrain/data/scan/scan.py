@@ -28,7 +28,7 @@ from segtrain.data.labels.mask_facts import MaskFacts
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.normalization import image_mean_std
-from segtrain.errors import DataError
+from segtrain.errors import DataError, SizeError
 
 _MAX_THREADS = 8
 _ENDS = {".jpg": JPEG_END, ".jpeg": JPEG_END, ".png": PNG_END}
@@ -43,11 +43,13 @@ class ScanReport:
 
     Args:
         image_pixels: Pixels of each class id in each image, int64, shape ``(N, num_ids)``.
-        ignored_pixels: Number of pixels without a class.
+        ignored_pixels: Number of pixels without a class, `invalid_pixels` among them.
         sizes: Height and width of each image, int64, shape ``(N, 2)``; 0 where unknown.
         findings: Problems, in the order of the samples.
         mean_std: Mean and standard deviation of each channel of each image, for pixels from 0 to 1,
             float64, shape ``(N, 2, channels)``; NaN where an image was not decoded.
+        invalid_pixels: Pixels of each image that do not count, by its valid file, int64, shape
+            ``(N,)``.
     """
 
     image_pixels: NDArray[np.int64]
@@ -55,6 +57,7 @@ class ScanReport:
     sizes: NDArray[np.int64]
     findings: tuple[Finding, ...]
     mean_std: NDArray[np.float64]
+    invalid_pixels: NDArray[np.int64]
 
     @property
     def num_files(self) -> int:
@@ -66,6 +69,12 @@ class ScanReport:
         """Pixels of each class id, shape ``(num_ids,)``."""
         pixels: NDArray[np.int64] = self.image_pixels.sum(0)
         return pixels
+
+    @cached_property
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels of each image that count, shape ``(N,)``; 0 where unknown."""
+        areas: NDArray[np.int64] = self.sizes.prod(1) - self.invalid_pixels
+        return areas
 
 
 class _ScannedSample(NamedTuple):
@@ -101,17 +110,19 @@ def scan_dataset(
     samples = _scan_samples(dataset, cache, progress, decode_images)
     cache.save()
     pixels = np.zeros((len(samples), dataset.labels.num_ids), dtype=np.int64)
+    invalid = np.zeros(len(samples), dtype=np.int64)
     ignored = 0
     for index, sample in enumerate(samples):
         if sample.facts is not None:
             pixels[index], without = dataset.labels.class_pixels(sample.facts)
+            invalid[index] = sample.facts.invalid
             ignored += without
     findings = [Finding("left_out", text.partition(": ")[0], text) for text in dataset.left_out]
     findings += _check_samples(dataset, samples, pixels)
     findings += _check_contract(dataset, samples, pixels)
     sizes = np.array([sample.size for sample in samples], dtype=np.int64)
     mean_std = _all_mean_std(samples, dataset.channels)
-    return ScanReport(pixels, ignored, sizes, tuple(findings), mean_std)
+    return ScanReport(pixels, ignored, sizes, tuple(findings), mean_std, invalid)
 
 
 def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None) -> ScanReport:
@@ -139,7 +150,7 @@ def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None
         ignored += int((target == labels.ignore_label).sum())
         if progress is not None:
             progress(index + 1, total)
-    return ScanReport(pixels, ignored, sizes, (), mean_std)
+    return ScanReport(pixels, ignored, sizes, (), mean_std, np.zeros(total, dtype=np.int64))
 
 
 def check_report(report: ScanReport) -> None:
@@ -174,8 +185,11 @@ def _scan_samples(
         try:
             return _scan_sample(dataset, index, cache, decode_images)
         except DataError as error:
-            name = str(files.image if str(error).startswith(str(files.image)) else files.mask)
-            return _ScannedSample(finding=Finding("unreadable", name, str(error), index))
+            kind = "size" if isinstance(error, SizeError) else "unreadable"
+            places = [str(file) for file in (files.image, files.valid) if file is not None]
+            named = [place for place in places if str(error).startswith(place)]
+            name = named[0] if named else str(files.mask)
+            return _ScannedSample(finding=Finding(kind, name, str(error), index))
 
     samples = []
     # The decoders release the interpreter lock, so threads help, and they need no start-up.
@@ -241,13 +255,13 @@ def _all_mean_std(samples: Sequence[_ScannedSample], channels: int) -> NDArray[n
 
 def _mask_facts(dataset: FileDataset, index: int, cache: ScanCache) -> MaskFacts:
     files = dataset.files[index]
-    masks = [file for file in (*files.masks, files.valid) if file is not None]
-    kind = f"mask {dataset.mask_kind(index)}"
-    stored = cache.get(kind, *masks)
+    kind = f"mask{'' if files.valid is None else ' and valid'} {dataset.mask_kind(index)}"
+    read = [file for file in (*files.masks, files.valid) if file is not None]
+    stored = cache.get(kind, *read)
     if stored is not None:
         return MaskFacts.from_json(stored)
-    facts = dataset.labels.count(dataset.read_counted_mask(index))
-    cache.put(facts.to_json(), kind, *masks)
+    facts = dataset.count_mask(index)
+    cache.put(facts.to_json(), kind, *read)
     return facts
 
 

@@ -13,13 +13,16 @@ from segtrain.data.dataset import SPLITS, FileDataset
 from segtrain.data.shards.index import INDEX_SUFFIX
 from segtrain.files import write_text
 
+_TEST_INDEX = f"test{INDEX_SUFFIX}"
+
 
 def write_config(dataset: FileDataset, output: str | Path, title: str) -> str:
     """Write a dataset config for shards, with the label contract and the reader of `dataset`.
 
     Args:
         dataset: The dataset that was written as shards.
-        output: Directory of the shards; the config is written to its folder ``dataset``.
+        output: Directory of the shards; the config is written to its folder ``dataset``. It has a
+            test split if shards of it are there.
         title: Name of the data.
 
     Returns:
@@ -28,11 +31,13 @@ def write_config(dataset: FileDataset, output: str | Path, title: str) -> str:
     labels = dataset.labels
     folder = Path(output).expanduser().absolute()
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in title) + "_shards"
+    # A config with a test split needs its index; those of the others may be written later.
+    splits = [split for split in SPLITS if split != "test" or (folder / _TEST_INDEX).is_file()]
     content = {
         "name": "webdataset",
         "title": title,
         "root": str(folder),
-        **{split: {"shards": f"{split}{INDEX_SUFFIX}"} for split in SPLITS},
+        **{split: {"shards": f"{split}{INDEX_SUFFIX}"} for split in splits},
         "num_classes": labels.num_classes,
         "class_names": list(labels.names),
         "ignore_label": labels.ignore_label,

@@ -39,15 +39,16 @@ SplitShards = Mapping[str, str | Sequence[str]]
 class ShardDataset(ConfiguredDataset):
     """Images and masks in tar shards, in the layout of webdataset.
 
-    A shard holds ``KEY.jpg`` and ``KEY.mask.png`` for each sample. Shards that ``segtrain shards``
-    wrote come with an index; the headers of other shards are read once.
+    A shard holds ``KEY.jpg`` and ``KEY.mask.png`` for each sample, and ``KEY.valid.png`` if some of
+    its pixels do not count (see :meth:`~segtrain.data.Reader.valid`). Shards that ``segtrain
+    shards`` wrote come with an index; the headers of other shards are read once.
 
     Args:
         train: ``shards`` of the training split: an index (``train-index.jsonl``), or shards as a
             path, a glob, a range in braces (``train-{000000..000099}.tar``), a URL, or a list of
             these. Relative paths start from `root`.
         val: The same for the validation split.
-        test: The same for the test split; None if there is none.
+        test: The same for the test split; None: there is no test split.
         root: Directory or URL of the shards.
         image: Suffixes of images in shards without an index, in order of preference, separated by
             semicolons; ``*`` matches anything.
@@ -168,6 +169,9 @@ class ShardDataset(ConfiguredDataset):
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         return self._mask(*self._locate(index))
 
+    def read_valid(self, index: int) -> NDArray[np.bool_] | None:
+        return self._valid(*self._locate(index))
+
     def known_facts(self, index: int) -> SampleFacts | None:
         shard, row = self._locate(index)
         known = shard.facts(row, self._facts_key())
@@ -216,11 +220,6 @@ class ShardDataset(ConfiguredDataset):
     def _mask(
         self, shard: Shard, row: int, path: Path | None = None
     ) -> NDArray[Any] | list[NDArray[Any]]:
-        masks = [
-            None if suffix is None else number
-            for number, suffix in enumerate(shard.suffixes[row][1:], start=1)
-        ]
-
         def read(number: int, *, all_channels: bool = False) -> NDArray[Any]:
             data, name = self._read(shard, row, number, path)
             return self.reader.decode_mask(data, name, all_channels=all_channels)
@@ -229,11 +228,22 @@ class ShardDataset(ConfiguredDataset):
             height, width = self._image(shard, row, path).shape[:2]
             return int(height), int(width)
 
+        masks = shard.masks(row)
         return read_masks(masks, read, image_size, multi_label=self.labels.multi_label)
 
+    def _valid(self, shard: Shard, row: int, path: Path | None = None) -> NDArray[np.bool_] | None:
+        number = shard.valid(row)
+        return (
+            None
+            if number is None
+            else self.reader.decode_valid(*self._read(shard, row, number, path))
+        )
+
     def _read_facts(self, shard: Shard, row: int, path: Path | None = None) -> SampleFacts:
-        height, width = self._image(shard, row, path).shape[:2]
-        return (int(height), int(width)), self.labels.count(self._mask(shard, row, path))
+        shape = self._image(shard, row, path).shape
+        mask, valid = self._mask(shard, row, path), self._valid(shard, row, path)
+        facts = self.count_valid(mask, valid, _sample_files(shard, row), lambda: shape)
+        return (int(shape[0]), int(shape[1])), facts
 
     def _facts_key(self) -> str:
         return facts_key(self.labels, self.reader)
@@ -246,7 +256,7 @@ class ShardDataset(ConfiguredDataset):
         Args:
             shard: The shard.
             row: Number of the sample in the shard.
-            number: 0 for the image, 1 and more for masks.
+            number: 0 for the image, 1 and more for the other files.
             path: Path of the archive; None to look it up, and to fetch it if it is remote.
         """
         member = shard.member(row, number)
@@ -291,14 +301,21 @@ class _Files(Sequence[SampleFiles]):
     def __getitem__(self, index: int | slice) -> SampleFiles | list[SampleFiles]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        shard, row = _locate(self.shards, self.starts, int(self.kept[index]))
-        archive = Path(shown(shard.location))
-        image, *masks = (
-            None if (file := shard.file(row, number)) is None else archive / file
-            for number in range(len(shard.suffixes[row]))
-        )
-        assert image is not None
-        return SampleFiles(image, tuple(masks), str(shard.keys[row]))
+        return _sample_files(*_locate(self.shards, self.starts, int(self.kept[index])))
+
+
+def _sample_files(shard: Shard, row: int) -> SampleFiles:
+    archive = Path(shown(shard.location))
+    files = [
+        None if (file := shard.file(row, number)) is None else archive / file
+        for number in range(len(shard.suffixes[row]))
+    ]
+    masks = tuple(None if number is None else files[number] for number in shard.masks(row))
+    valid = shard.valid(row)
+    assert files[0] is not None
+    return SampleFiles(
+        files[0], masks, str(shard.keys[row]), None if valid is None else files[valid]
+    )
 
 
 def _locate(shards: Sequence[Shard], starts: NDArray[np.int64], position: int) -> tuple[Shard, int]:

@@ -24,7 +24,7 @@ from segtrain.data.io.remote import shown
 from segtrain.data.io.tar import Member
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.labels.mask_facts import MaskFacts
-from segtrain.data.shards.samples import ShardSample
+from segtrain.data.shards.samples import VALID, ShardSample
 from segtrain.errors import DataError
 
 VERSION = 1  # increased when the meaning of an entry changes
@@ -78,14 +78,24 @@ class Shard(NamedTuple):
         return self._replace(packed_facts=packed, facts_key=key)
 
     def member(self, row: int, number: int) -> Member | None:
-        """Return where the image (0) or a mask (1, ...) of a sample is in the archive."""
+        """Return where the image (0) or another file (1, ...) of a sample is in the archive."""
         offset, size = self.ranges[row, number].tolist()
         return None if offset == _NOWHERE else Member(offset, size)
 
     def file(self, row: int, number: int) -> str | None:
-        """Return the name in the archive of the image (0) or a mask (1, ...) of a sample."""
+        """Return the name in the archive of the image (0) or another file of a sample."""
         suffix = self.suffixes[row][number]
         return None if suffix is None else f"{self.keys[row]}.{suffix}"
+
+    def masks(self, row: int) -> list[int | None]:
+        """Return the numbers of the masks of a sample; None for a class without one."""
+        last = len(self.suffixes[row]) - (self.valid(row) is not None)
+        return [None if self.suffixes[row][number] is None else number for number in range(1, last)]
+
+    def valid(self, row: int) -> int | None:
+        """Return the number of the valid file of a sample; None: it has none."""
+        last = len(self.suffixes[row]) - 1
+        return last if (self.suffixes[row][last] or "").startswith(f"{VALID}.") else None
 
     def facts(self, row: int, key: str) -> SampleFacts | None:
         """Return the facts of a sample if they are known for the settings `key`, else None.

@@ -16,6 +16,7 @@ from PIL import Image
 
 from segtrain.data.dataset import FileDataset, SampleFacts, explain_shapes
 from segtrain.data.io.storage import read_bytes
+from segtrain.data.shards.samples import VALID
 from segtrain.errors import DataError
 
 _CHUNK = 64  # samples whose bytes are in memory
@@ -29,7 +30,7 @@ class PackedSample(NamedTuple):
     Attributes:
         key: Its key in the shard.
         files: Bytes by suffix.
-        suffixes: Suffixes of image and masks, see
+        suffixes: Suffixes of image, masks and valid file, see
             :class:`~segtrain.data.shards.samples.ShardSample`.
         facts: Size of the image and content of the mask.
     """
@@ -62,22 +63,16 @@ def pack_samples(
 def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
     """Read the files of one sample; they are decoded to check them."""
     files = dataset.files[index]
-    image, mask = dataset.read_image(index), dataset.read_counted_mask(index)
-    facts = dataset.labels.count(mask)
-    problem = explain_shapes(image.shape[:2], facts.shape, files, dataset.reader.exif)
+    image, mask = dataset.read_image(index), dataset.read_mask(index)
+    facts = dataset.count_valid(mask, dataset.read_valid(index), files, lambda: image.shape)
+    problem = explain_shapes(image.shape, facts.shape, files, dataset.reader.exif)
     problem = problem or dataset.labels.explain(facts, str(files.mask))
     if problem is not None:
         raise DataError(problem)
     contents = {_suffix(files.image): _read(files.image)}
     suffixes: list[str | None] = list(contents)
-    # The mask file of a dataset with its own `read_mask` may mean nothing without another file; so
-    # does one whose pixels do not all count.
-    is_plain = type(dataset).read_mask is FileDataset.read_mask and files.valid is None
-    if not is_plain and facts.colours:
-        raise DataError(
-            f"{files.mask}: a mask of colours with a file of the pixels that count cannot be"
-            " written to shards; convert the masks to class ids first"
-        )
+    # The mask file of a dataset with its own `read_mask` may mean nothing without another file.
+    is_plain = type(dataset).read_mask is FileDataset.read_mask
     masks: Sequence[Any] = files.masks if is_plain else mask if isinstance(mask, list) else [mask]
     for number, given in enumerate(masks):
         stem = f"{_MASK}.{number}" if len(masks) > 1 else _MASK
@@ -87,6 +82,9 @@ def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
         suffix, data = (_suffix(given), _read(given)) if is_plain else _encode(given)
         suffixes.append(f"{stem}.{suffix}")
         contents[f"{stem}.{suffix}"] = data
+    if files.valid is not None:
+        suffixes.append(f"{VALID}.{_suffix(files.valid)}")
+        contents[f"{VALID}.{_suffix(files.valid)}"] = _read(files.valid)
     height, width = image.shape[:2]
     return PackedSample(key, contents, tuple(suffixes), ((int(height), int(width)), facts))
 
@@ -142,5 +140,7 @@ def fingerprint(dataset: FileDataset, keys: Sequence[str]) -> str:
     """
     digest = hashlib.sha256("\n".join(keys).encode())
     for files in dataset.files:
-        digest.update(f"{files.image.absolute()}{files.valid or ''}".encode())
+        digest.update(str(files.image.absolute()).encode())
+        if files.valid is not None:
+            digest.update(str(files.valid.absolute()).encode())
     return digest.hexdigest()

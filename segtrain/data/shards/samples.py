@@ -13,13 +13,16 @@ _MAX_LISTED = 5
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # webdataset's rule: up to the first dot
 
 
+VALID = "valid"  # the first word of the suffix of a valid file
+
+
 class ShardSample(NamedTuple):
     """The files of one sample in a shard.
 
     Attributes:
         key: The name that the files share.
-        suffixes: The suffix of the image, then of the mask, or of one mask per class; None for a
-            class without a mask in this sample.
+        suffixes: The suffix of the image, then of the mask, or of one mask per class, then of the
+            valid file if there is one; None for a class without a mask in this sample.
         members: Where each of the files is in the archive.
     """
 
@@ -35,11 +38,13 @@ class MemberPatterns(NamedTuple):
         image: Patterns for suffixes in order of preference; ``*`` matches anything.
         mask: The same for masks.
         names: Class names, for samples with a mask per class, ``KEY.mask.CLASS.png``.
+        valid: The same for valid files.
     """
 
     image: Sequence[str]
     mask: Sequence[str]
     names: Sequence[str] | None = None
+    valid: Sequence[str] = (f"{VALID}.*",)
 
 
 def find_samples(
@@ -70,11 +75,14 @@ def find_samples(
     for key, group in groups.items():
         images = _matching(group, patterns.image)
         masks = [suffix for suffix in _matching(group, patterns.mask) if suffix not in images[:1]]
+        valid = _matching(group, patterns.valid)
         problem = _problem(key, group, images, masks, patterns)
+        if problem is None and len(valid) > 1:
+            problem = f"has several valid files, {', '.join(valid)}; remove all but one"
         if problem is not None:
             problems.append(f"{location}: sample {key!r} {problem}")
         elif images:
-            suffixes = (images[0], *_mask_suffixes(masks, patterns.names))
+            suffixes = (images[0], *_mask_suffixes(masks, patterns.names), *valid)
             found = tuple(None if suffix is None else group[suffix] for suffix in suffixes)
             samples.append(ShardSample(key, suffixes, found))
     return samples, problems

@@ -1,6 +1,7 @@
 """Tiny copies of the folder layouts of published datasets, in their file formats.
 
-Each function writes two training images and one validation image below `root`. Every mask holds all
+Each function writes two training images and one validation image below `root`, unless a config
+names its samples. Every mask holds all
 raw values of the official masks, arranged by :func:`raw_mask`.
 """
 
@@ -48,6 +49,7 @@ RAW_VALUES: dict[str, list[int]] = {
     "pascal_context59": [*range(460)],
     "pascal_context60": [*range(460)],
     "sbd": [*range(21)],
+    "topomortar": [0, 255],
     "voc2012": [*range(21), 255],
 }
 """The raw values of the official masks; colours are 0xRRGGBB."""
@@ -280,7 +282,7 @@ def _loveda(root: Path) -> None:
 
 
 def _drive(root: Path) -> None:
-    training = [("training", f"{21 + number}", number) for number in range(20)]
+    training = [("training", str(21 + number), number) for number in range(20)]
     for folder, stem, number in (*training, ("test", "01", 20)):
         _image(root / folder / "images" / f"{stem}_{folder}.tif", number)
         raw = raw_mask("drive", number)
@@ -289,11 +291,24 @@ def _drive(root: Path) -> None:
             _indexed(mask, raw // 255, [0, 0, 0, 255, 255, 255])
         else:
             _grey(mask, raw)
-        field_of_view = np.full_like(raw, 255)
-        _grey(root / folder / "mask" / f"{stem}_{folder}_mask.gif", field_of_view)
+        _grey(root / folder / "mask" / f"{stem}_{folder}_mask.gif", np.full(SIZE, 255))
+
+
+# ------------------------------------------------------------------ surfaces
 
 
 def _crackforest_png(root: Path) -> None:
     for split, number in SAMPLES:
-        _image(root / "images" / split / f"{number:03d}.jpg", number)
-        _grey(root / "masks" / split / f"{number:03d}.png", raw_mask("crackforest_png", number))
+        _image(root / "images" / split / f"00{number}.jpg", number)
+        raw = raw_mask("crackforest_png", number)
+        _grey(root / "masks" / split / f"00{number}.png", raw)
+
+
+def _topomortar(root: Path) -> None:
+    for split, number in SAMPLES:
+        _image(root / "images" / split / f"00{number}.jpg", number)
+        for labels in ("accurate", "noisy", "pseudo"):
+            raw = raw_mask("topomortar", number)
+            # The wrong labels of this copy are the right ones, turned over.
+            wrong = split == "train" and labels != "accurate"
+            _grey(root / labels / split / f"00{number}.png", 255 - raw if wrong else raw)

@@ -20,7 +20,7 @@ def fill(root, images, masks):
 
 def names_of(root, train=FOLDERS):
     dataset = FolderDataset(num_classes=2, root=str(root), train=train)
-    return {files.name: files.mask.name for files in dataset.files}
+    return {name: mask.name for _, (mask,), name, _ in dataset.files}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,24 @@ def test_a_split_that_is_not_configured(tmp_path):
         FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="val")
     with pytest.raises(ConfigError, match="did you mean 'images'"):
         names_of(tmp_path, {"image": "i", "masks": "m"})
-    with pytest.raises(ConfigError, match="'tset'"):
-        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="tset")
+    for test in (None, {}):
+        with pytest.raises(
+            ConfigError, match=r"^dataset\.test is not set, so there is no test split"
+        ):
+            FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="test", test=test)
+    with pytest.raises(ConfigError, match="split must be 'train', 'val' or 'test', got 'tset'"):
+        FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS, split="tset", val_share=0.5)
+
+
+def test_the_test_split_is_no_part_of_the_training_samples(tmp_path):
+    fill(tmp_path, [f"{n}.png" for n in range(20)], [f"{n}.png" for n in range(20)])
+    fill(tmp_path / "t", ["x.png", "y.png"], ["x.png", "y.png"])
+    places = {"train": FOLDERS, "test": {"images": "t/i", "masks": "t/m"}}
+    for val_share in (0.0, 0.5):
+        dataset = FolderDataset(
+            num_classes=2, root=str(tmp_path), split="test", val_share=val_share, **places
+        )
+        assert [files.name for files in dataset.files] == ["x", "y"]
 
 
 def test_a_sample_from_the_registry(tmp_path):
@@ -160,6 +176,99 @@ def test_pairing_by_regular_expressions(tmp_path):
     with pytest.raises(DataError, match=r"dataset\.pairing\.masks='zz' matches none of 2 files"):
         FolderDataset(num_classes=2, root=str(tmp_path), train=FOLDERS,
                       pairing={"images": "x|n", "masks": "zz"})  # fmt: skip
+
+
+def chosen(root, names, **keys):
+    dataset = FolderDataset(
+        num_classes=2, root=str(root), train={**FOLDERS, "names": names}, **keys
+    )
+    return [files.name for files in dataset.files]
+
+
+def test_names_choose_samples(tmp_path):
+    files = ["21.png", "22.png", "sub/01.png", "01.png"]
+    fill(tmp_path, files, files)
+    assert chosen(tmp_path, [22, "01"]) == ["01", "22"]
+    assert chosen(tmp_path, ["sub/01", 22, 22]) == ["22", "sub/01"]
+    (tmp_path / "n.txt").write_text("\ufeff22 \r\n\n 21\n", encoding="utf-8")
+    assert chosen(tmp_path, "n.txt") == chosen(tmp_path, str(tmp_path / "n.txt")) == ["21", "22"]
+    shares = [
+        len(chosen(tmp_path, [21, 22, "01"], val_share=0.5, split=s)) for s in ("train", "val")
+    ]
+    assert sum(shares) == 3
+
+
+def test_names_that_no_sample_has(tmp_path):
+    fill(tmp_path, ["01.png", "21.png", "22.png"], ["01.png", "21.png", "22.png"])
+    for names, message in (
+        (["21", "222", "x"], r"dataset\.train\.names: no sample has the name '222'; did you mean"
+         r" '22'\? \(2 of 3 names do not exist; the samples are called 01, 21, 22\)"),
+        ([1], r"name 1; did you mean '01'\? YAML drops leading zeros, so put it in quotes \(1 of"),
+        ([], r"dataset\.train\.names names no sample"),
+        ("n.txt", r"names=n\.txt: .*n\.txt cannot be read .*; give a list of names, or a text"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            chosen(tmp_path, names)
+        with pytest.raises(DataError, match=message):
+            chosen(tmp_path, names, max_bad=0.9)
+    for names in ([1.5], [True]):
+        with pytest.raises(ConfigError, match=rf"{names[0]} is neither a text nor a whole number"):
+            chosen(tmp_path, names)
+    spec = {"name": "folder", "root": str(tmp_path), "num_classes": 2}
+    with pytest.raises(ConfigError, match=r"dataset\.train\.images must be a list of \(a text\)"):
+        DATASETS.build({**spec, "train": {"images": [1], "masks": "m"}})
+
+
+def test_files_of_other_samples_need_no_partner(tmp_path):
+    fill(tmp_path, ["a.png", "b.png", "c.png"], ["a.png", "b.png", "d.png"])
+    assert chosen(tmp_path, ["a", "b"]) == ["a", "b"]
+    with pytest.raises(DataError, match=r"1 image files have no mask \(.*c\.png\); an"):
+        chosen(tmp_path, ["a", "c"])
+    assert chosen(tmp_path, ["a", "c"], max_bad=0.5) == ["a"]
+
+
+def test_names_are_what_files_pair_by(tmp_path):
+    fill(tmp_path, ["21_training.tif", "22_training.tif"], ["21_manual1.gif", "22_manual1.gif"])
+    assert chosen(tmp_path, [22]) == ["22"]  # without the endings that the files share
+    pairing = {"images": r"(\d)(\d)_tr", "masks": r"(\d)(\d)_ma"}
+    assert chosen(tmp_path, ["2/1"], pairing=pairing) == ["2/1"]
+
+
+def test_names_with_a_mask_for_each_class(tmp_path):
+    fill(tmp_path, ["a.png", "b.png", "c.png", "d.png"], [])
+    for name, files in (("car", ["a.png", "d.png"]), ("dog", ["a.png", "b.png"])):
+        fill(tmp_path / name, [], files)
+    section = {"images": "i", "masks": {"car": "car/m", "dog": "dog/m"}, "names": ["a", "b", "c"]}
+    dataset = FolderDataset(num_classes=2, root=str(tmp_path), multi_label=True, max_bad=0.5,
+                            class_names=["car", "dog"], train=section)  # fmt: skip
+    assert [files.name for files in dataset.files] == ["a", "b"]
+    assert dataset.left_out == ["c: the image has no mask of any class"]
+
+
+def test_one_of_several_sets_of_masks(tmp_path):
+    fill(tmp_path, ["a.png"], [])
+    for name in ("good", "bad"):
+        fill(tmp_path / name, [], ["a.png"])
+    sets = {"images": "i", "masks": {"good": "good/m", "bad": "bad/m"}}
+
+    def build(train=sets, **keys):
+        return FolderDataset(num_classes=2, root=str(tmp_path), train=train, **keys)
+
+    assert build(labels="bad").files[0].mask == tmp_path / "bad/m/a.png"
+    for keys, message in (
+        ({}, r"dataset\.train\.masks is a mapping; .* set dataset\.labels to one of good, bad$"),
+        (
+            {"labels": "god"},
+            r"dataset\.labels: no set 'god'; did you mean 'good'\? Known: bad, good",
+        ),
+        (
+            {"labels": "good", "train": FOLDERS},
+            r"labels=good .* dataset\.train\.masks is not a map",
+        ),
+        ({"labels": "good", "multi_label": True}, r"labels=good .* dataset\.multi_label=true"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build(**keys)
 
 
 def test_lists_of_locations_pair_entry_by_entry(tmp_path):

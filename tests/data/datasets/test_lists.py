@@ -107,7 +107,8 @@ def test_unusual_names(tmp_path, name, suffix):
             "i/a.png\tm/a.png\n\ni/c.png\tm/b.png",
             r"line 3: the image file .*i/c\.png does not",
         ),
-        ("t.tsv", "i/a.png\tm/a.png\tx", r"t\.tsv, line 1: 3 columns"),
+        ("t.tsv", "i/a.png\tm/a.png\tx", r"t\.tsv, line 1: the valid file .*x does not exist"),
+        ("t.tsv", "i/a.png\tm/a.png\tx\ty", r"t\.tsv, line 1: 4 columns"),
         ("t.csv", 'i/a.png,m/a.png\n"i/b.png,m/b.png', r"t\.csv, line 2: it is not valid CSV"),
         (
             "t.jsonl",
@@ -149,10 +150,22 @@ def test_keys(tmp_path):
         build(tmp_path, "absent.txt", None)
     with pytest.raises(ConfigError, match="did you mean 'images'"):
         build(tmp_path, "t.txt", "a", places={"image": "i/{}.png"})
-    with pytest.raises(ConfigError, match="images and masks must all be templates"):
+    with pytest.raises(ConfigError, match="both be templates"):
         build(tmp_path, "t.txt", "a", places={"images": "i/{}.png", "masks": "m"})
     with pytest.raises(ConfigError, match=r"dataset\.val\.list is not set"):
         DATASETS.build({"name": "list", "root": str(tmp_path), "num_classes": 2}, split="val")
+
+
+def test_names_choose_lines(tmp_path):
+    write(tmp_path, "a", "b", "7")
+    (tmp_path / "m" / "b.png").unlink()
+    dataset = build(tmp_path, "t.txt", "a\nb\n7", places={**TEMPLATES, "names": [7, "a"]})
+    assert [files.name for files in dataset.files] == ["a", "7"]
+    content = "i/a.png m/a.png\ni/b.png m/b.png\n"
+    dataset = build(tmp_path, "t.txt", content, places={"names": ["i/a"]})
+    assert [files.name for files in dataset.files] == ["i/a"]
+    with pytest.raises(DataError, match=r"no sample has the name 'i/aa'; did you mean 'i/a'\?"):
+        build(tmp_path, "t.txt", content, places={"names": ["i/aa"]})
 
 
 def test_missing_files_may_be_left_out(tmp_path):

@@ -7,6 +7,7 @@ from torchvision, so that a mistake in a config is found.
 from __future__ import annotations
 
 import shlex
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,17 @@ from segtrain.data import DATASETS, check_report, find_duplicates, scan_dataset
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import config_dir
 from tests.data.datasets.layouts import COCO_GAPS, RAW_VALUES, raw_mask, write_layout
+from tests.helpers import SHARED
 
 READY = sorted(RAW_VALUES)
 
 NUM_CLASSES = {
     "ade20k": 150, "camvid": 11, "camvid32": 31, "cityscapes": 19, "coco_panoptic": 133,
-    "coco_stuff10k": 171, "coco_stuff164k": 171, "crackforest_png": 2, "drive": 1,
-    "lip": 20, "loveda": 7,
-    "mapillary_vistas": 65, "oxford_pet": 2, "pascal_context59": 59, "pascal_context60": 60,
-    "sbd": 21, "voc2012": 21,
+    "coco_stuff10k": 171, "coco_stuff164k": 171, "crackforest_png": 2, "drive": 1, "lip": 20,
+    "loveda": 7, "mapillary_vistas": 65, "oxford_pet": 2, "pascal_context59": 59,
+    "pascal_context60": 60,
+    "sbd": 21, "topomortar": 2, "voc2012": 21,
 }  # fmt: skip
-
-LENGTHS = {"drive": (15, 5), "loveda": (2, 2)}  # others: (2, 1)
 
 VOC = {0: "background", 1: "aeroplane", 5: "bottle", 15: "person", 16: "pottedplant",
        20: "tvmonitor"}  # fmt: skip
@@ -98,6 +98,7 @@ NAMES: dict[str, dict[int, str | None]] = {
     "pascal_context59": {**CONTEXT, **dict.fromkeys((0, 1, 3, 100, 255, 459))},
     "pascal_context60": {**CONTEXT, **dict.fromkeys((0, 1, 3, 100, 255, 459), "background")},
     "sbd": {**VOC},
+    "topomortar": {0: "brick", 255: "mortar"},
     "voc2012": {**VOC, 255: None},
 }  # fmt: skip
 """Raw value to class, or None for an ignored value."""
@@ -112,6 +113,10 @@ COLOURS: dict[str, dict[str, tuple[int, int, int]]] = {
     "mapillary_vistas": {"Road": (128, 64, 128), "Curb": (196, 196, 196), "Car": (0, 0, 142)},
     "voc2012": {"background": (0, 0, 0), "aeroplane": (128, 0, 0), "person": (192, 128, 128)},
 }
+
+
+NUM_SAMPLES = {"loveda": (2, 2), "drive": (15, 5)}
+"""Of the training and the validation split in the copy of a layout, unless they are two and one."""
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def test_every_config_of_a_published_dataset_is_tested() -> None:
 def test_the_layout_is_read(ready: tuple[str, Path]) -> None:
     name, root = ready
     train, val = (build(name, root, split) for split in ("train", "val"))
-    assert (len(train), len(val)) == LENGTHS.get(name, (2, 1))
+    assert (len(train), len(val)) == NUM_SAMPLES.get(name, (2, 1))
     assert train.title == name
     assert train.num_classes == NUM_CLASSES[name]
     assert not find_duplicates(train, val)
@@ -340,37 +345,56 @@ def test_masks_of_drive_with_a_palette(tmp_path: Path) -> None:
     dataset = build("drive", tmp_path, "train")
     assert [np.unique(dataset.read_mask(i)).tolist() for i in range(2)] == [[0, 255], [0, 1]]
     assert [np.unique(dataset[i].target).tolist() for i in range(2)] == [[0, 1], [0, 1]]
-    assert len(build("drive", tmp_path, "test")) == 1
 
 
-def test_the_field_of_view_of_drive(tmp_path: Path) -> None:
+def test_the_splits_of_drive(tmp_path: Path) -> None:
     write_layout("drive", tmp_path)
-    path = tmp_path / "training/mask/21_training_mask.gif"
-    seen = np.full((24, 32), 255, np.uint8)
-    seen[:, :9] = 0
-    Image.fromarray(seen).save(path)
-    target = build("drive", tmp_path, "train")[0].target
-    assert (target[:, :9] == 255).all()
-    assert (target[:, 9:] < 2).all()
+    names = {
+        split: [files.name for files in build("drive", tmp_path, split).files]
+        for split in ("train", "val", "test")
+    }
+    assert names["train"] == [str(number) for number in range(21, 36)]
+    assert names["val"] == [str(number) for number in range(36, 41)]
+    assert names["test"] == ["01"]
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(DataError, match=r"to go without a test split, set dataset\.test=null$"):
+        build("drive", tmp_path, "test")
 
 
-def test_the_labels_of_topomortar(tmp_path: Path) -> None:
-    kinds = ("accurate", "noisy", "pseudo")
-    for split, number in (("train", 0), ("val", 1)):
-        for kind in ("images", *kinds):
-            folder = tmp_path / kind / split
-            folder.mkdir(parents=True)
-            value = 255 if kind == "accurate" else 0
-            shape = (24, 32, 3) if kind == "images" else (24, 32)
-            suffix = "jpg" if kind == "images" else "png"
-            Image.fromarray(np.full(shape, value, np.uint8)).save(folder / f"{number:03d}.{suffix}")
-    for kind in kinds:
-        given = {**read_config("topomortar"), "root": str(tmp_path), "labels": kind}
-        train, val = (DATASETS.build(given, split=split) for split in ("train", "val"))
-        assert (train[0].target == (kind == "accurate")).all()
-        assert (val[0].target == 1).all()
-    with pytest.raises(ConfigError, match=r"dataset\.labels must be 'accurate' or 'noisy' or"):
-        DATASETS.build({**given, "labels": "psuedo"}, split="train", where="dataset")
+@pytest.mark.parametrize(("split", "file"), [("train", "training/mask/21_training_mask.gif"),
+                                             ("val", "training/mask/36_training_mask.gif"),
+                                             ("test", "test/mask/01_test_mask.gif")])  # fmt: skip
+def test_the_field_of_view_of_drive(split: str, file: str, tmp_path: Path) -> None:
+    write_layout("drive", tmp_path)
+    view = np.zeros((24, 32), np.uint8)
+    view[4:20, 8:24] = 255
+    Image.fromarray(view).save(tmp_path / file, optimize=False)
+    dataset = build("drive", tmp_path, split)
+    target = dataset[0].target
+    assert (target[view == 0] == 255).all()
+    assert set(np.unique(target[view > 0])) == {0, 1}
+    assert scan_dataset(dataset).ignored_pixels == (view == 0).sum()
+
+
+def test_the_three_kinds_of_labels_of_topomortar(tmp_path: Path) -> None:
+    write_layout("topomortar", tmp_path)
+
+    def target(split: str, *words: str) -> Any:
+        given = ["dataset=topomortar", f"dataset.root={tmp_path}", *words]
+        return DATASETS.build(compose_config(given, "train")["dataset"], split=split)[0].target
+
+    right = target("train")
+    for word in ("noisy", "pseudo"):
+        np.testing.assert_array_equal(target("train", f"dataset.labels={word}"), 1 - right)
+        np.testing.assert_array_equal(target("val", f"dataset.labels={word}"), target("val"))
+        dataset = segtrain.build_dataset("topomortar", root=str(tmp_path), labels=word)
+        assert [files.mask.parts[-3] for files in dataset.files] == [word, word]
+    for split in ("train", "val"):
+        with pytest.raises(ConfigError) as caught:
+            target(split, "dataset.labels=noise")
+        assert str(caught.value) == (
+            "dataset.labels: no set 'noise'; did you mean 'noisy'? Known: accurate, noisy, pseudo"
+        )
 
 
 def test_the_band_of_a_pet_as_a_class(tmp_path: Path) -> None:
@@ -413,6 +437,32 @@ def test_a_value_that_the_dataset_does_not_have(tmp_path: Path) -> None:
     Image.fromarray(raw.astype(np.uint8)).save(mask)
     with pytest.raises(DataError, match=rf"{mask.name}: the mask holds value 66 \(5 pixels\)"):
         check_report(scan_dataset(build("mapillary_vistas", tmp_path, "train")))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "words", "sizes"),
+    [
+        ("drive", "drive", {"test": None}, (15, 5)),
+        ("topomortar", "topomortar", {"labels": "noisy"}, (50, 20)),
+        ("crackforest_png", "crackforest", {}, (64, 24)),
+    ],
+)
+def test_the_data_itself(
+    name: str, folder: str, words: dict[str, Any], sizes: tuple[int, int]
+) -> None:
+    root = SHARED / folder
+    if not root.is_dir():
+        pytest.skip(f"{root} is not here")
+    train, val = (
+        DATASETS.build({**read_config(name), **words, "root": str(root)}, split=split)
+        for split in ("train", "val")
+    )
+    assert (len(train), len(val)) == sizes
+    assert not [item for item in find_duplicates(train, val) if item.kind == "overlap"]
+    report = scan_dataset(val)
+    check_report(report)
+    assert (report.class_pixels > 0).all()
+    assert (report.invalid_pixels.sum() > 0) == (name == "drive")
 
 
 def test_camvid_itself(camvid_root: Path) -> None:

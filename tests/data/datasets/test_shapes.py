@@ -27,6 +27,17 @@ def test_shapes_are_deterministic():
         assert (first.image != other.image).any()
 
 
+def test_the_test_split_of_shapes():
+    with pytest.raises(ConfigError, match=r"dataset\.num_test=0, so there is no test split"):
+        ShapesDataset(split="test")
+    test = ShapesDataset(split="test", num_test=3)
+    assert (len(test), test[2].name) == (3, "test_00002")
+    for split in ("train", "val"):
+        without, beside = ShapesDataset(split=split), ShapesDataset(split=split, num_test=3)
+        np.testing.assert_array_equal(without[2].image, beside[2].image)
+        assert (test[2].image != beside[2].image).any()
+
+
 def test_shapes_are_imbalanced_and_have_ignored_borders():
     dataset = ShapesDataset()
     targets = np.stack([dataset[index].target for index in range(200)])
@@ -60,6 +71,6 @@ def test_shapes_arguments():
     assert (len(ShapesDataset(num_train=3)), len(ShapesDataset(split="val", num_val=2))) == (3, 2)
     with pytest.raises(IndexError):
         ShapesDataset(num_train=3)[3]
-    for wrong in ({"size": (8, 96)}, {"seed": -1}, {"split": "test"}):
+    for wrong in ({"size": (8, 96)}, {"seed": -1}, {"split": "other"}, {"num_test": -1}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             ShapesDataset(**wrong)

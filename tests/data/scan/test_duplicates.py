@@ -22,6 +22,17 @@ def test_the_same_file_in_both_splits(make_files):
     assert finding.text.startswith(f"{files[1].image} is in both dataset.train and dataset.val")
 
 
+def test_the_same_file_in_the_test_split(make_files):
+    files = make_files(*[np.zeros((6, 6))] * 4)
+    train, val, test = split(files[:2]), split([files[0], files[2]]), split([files[0], files[3]])
+    (one, other) = find_duplicates(train, val), find_duplicates(train, test=test)
+    assert [item.splits for item in (*one, *other)] == [("train", "val"), ("train", "test")]
+    assert "both dataset.train and dataset.test; remove" in other[0].text
+    (finding,) = find_duplicates(train, val, test)
+    assert finding.splits == ("train", "val", "test")
+    assert "is in dataset.train, dataset.val and dataset.test; remove" in finding.text
+
+
 def test_the_same_bytes_and_links(make_files, tmp_path):
     files = make_files(*[np.zeros((6, 6))] * 4)
     shutil.copy(files[0].image, files[2].image)

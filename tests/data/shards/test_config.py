@@ -5,6 +5,7 @@ import numpy as np
 from segtrain.cli.compose import compose_config
 from segtrain.cli.main import run_command
 from segtrain.data import DATASETS
+from segtrain.data.build import has_split
 from tests.helpers import TINY
 
 
@@ -18,6 +19,21 @@ def test_the_command_writes_a_config_to_train_with(folder, command):
     np.testing.assert_array_equal(sample.image, other.image)
     swapped = np.array([1, 0, 2, *[255] * 253], np.uint8)[other.target]
     np.testing.assert_array_equal(sample.target, swapped)
+
+
+def test_a_test_split_is_configured_if_it_was_written(folder, command, tmp_path):
+    def config():
+        return compose_config(["dataset=ours_shards"], "train", command)["dataset"]
+
+    assert not has_split(config(), "test")
+    words = [
+        "dataset=folder", "dataset.title=ours", f"dataset.root={tmp_path / 'files'}",
+        "dataset.num_classes=3", f"output={command}", "split=test",
+        "dataset.test={images:images,masks:masks}",
+    ]  # fmt: skip
+    assert run_command("shards", words) == 0
+    assert has_split(config(), "test")
+    assert len(DATASETS.build(config(), split="test")) == len(folder)
 
 
 def test_a_run_from_shards_is_the_same_from_a_url_and_when_it_is_resumed(
