@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 from collections.abc import Iterator
@@ -30,8 +31,9 @@ def start_logging() -> None:
 
 
 def shows_progress() -> bool:
-    """Whether progress bars are visible: on a terminal and in a notebook."""
-    return console.is_terminal or console.is_jupyter
+    """Whether progress bars are visible: on a terminal, and in a notebook that has ipywidgets."""
+    has_widgets = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal or has_widgets
 
 
 @contextmanager

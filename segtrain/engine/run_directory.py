@@ -58,6 +58,9 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
             return path
 
 
+_NOT_COMPARED = ("run_dir", "resume", "name")  # keys that do not change the result of a run
+
+
 class Run:
     """The open files of a run; a context manager that records how the run ended.
 
@@ -193,7 +196,8 @@ class Run:
         }
         for word in self.record.get("overrides", ()):
             key, _, value = word.lstrip("+").partition("=")
-            given.setdefault(key, value)
+            if key not in _NOT_COMPARED:
+                given.setdefault(key, value)
         scores = {f"final/{key}": score["mean"] for key, score in result["scores"].items()}
         scores["final/mIoU"] = result["mIoU"]
         defined = {key: value for key, value in scores.items() if value is not None}
