@@ -66,6 +66,18 @@ def test_two_processes_are_one_large_batch(
     )
     scores = [lines[-1]["evaluation"] for _, lines in (one, two)]
     assert scores[0]["per_class_iou"] == pytest.approx(scores[1]["per_class_iou"], abs=1e-3)
+    results = [
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")
+    ]
+    assert results[1]["val_loss"] == pytest.approx(results[0]["val_loss"], rel=1e-4)
+    for metric, score in results[0]["scores"].items():
+        assert results[1]["scores"][metric]["mean"] == pytest.approx(score["mean"], abs=1e-3)
+    images = [np.load(tmp_path / name / "per_image.npz") for name in ("one", "two")]
+    assert list(images[1]["names"]) == list(images[0]["names"])
+    # Rounding may decide about a pixel, but each image is counted once, and none twice.
+    valid = [sum(found[key] for key in ("tp", "fp", "fn", "tn")) for found in images]
+    assert (valid[0] == valid[1]).all()
+    assert np.abs(images[0]["tp"] - images[1]["tp"]).max() <= 3
 
 
 def test_a_process_without_a_valid_pixel_changes_no_step(tmp_path: Path, small: list[str]) -> None:
