@@ -98,7 +98,7 @@ Examples:
   {program} dataset=camvid dataset.root=DIR --augment augmentation=strong
 
 It finds missing, unreadable, truncated and duplicate files, images and masks of different sizes,
-values outside the label contract, images in both splits, masks without a valid pixel, classes with
+values outside the label contract, images in two splits, masks without a valid pixel, classes with
 few or no pixels, and images far larger than most. The exit code is 3 if training would fail.
 
 It writes report.html, report.json and class_weights.json (for loss.class_weights=FILE). With
