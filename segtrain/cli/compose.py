@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.assembly.check import SECTIONS
+from segtrain.cli.foreign import check_folder, check_key
 from segtrain.errors import ConfigError, one_line
 from segtrain.files import config_dir
 from segtrain.schema.origin import Origin
@@ -87,6 +88,7 @@ def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Pa
     if not key:
         raise ConfigError(f"cannot read {word!r}: there is no key before the '='")
     if group == "hydra" or key.startswith("hydra/"):
+        check_key(key, word)
         return word
     if rest == "name" and group in SECTIONS and group in groups:
         if group not in RENAMED_BY_KEY:
@@ -211,6 +213,8 @@ def compose_run(
     Raises:
         ConfigError: When Hydra cannot compose them, or a choice does not exist.
     """
+    if extra is not None:
+        check_folder(extra)
     load_plugins(plugins_in(words, extra))
     _offer_registered_names()
     overrides = rewrite(words, command, extra)

@@ -30,6 +30,7 @@ from segtrain.cli.compose import (
     search_path,
     to_plain,
 )
+from segtrain.cli.foreign import check_folder
 from segtrain.commands.train import train
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
@@ -42,6 +43,8 @@ MAX_CHECKED_JOBS = 200
 
 def train_many(words: Sequence[str], extra: Path | None) -> None:
     """Train one model per combination of values, after all combinations were checked."""
+    if extra is not None:
+        check_folder(extra)  # a sweep over a range composes nothing here
     for job in _jobs(words, extra):
         check_config(compose_config(job, "train", extra))
     table = Table("overrides", "mIoU", "run directory", title="sweep", title_justify="left")
