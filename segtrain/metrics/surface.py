@@ -145,10 +145,17 @@ class AverageSurfaceDistance(_Distance):
 
 def surface_distances(one: Mask, two: Mask) -> tuple[Distances, Distances]:
     """The distance of each boundary pixel of `one` to the boundary of `two`, and the reverse."""
-    ndimage = importlib.import_module("scipy.ndimage")
-    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (one, two)]
-    near_one, near_two = (ndimage.distance_transform_edt(~edge) for edge in edges)
-    return near_two[edges[0]], near_one[edges[1]]
+    tree = importlib.import_module("scipy.spatial").KDTree
+    points = [np.argwhere(_border(mask)) for mask in (one, two)]
+    # A search among the border pixels is twice as fast as a distance transform of all pixels.
+    return tree(points[1]).query(points[0])[0], tree(points[0]).query(points[1])[0]
+
+
+def _border(mask: Mask) -> Mask:
+    """The pixels of `mask` with one of the four neighbours outside it or outside the image."""
+    padded = np.pad(mask, 1)
+    inside: Mask = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inside
 
 
 def _band(mask: Mask, pixels: int) -> Mask:
