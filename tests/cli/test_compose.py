@@ -64,6 +64,14 @@ def test_values_arrive_with_their_types() -> None:
     assert config.augmentation.crop_size == (64, 96)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((config_dir() / "experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_recipe_is_a_valid_configuration(path: Path) -> None:
+    config = check_config(compose_config([f"experiment={path.stem}"]))
+    assert config.name == path.stem
+
+
 def test_experiment_null_is_no_experiment() -> None:
     assert compose_config(["experiment=null"]) == compose_config([])
 
