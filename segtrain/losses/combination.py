@@ -52,7 +52,10 @@ class Ramp:
         for name in ("start", "end"):
             _check_weight(getattr(self, name), name)
         if (self.to_step is None) == (self.to_share is None):
-            raise ConfigError("needs to_step, a number of steps, or to_share, a share of all steps")
+            raise ConfigError(
+                "to_step or to_share is missing, or both are set: give the end of the change as a"
+                " number of steps or as a share of all steps"
+            )
         kind, other = ("share", "step") if self.to_step is None else ("step", "share")
         if getattr(self, f"from_{other}") is not None:
             raise ConfigError(f"from_{other} does not go with to_{kind}; use from_{kind}")

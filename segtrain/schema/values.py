@@ -211,11 +211,26 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
         >>> check_value("abc", float, "loss.gamma")
         Traceback (most recent call last):
         segtrain.errors.ConfigError: loss.gamma must be a number, got 'abc'
+        >>> check_value("dot", list[str], "classes")
+        Traceback (most recent call last):
+        segtrain.errors.ConfigError: classes must be a list of (a text), got 'dot'; write [dot]
     """
     try:
         return _convert(value, annotation)
     except _MismatchError:
-        raise ConfigError(f"{where} must be {describe(annotation)}, got {value!r}") from None
+        pass
+    message = f"{where} must be {describe(annotation)}, got {value!r}"
+    if isinstance(value, str) and _is_allowed([value], annotation):  # brackets were forgotten
+        message += f"; write [{value}]"
+    raise ConfigError(message)
+
+
+def _is_allowed(value: Any, annotation: Any) -> bool:
+    try:
+        _convert(value, annotation)
+    except _MismatchError:
+        return False
+    return True
 
 
 class _MismatchError(Exception):
