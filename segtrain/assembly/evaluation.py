@@ -113,7 +113,11 @@ def build_evaluation(
     try:
         trained = check_config(state["config"])
     except ConfigError as error:
-        raise CheckpointError(f"{path} holds a configuration that is not valid: {error}") from error
+        names = ",".join(state["config"].get("plugins") or ())
+        hint = f"; if a plugin registers it, add plugins=[{names}]" if names else ""
+        raise CheckpointError(
+            f"{path} holds a configuration that is not valid: {error}{hint}"
+        ) from error
     evaluation = build_dataclass(
         EvaluationConfig, {**asdict(trained.evaluation), **(config.evaluation or {})}, "evaluation"
     )

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from segtrain.cli.main import run_command
+from segtrain.metrics import METRICS
 from segtrain.models import MODELS
 from tests.helpers import THREE_STEPS, TINY
 
@@ -102,3 +103,23 @@ def test_a_plugin_model_is_asked_for_by_name(
     )
     assert run_command("evaluate", ["checkpoint=run"]) == 4
     assert f"plugins=[{TINY}]" in last_line()
+
+
+def test_a_metric_of_a_plugin_is_asked_for_by_name(
+    tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factories = dict(METRICS._factories)
+    monkeypatch.setattr(METRICS, "_factories", dict(factories))
+    (tmp_path / "area.py").write_text(
+        "import segtrain\n\n\n"
+        '@segtrain.register_metric("area_in_test")\n'
+        "class Area(segtrain.MaskMetric):\n"
+        "    def image_value(self, prediction, target):\n"
+        "        return abs(int(prediction.sum()) - int(target.sum()))\n"
+    )
+    words = [*THREE_STEPS[1:], f"plugins=[area.py,{TINY}]", "evaluation.metrics=[area_in_test]"]
+    assert run_command("train", [*words, "run_dir=run"]) == 0
+    monkeypatch.setattr(METRICS, "_factories", factories)
+    assert run_command("evaluate", ["checkpoint=run"]) == 4
+    assert "unknown metric 'area_in_test'" in (line := last_line())
+    assert f"add plugins=[area.py,{TINY}]" in line
