@@ -79,7 +79,7 @@ class Processes:
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.control)  # on the CPU, so that it does not wait for a GPU
 
     def wrap(self, model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
         """Wrap `model` for training; several processes average its gradients."""
@@ -96,11 +96,11 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     """Enter the process group that ``torchrun`` started, or use this process alone."""
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if chosen.type == "cuda" and chosen.index is not None:  # also for tensors without an index
+        torch.cuda.set_device(chosen)
     if world_size == 1:
         yield Processes(0, 1, chosen)
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         control = dist.new_group(backend="gloo") if chosen.type == "cuda" else None
