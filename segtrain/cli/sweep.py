@@ -32,35 +32,51 @@ from segtrain.cli.compose import (
 )
 from segtrain.cli.foreign import check_folder
 from segtrain.commands.train import train
-from segtrain.errors import ConfigError
+from segtrain.engine.signals import Interrupted
+from segtrain.errors import ConfigError, SegtrainError, describe_error, one_line
 from segtrain.files import config_dir
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.sections import Config
-from segtrain.terminal import console
+from segtrain.terminal import console, logger
 
 MAX_CHECKED_JOBS = 200
 
 
 def train_many(words: Sequence[str], extra: Path | None) -> None:
-    """Train one model per combination of values, after all combinations were checked."""
+    """Train one model per combination of values, after all combinations were checked.
+
+    A run that fails does not end the sweep: the others follow, and the table shows its reason.
+
+    Raises:
+        SegtrainError: The error of the first run that failed, after the table was printed.
+    """
     if extra is not None:
         check_folder(extra)  # a sweep over a range composes nothing here
     for job in _jobs(words, extra):
         check_config(compose_config(job, "train", extra))
-    table = Table("overrides", "mIoU", "run directory", title="sweep", title_justify="left")
+    table = Table(
+        "overrides", "mIoU", "run directory or reason", title="sweep", title_justify="left"
+    )
+    failures: list[Exception] = []
 
     def run_job(raw: DictConfig) -> None:
         config = check_config(to_plain(raw))
         hydra_config = HydraConfig.get()
         overrides = [word.lstrip("+") for word in hydra_config.overrides.task]
         origin = origin_of(overrides, hydra_config.runtime.choices)
-        result = train(_in_own_directory(config, hydra_config.job.num), origin)
         label = escape(" ".join(overrides))
-        table.add_row(
-            label,
-            f"{result['mIoU']:.4f}" if result.get("mIoU") is not None else "n/a",
-            result["run_dir"],
-        )
+        try:
+            result = train(_in_own_directory(config, hydra_config.job.num), origin)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the other runs do not depend on it
+            reason = str(error) if isinstance(error, SegtrainError) else describe_error(error)
+            logger.error("%s: %s", " ".join(overrides), one_line(reason))
+            failures.append(error)
+            table.add_row(label, "failed", escape(one_line(reason)))
+            return
+        miou = "n/a" if result.get("mIoU") is None else f"{result['mIoU']:.4f}"
+        table.add_row(label, miou, result["run_dir"])
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and we print one line
     sys.argv = [sys.argv[0], "--multirun", *rewrite(words, "train", extra), *search_path(extra)]
@@ -73,6 +89,8 @@ def train_many(words: Sequence[str], extra: Path | None) -> None:
         raise ConfigError(hydra_message(error)) from error
     if table.row_count:
         console.print(table)
+    if failures:
+        raise failures[0]
 
 
 def _in_own_directory(config: Config, number: int) -> Config:

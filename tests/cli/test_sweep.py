@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,3 +29,19 @@ def test_a_sweep_is_checked_before_it_starts(tmp_path: Path, last_line: Callable
     assert run_command("train", [*THREE_STEPS, "-m", "loss=cross_entropy,focall"]) == 2
     assert "did you mean 'focal'?" in last_line()
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_failed_run_does_not_end_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    words = [*THREE_STEPS, "trainer.max_steps=4", "run_dir=many", "-m", "optimizer.lr=1e30,0.001"]
+    assert run_command("train", words) == 5
+    shown = capsys.readouterr().err
+    assert "failed" in shown
+    assert "NaN or infinite" in shown.splitlines()[-1]
+    states = [
+        json.loads((tmp_path / "many" / number / "status.json").read_text())["state"]
+        for number in "01"
+    ]
+    assert states == ["failed", "finished"]
