@@ -278,18 +278,21 @@ def open_test_split(config: Config, processes: Processes) -> SegmentationDataset
 
     Raises:
         SegtrainError: In every process, when the split cannot be opened or is not fit for an
-            evaluation, or when it shares an image with the training split.
+            evaluation, or when it shares an image with another split.
     """
     if not has_split(config.dataset, "test"):
         return None
-    train, test = (DATASETS.build(config.dataset, split=split) for split in ("train", "test"))
+    train, val, test = (
+        DATASETS.build(config.dataset, split=split) for split in ("train", "val", "test")
+    )
     title = dataset_title(config)
 
     def scan() -> _Scanned:
         if not isinstance(train, FileDataset) or not isinstance(test, FileDataset):
             try_dataset(test, title)
             return _Scanned(None, [([], [])])
-        found = [item for item in find_duplicates(train, test=test) if "test" in item.splits]
+        other = val if isinstance(val, FileDataset) else None
+        found = [item for item in find_duplicates(train, other, test) if "test" in item.splits]
         check_overlap(train, test, found)
         for kind, what in _DUPLICATES.items():
             _warn([item.text for item in found if item.kind == kind], what)

@@ -146,6 +146,12 @@ class Trainer:
                 return None
             result = result or self._evaluate()  # a finished run that is resumed is only evaluated
             result = self._final_results(result)
+        if not self.best and self.run is not None:
+            logger.warning(
+                "there is no best.pt, because %s was never defined; use checkpoint=%s",
+                self.options.best,
+                self._checkpoint_path("last.pt"),
+            )
         if self.run is not None:
             self.run.finish(result)
         return result
@@ -258,8 +264,9 @@ class Trainer:
             self.run.log_pictures(self.step, scored.pictures)
             scored.evaluation.save_per_image(self.run.path / "per_image.npz")
             value = scored.evaluation.score(self.options.best)
-            best = self.best.get(self.options.best, float("nan"))
-            logger.info("step %d: %s %.4f, best %.4f", self.step, self.options.best, value, best)
+            best = self.best.get(self.options.best, math.nan)
+            shown = ["n/a" if math.isnan(score) else f"{score:.4f}" for score in (value, best)]
+            logger.info("step %d: %s %s, best %s", self.step, self.options.best, *shown)
             console.print(scores_table(scored.evaluation, self._table_title("validation")))
         return result
 
@@ -362,6 +369,13 @@ class Trainer:
         Raises:
             CheckpointError: When the checkpoint lacks a part or does not fit the model.
         """
+        self.step = entry(state, "step", path)
+        if self.step > self.total_steps:
+            raise ConfigError(
+                f"{path} is at step {self.step}, beyond the {self.total_steps} steps of this run;"
+                " raise trainer.max_steps or trainer.epochs"
+            )
+        self._compare_config(entry(state, "config", path), path)
         try:
             self.model.load_state_dict(entry(state, "model", path))
             if self.ema is not None:
@@ -374,12 +388,6 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             reason = one_line(error)
             raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
-        self.step = entry(state, "step", path)
-        if self.step > self.total_steps:
-            raise ConfigError(
-                f"{path} is at step {self.step}, beyond the {self.total_steps} steps of this run;"
-                " raise trainer.max_steps or trainer.epochs"
-            )
         self._clock = Clock(entry(state, "seconds", path))
         self._evaluated_step = entry(state, "evaluated_step", path)
         best = entry(state, "best", path)
@@ -391,6 +399,24 @@ class Trainer:
             logger.warning(
                 "the run had %d processes before: it resumes, but not bit for bit", len(states)
             )
+
+    def _compare_config(self, before: State, path: Path) -> None:
+        """Warn when a resumed run trains for something else; refuse to relabel a finished one."""
+        now = self.config.to_dict()
+        changed = [
+            key
+            for key in ("loss", "mining", "criterion", "seed")
+            if key in before and before[key] != now[key]
+        ]
+        if not changed:
+            return
+        keys = ", ".join(changed)
+        if self.step == self.total_steps:
+            raise ConfigError(
+                f"{path} is finished, and its {keys} differs from this configuration; choose"
+                " another run_dir to train with it"
+            )
+        logger.warning("%s differs from that in %s; the new values are used", keys, path)
 
     def _criterion_state(self) -> State:
         return {key: value.cpu() for key, value in self.criterion.state_dict().items()}

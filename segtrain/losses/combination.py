@@ -51,10 +51,15 @@ class Ramp:
     def __post_init__(self) -> None:
         for name in ("start", "end"):
             _check_weight(getattr(self, name), name)
-        if (self.to_step is None) == (self.to_share is None):
+        if self.to_step is None and self.to_share is None:
             raise ConfigError(
-                "to_step or to_share is missing, or both are set: give the end of the change as a"
-                " number of steps or as a share of all steps"
+                "to_step or to_share is missing: give the end of the change as a number of steps or"
+                " as a share of all steps"
+            )
+        if self.to_step is not None and self.to_share is not None:
+            raise ConfigError(
+                "to_share and to_step are both set; set one of them to null, such as to_share=null"
+                " where a preset sets it"
             )
         kind, other = ("share", "step") if self.to_step is None else ("step", "share")
         if getattr(self, f"from_{other}") is not None:

@@ -13,6 +13,7 @@ configuration.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -178,6 +179,12 @@ def build_metrics(specs: Sequence[MetricSpec], where: str = "evaluation.metrics"
         name = given["name"] = ALIASES.get(given["name"], given["name"])
         if name in found:
             raise ConfigError(f"{place}: metric {name!r} is named twice; remove one")
+        factory = METRICS.get(name, where=place)
+        if not (inspect.isclass(factory) and issubclass(factory, Metric)):
+            raise ConfigError(
+                f"{place}: metric {name!r} is registered as {factory.__name__}, which is not a"
+                " subclass of CountMetric, OverallMetric, MaskMetric or ProbabilityMetric"
+            )
         metric = METRICS.build(given, where=place)
         metric.name = name
         found[name] = metric

@@ -139,6 +139,8 @@ class MetricCollector:
                 else:
                     valid = actual != self.ignore_label
                     one, two = (predicted == index) & valid, (actual == index) & valid
+                if not one.any() and not two.any():
+                    continue  # undefined
                 for row, metric in enumerate(self._masks):
                     found[row, index] = metric.image_value(one, two)
             for values, metric in zip(found, self._masks, strict=True):
@@ -229,6 +231,7 @@ class MetricCollector:
             state.counts,
             state.values,
             exclusive,
+            self.classes,
         )
 
     def _score(self, metric: Metric, state: CollectedState) -> MetricScore:

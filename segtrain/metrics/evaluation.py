@@ -60,6 +60,7 @@ class Evaluation:
         values: The values of each image for metrics that do not follow from the counts:
             ``(images, C)`` or ``(images,)``, float64.
         exclusive: Whether each pixel has exactly one class.
+        classes: The class ids that count in means; None: all.
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +70,7 @@ class Evaluation:
     counts: Tensor
     values: dict[str, Tensor]
     exclusive: bool = True
+    classes: Tensor | None = None
 
     @property
     def total(self) -> Counts:
@@ -83,10 +85,8 @@ class Evaluation:
 
     @property
     def miou(self) -> float:
-        """Mean of the defined IoUs, over the classes that count if `iou` is among the metrics."""
-        if "iou" in self.scores:
-            return self.scores["iou"].mean
-        return float(IoU().class_values(self.total).nanmean())
+        """Mean of the defined IoUs, over the classes that count."""
+        return self._mean(IoU().class_values(self.total))
 
     @property
     def pixel_accuracy(self) -> float:
@@ -95,8 +95,12 @@ class Evaluation:
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean, over the classes in the target, of the share of their pixels that are right."""
-        return float(MeanAccuracy().class_values(self.total).nanmean())
+        """Mean, over the classes that count, of the share of their target pixels that are right."""
+        return self._mean(MeanAccuracy().class_values(self.total))
+
+    def _mean(self, values: Tensor) -> float:
+        classes = torch.arange(len(self.class_names)) if self.classes is None else self.classes
+        return float(mean_of(values, classes))
 
     @property
     def pixels(self) -> list[int]:

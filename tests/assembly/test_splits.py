@@ -63,9 +63,11 @@ def test_an_image_of_the_training_split_is_refused(root: Path) -> None:
     assert len(dataset) == 3
 
 
-def test_an_image_of_the_validation_split_does_not_end_a_run(root: Path) -> None:
+def test_an_image_of_the_validation_split_ends_a_run_unless_it_is_allowed(root: Path) -> None:
     shutil.copy(root / "images/val/val1.png", root / "images/test/test1.png")
-    assert opened(root, *TEST) is not None
+    with pytest.raises(DataError, match=r"in both dataset\.val and dataset\.test"):
+        opened(root, *TEST)
+    assert opened(root, *TEST, "dataset.allow_overlap=true") is not None
 
 
 def test_a_wrong_mask_is_refused_and_a_damaged_one_may_be_left_out(root: Path) -> None:

@@ -16,12 +16,21 @@ import torch
 import segtrain
 from segtrain.cli.main import run_command
 from segtrain.engine.status import read_status
+from segtrain.terminal import logger
 from tests.helpers import ROOT, THREE_STEPS
 
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The warnings of a test, in the order in which they were logged."""
+    found: list[str] = []
+    monkeypatch.setattr(logger, "warning", lambda text, *values: found.append(text % values))
+    return found
 
 
 def read(path: str) -> Any:
@@ -172,3 +181,35 @@ def test_the_log_says_which_weights_are_scored(capsys: pytest.CaptureFixture[str
     assert run_command("train", [*THREE_STEPS, "run_dir=raw", "trainer.ema_decay=null"]) == 0
     assert "moving average" not in Path("raw/train.log").read_text()
     assert read("raw/results.json")["scored_weights"] == "model"
+
+
+def test_a_finished_run_is_not_relabelled(
+    capsys: pytest.CaptureFixture[str], messages: list[str]
+) -> None:
+    words = [*THREE_STEPS, "run_dir=run"]
+    assert run_command("train", words) == 0
+    before = read("run/results.json")
+    assert run_command("train", [*words, "resume=auto", "loss=dice"]) == 2
+    assert "last.pt is finished, and its loss differs" in capsys.readouterr().err
+    assert read("run/results.json") == before
+    stopped = [*THREE_STEPS, "run_dir=stopped"]
+    assert run_command("train", [*stopped, "trainer.stop_after=2"]) == 0
+    assert run_command("train", [*stopped, "resume=auto", "seed=1"]) == 0
+    assert any("seed differs from that in" in message for message in messages)
+
+
+def test_fewer_steps_than_done_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*THREE_STEPS, "run_dir=run"]
+    assert run_command("train", [*words, "trainer.stop_after=2"]) == 0
+    assert run_command("train", [*words, "resume=auto", "trainer.max_steps=1"]) == 2
+    assert "is at step 2, beyond the 1 steps of this run" in capsys.readouterr().err
+
+
+def test_a_best_score_that_is_never_defined() -> None:
+    words = [*THREE_STEPS, "run_dir=run", "trainer.max_steps=1", "optimizer.lr=1e-9"]
+    words += ["dataset.num_val=1", "trainer.best=recall[dot]"]  # the first image has no dot
+    assert run_command("train", words) == 0
+    log = Path("run/train.log").read_text()
+    assert "recall[dot] n/a, best n/a" in log
+    assert "there is no best.pt" in log
+    assert not Path("run/checkpoints/best.pt").exists()

@@ -91,11 +91,11 @@ def test_a_term_keeps_what_it_sets_itself(batch: tuple[Tensor, Tensor]) -> None:
         ),
         (
             {"terms": {"dice": {"weight": {"start": 1, "end": 0}}}},
-            "^loss.terms.dice.weight.to_step or to_share is missing, or both are set",
+            "^loss.terms.dice.weight.to_step or to_share is missing: give",
         ),
         (
             {"terms": {"dice": {"weight": {"start": 1, "end": 0, "to_step": 2, "to_share": 0.5}}}},
-            "^loss.terms.dice.weight.to_step or to_share is missing, or both are set",
+            "^loss.terms.dice.weight.to_share and to_step are both set; set one of them to null",
         ),
         (
             {"terms": {"dice": {"weight": {"start": 1, "end": 0, "from_step": 2, "to_share": 1}}}},

@@ -132,3 +132,20 @@ def test_the_picture_of_the_confusion(classes: int, size: int) -> None:
     assert min(picture.shape[1:]) >= size
     row, column = picture.shape[1] - 3, picture.shape[2] - 3
     assert picture[:, row, column].tolist() == [8, 48, 107]  # all pixels of the last class
+
+
+def test_the_means_of_the_results_follow_the_classes(random_pair: tuple[Tensor, Tensor]) -> None:
+    collector = MetricCollector(
+        build_metrics(["iou", "mean_accuracy"]), class_names=NAMES, classes=["b", "c"]
+    )
+    collector.update(*random_pair, ["0", "1", "2", "3"])
+    evaluation = collector.result()
+    assert evaluation.miou == evaluation.scores["iou"].mean
+    assert evaluation.mean_accuracy == evaluation.scores["mean_accuracy"].mean
+
+
+def test_a_function_is_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METRICS, "_factories", dict(METRICS._factories))
+    segtrain.register_metric("plain_in_test")(lambda prediction, target: 0.0)
+    with pytest.raises(ConfigError, match="not a subclass of CountMetric"):
+        build_metrics(["plain_in_test"])

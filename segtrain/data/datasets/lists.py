@@ -85,6 +85,11 @@ class ListDataset(ConfiguredDataset):
             for line in read_list(path, where):
                 sample = self._sample(line, folders)
                 known.add(sample.name)
+                if folders[2] and sample.valid is None:
+                    raise DataError(
+                        f"{line.position}: it has no third column, but {where}.valid is set; add"
+                        " the path of the valid file, or set it to null"
+                    )
                 if names is None or sample.name in names.chosen:
                     self._add(sample, line, samples)
         if names is not None:

@@ -178,3 +178,11 @@ def test_missing_files_may_be_left_out(tmp_path):
     dataset = build(tmp_path, "t.txt", "a\nb\nc", places=TEMPLATES, max_bad=0.5)
     assert [files.name for files in dataset.files] == ["a", "c"]
     assert len(dataset.left_out) == 1
+
+
+def test_a_line_without_its_valid_file(tmp_path):
+    write(tmp_path, "a")
+    with pytest.raises(
+        DataError, match=r"line 1: it has no third column, but dataset\.train\.valid"
+    ):
+        build(tmp_path, "t.tsv", "i/a.png\tm/a.png", places={"valid": "v"})
