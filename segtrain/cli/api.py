@@ -13,8 +13,8 @@ class TrainResult:
 
     Attributes:
         run_dir: The run directory.
-        scores: What ``results.json`` holds: ``mIoU``, ``per_class_iou``, ``scores``, .... Empty for
-            a run that ``trainer.stop_after`` stopped.
+        scores: The scores in ``results.json``: ``mIoU``, ``per_class_iou``, ``scores``, ``step``,
+            .... Empty for a run that ``trainer.stop_after`` stopped.
     """
 
     run_dir: Path

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segtrain.metrics import Evaluation, MetricScore
+from segtrain.metrics.evaluation import defined
 from segtrain.terminal import percent
 
 _COLUMNS = 5  # metrics side by side in a table of 80 columns
@@ -19,19 +20,15 @@ def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
     """Convert scores for JSON; null where a score is undefined."""
     names = evaluation.class_names
     return {
-        "mIoU": _defined(evaluation.miou),
-        "pixel_accuracy": _defined(evaluation.pixel_accuracy),
-        "mean_accuracy": _defined(evaluation.mean_accuracy),
+        "mIoU": defined(evaluation.miou),
+        "pixel_accuracy": defined(evaluation.pixel_accuracy),
+        "mean_accuracy": defined(evaluation.mean_accuracy),
         "per_class_iou": {
-            name: _defined(value) for name, value in zip(names, evaluation.iou, strict=True)
+            name: defined(value) for name, value in zip(names, evaluation.iou, strict=True)
         },
         "scores": evaluation.to_dict(),
         **extra,
     }
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def scores_table(evaluation: Evaluation, title: str) -> Group:

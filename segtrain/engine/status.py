@@ -18,7 +18,7 @@ HEARTBEAT = 10.0
 """Seconds between two updates of the file while a run is running."""
 _LOCK = ".lock"
 
-State = Literal["running", "finished", "stopped", "failed", "killed"]
+RunState = Literal["running", "finished", "stopped", "failed", "killed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Status:
         updated: Time of the last update, in seconds since 1970.
     """
 
-    state: State
+    state: RunState
     exit_code: int | None = None
     reason: str | None = None
     step: int = 0
@@ -69,7 +69,7 @@ class StatusFile:
             self.write("running")
 
     def write(
-        self, state: State, *, exit_code: int | None = None, reason: str | None = None
+        self, state: RunState, *, exit_code: int | None = None, reason: str | None = None
     ) -> None:
         """Write the state at the last known step."""
         self._written = time.monotonic()

@@ -19,6 +19,7 @@ from segtrain.metrics.base import (
     OverallMetric,
     ProbabilityMetric,
 )
+from segtrain.metrics.counting import confusion_of_images, counts_of, multi_label_counts
 from segtrain.metrics.evaluation import Evaluation, MetricScore, mean_of
 from segtrain.schema.values import did_you_mean
 
@@ -279,33 +280,6 @@ class MetricCollector:
         return MetricScore(
             float(value), [], float(per_image.nanmean()), None, bound, metric.is_share
         )
-
-
-def confusion_of_images(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_label: int
-) -> Tensor:
-    """The confusion matrix of each image, ``(N, C, C)``, int64: rows are the target."""
-    number = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.dim() - 1))
-    valid = target != ignore_label
-    pair = (number * num_classes + target.long()) * num_classes + prediction.long()
-    counts = torch.bincount(pair[valid], minlength=len(target) * num_classes**2)
-    return counts.reshape(len(target), num_classes, num_classes)
-
-
-def counts_of(confusion: Tensor) -> Tensor:
-    """The counts ``(N, 4, C)`` of confusion matrices ``(N, C, C)``: tp, fp, fn, tn."""
-    right = confusion.diagonal(dim1=1, dim2=2)
-    target, predicted = confusion.sum(2), confusion.sum(1)
-    rest = confusion.sum((1, 2))[:, None] - target - predicted + right
-    return torch.stack([right, predicted - right, target - right, rest], dim=1)
-
-
-def multi_label_counts(prediction: Tensor, target: Tensor, ignore_label: int) -> Tensor:
-    """The counts ``(N, 4, C)`` of labels 0 and 1, ``(N, C, H, W)``: tp, fp, fn, tn."""
-    valid = (target != ignore_label).all(1, keepdim=True)
-    predicted, actual = prediction.bool(), target == 1
-    kinds = (predicted & actual, predicted & ~actual, ~predicted & actual, ~predicted & ~actual)
-    return torch.stack([(kind & valid).sum((2, 3)) for kind in kinds], dim=1)
 
 
 def _two_classes(logit: Tensor) -> Tensor:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segtrain.metrics.base import Counts
+from segtrain.metrics.counting import confusion_of_images, counts_of
+from segtrain.metrics.counts import Accuracy, IoU, MeanAccuracy
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -66,11 +70,9 @@ class ConfusionMatrix:
             ValueError: When the shapes differ.
         """
         _check_shapes(prediction, target)
-        valid = target != self.ignore_label
-        pair = target[valid].long() * self.num_classes + prediction[valid].long()
-        counts = torch.bincount(pair, minlength=self.num_classes**2).reshape(
-            self.num_classes, self.num_classes
-        )
+        counts = confusion_of_images(
+            prediction.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_label
+        )[0]
         self.counts = counts if self.counts is None else self.counts + counts
 
     def matrix(self, device: torch.device | str = "cpu") -> Tensor:
@@ -81,16 +83,15 @@ class ConfusionMatrix:
 
     def scores(self) -> Scores:
         """Return the scores of all counted pixels."""
-        matrix = self.matrix().double()
-        right, target, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        iou = right / (target + predicted - right)  # 0 / 0 is NaN: the IoU is undefined
+        counts = Counts.of(counts_of(self.matrix()[None])[0])
+        iou = IoU().class_values(counts)
         return Scores(
             miou=float(iou.nanmean()),
-            pixel_accuracy=float(right.sum() / target.sum()),
-            mean_accuracy=float((right / target).nanmean()),
+            pixel_accuracy=float(Accuracy().value(counts)),
+            mean_accuracy=float(MeanAccuracy().class_values(counts).nanmean()),
             iou=iou.tolist(),
-            pixels=[int(count) for count in target],
-            valid=int(target.sum()),
+            pixels=[int(count) for count in counts.target],
+            valid=int(counts.valid),
         )
 
 

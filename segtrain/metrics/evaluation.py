@@ -143,19 +143,20 @@ class Evaluation:
 
 
 def _score_dict(score: MetricScore, class_names: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"mean": _defined(score.mean)}
+    found: dict[str, Any] = {"mean": defined(score.mean)}
     if score.per_class:
         pairs = zip(class_names, score.per_class, strict=True)
-        found["per_class"] = {name: _defined(value) for name, value in pairs}
-    found["per_image"] = _defined(score.per_image)
+        found["per_class"] = {name: defined(value) for name, value in pairs}
+    found["per_image"] = defined(score.per_image)
     if score.micro is not None:
-        found["micro"] = _defined(score.micro)
+        found["micro"] = defined(score.micro)
     if score.error_bound is not None:
-        found["error_bound"] = _defined(score.error_bound)
+        found["error_bound"] = defined(score.error_bound)
     return found
 
 
-def _defined(value: float) -> float | None:
+def defined(value: float) -> float | None:
+    """A value for JSON: None if it is undefined."""
     return value if math.isfinite(value) else None
 
 

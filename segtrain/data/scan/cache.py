@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segtrain.data.io.storage import stamp
+from segtrain.data.io.storage import open_file, stamp
 from segtrain.files import cache_dir, write_text
 
 _VERSION = 2  # goes up when the meaning of an entry changes
+_BLOCK = 1 << 20
 
 
 class ScanCache:
@@ -52,6 +53,22 @@ class ScanCache:
         """Store a fact of `kind`, plain JSON, about `files` as they are now."""
         self._entries[_key(kind, files)] = [_stamps(files), fact]
         self._changed = True
+
+    def sha256(self, file: Path) -> str:
+        """Return the SHA-256 of the bytes of a file, in hexadecimal; it is computed once.
+
+        Raises:
+            OSError: When the file cannot be read.
+        """
+        known = self.get("sha256", file)
+        if isinstance(known, str):
+            return known
+        digest = hashlib.sha256()
+        with open_file(file) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        self.put(digest.hexdigest(), "sha256", file)
+        return digest.hexdigest()
 
     def save(self) -> None:
         """Write the cache if it has changed; readers see the old file or the new one."""

@@ -8,12 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset
-from segtrain.data.io.storage import open_file
 from segtrain.data.scan.cache import ScanCache
 from segtrain.errors import DataError
-
-_KIND = "sha256"
-_BLOCK = 1 << 20
 
 
 def content_hash(
@@ -62,14 +58,6 @@ def _hash_lines(lines: Iterable[str]) -> str:
 
 def _file_hash(file: Path, cache: ScanCache) -> str:
     try:
-        known = cache.get(_KIND, file)
-        if isinstance(known, str):
-            return known
-        digest = hashlib.sha256()
-        with open_file(file) as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-        cache.put(digest.hexdigest(), _KIND, file)
+        return cache.sha256(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()

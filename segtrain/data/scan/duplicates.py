@@ -67,7 +67,7 @@ def _with_equal_bytes(paths: Sequence[Path]) -> Iterable[list[Path]]:
         return []
     cache = ScanCache(paths)
     for whole in (False, True):
-        digest = partial(_digest, cache=cache, whole=whole)
+        digest = cache.sha256 if whole else partial(_start_digest, cache=cache)
         groups = [finer for group in groups for finer in _grouped(group, digest)]
     cache.save()
     return groups
@@ -83,12 +83,11 @@ def _grouped(paths: Iterable[Path], key: Callable[[Path], object]) -> list[list[
     return [group for group in found.values() if len(group) > 1]
 
 
-def _digest(path: Path, cache: ScanCache, *, whole: bool) -> str:
-    kind = "digest" if whole else "digest of the start"
+def _start_digest(path: Path, cache: ScanCache) -> str:
+    kind = "digest of the start"
     known = cache.get(kind, path)
     if known is None:
         with open_file(path) as stream:
-            data = stream.read() if whole else stream.read(_START)
-        known = hashlib.sha256(data).hexdigest()
+            known = hashlib.sha256(stream.read(_START)).hexdigest()
         cache.put(known, kind, path)
     return str(known)

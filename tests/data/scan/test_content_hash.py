@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segtrain.data import FolderDataset, ShapesDataset, content_hash
-from segtrain.data.scan import content_hash as module
+from segtrain.data.scan import cache as module
 
 
 @pytest.fixture
