@@ -19,13 +19,20 @@ logger = logging.getLogger("segtrain")
 console = Console(stderr=True)  # standard output is for the result of a command
 
 
-def start_logging() -> None:
-    """Print the log messages of segtrain on the terminal."""
+def start_logging(*, only_warnings: bool = False) -> None:
+    """Print the log messages of segtrain on the terminal.
+
+    Args:
+        only_warnings: Print neither other messages nor tables, in a process that is one of many.
+    """
     if not logger.handlers:
-        handler = RichHandler(
+        rich = RichHandler(
             console=console, show_path=False, markup=False, highlighter=None, log_time_format="%X"
         )
-        logger.addHandler(handler if console.is_terminal else logging.StreamHandler())
+        handler = rich if console.is_terminal else logging.StreamHandler()
+        handler.setLevel(logging.WARNING if only_warnings else logging.NOTSET)
+        console.quiet = only_warnings
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
 

@@ -98,6 +98,11 @@ def run_name(config: Config, origin: Origin) -> str:
     return config.name or f"{dataset_title(config)}_{model}_{loss_label(config, origin)}"
 
 
+def sweep_name(config: Config) -> str:
+    """The name of a sweep whose first run has this configuration."""
+    return config.name or f"{dataset_title(config)}_{config.model['name']}"
+
+
 def _seed_global_generators(seed: int) -> None:
     """Seed what models and the user's code draw from; segtrain's data has its own generators."""
     random.seed(seed)

@@ -70,15 +70,27 @@ from segtrain.terminal import console, start_logging
 
 
 def train(
-    words: Sequence[str], *, multirun: bool = False, extra: Path | None = None, show: bool = False
+    words: Sequence[str],
+    *,
+    multirun: bool = False,
+    extra: Path | None = None,
+    show: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Train one model, or with `multirun` one for each combination of values."""
     if multirun and show:
         raise ConfigError("--cfg prints one configuration; leave -m out")
     if multirun:
         _check_installation()
-        train_many(words, extra)
+        train_many(words, extra, dry_run=dry_run)
         return
+    if dry_run:
+        raise ConfigError(
+            "--dry-run lists the runs of a sweep; add -m, or print one run with --cfg"
+        )
+    for word in words:
+        if word.lstrip("+").startswith("sweep_dir="):
+            raise ConfigError(f"{word}: one run has run_dir=; sweep_dir= is for a sweep, with -m")
     composed, origin = compose_run(words, "train", extra)
     config = check_config(composed)
     if show:
@@ -209,6 +221,9 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
             help="one run for each combination of a,b values",
         )
         parser.add_argument(
+            "--dry-run", action="store_true", help="with -m: list the runs, and start none"
+        )
+        parser.add_argument(
             "--cfg", action="store_true", help="print the whole configuration and stop"
         )
     return parser
@@ -223,7 +238,7 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     if command == "inspect":
         keywords.update(augment=options.augment)
     if command == "train":
-        keywords.update(multirun=options.multirun, show=options.cfg)
+        keywords.update(multirun=options.multirun, show=options.cfg, dry_run=options.dry_run)
     COMMANDS[command](options.words, **keywords)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from segtrain.metrics import Evaluation, MetricScore
+from segtrain.errors import CheckpointError, one_line
+from segtrain.metrics import Evaluation, MetricScore, score_in
 from segtrain.metrics.evaluation import defined
 from segtrain.terminal import percent
 
@@ -84,3 +87,25 @@ def without_scores() -> dict[str, Any]:
         "per_class_iou": {},
         "scores": {},
     }
+
+
+def read_results(run_dir: Path) -> dict[str, Any] | None:
+    """Read ``results.json``; None if the run has none yet.
+
+    Raises:
+        CheckpointError: When the file is not valid JSON.
+    """
+    path = run_dir / "results.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {one_line(error)}") from error
+    return content
+
+
+def final_score(run_dir: Path, choice: str) -> float | None:
+    """The score of a run on the validation split at its last step; None if it has none."""
+    result = read_results(run_dir) or {}
+    return score_in(result.get("val", result), choice)

@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -18,7 +20,7 @@ HEARTBEAT = 10.0
 """Seconds between two updates of the file while a run is running."""
 _LOCK = ".lock"
 
-RunState = Literal["running", "finished", "stopped", "failed", "killed"]
+RunState = Literal["pending", "running", "finished", "stopped", "failed", "killed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,9 @@ class Status:
     """The state of a run.
 
     Attributes:
-        state: ``running``, ``finished``, ``stopped`` (by a signal or ``trainer.stop_after``) or
-            ``failed``. A killed run cannot write its end: :func:`read_status` finds it out.
+        state: ``pending`` (a run of a sweep that has not started), ``running``, ``finished``,
+            ``stopped`` (by a signal or ``trainer.stop_after``) or ``failed``. A killed run cannot
+            write its end: :func:`read_status` finds it out.
         exit_code: The exit code of the command; None while the run is running.
         reason: Why the run stopped or failed, on one line.
         step: Optimizer steps done.
@@ -51,16 +54,17 @@ class StatusFile:
     Args:
         run_dir: The run directory.
         step: The step at which the run starts or resumes.
+        state: The state to write at once.
 
     Attributes:
         step: The last known step.
     """
 
-    def __init__(self, run_dir: Path, step: int) -> None:
+    def __init__(self, run_dir: Path, step: int, state: RunState = "running") -> None:
         self._path = run_dir / FILE
         self.step = step
         self._written = 0.0
-        self.write("running")
+        self.write(state)
 
     def heartbeat(self, step: int) -> None:
         """Record the step of a running run; writes at most every :data:`HEARTBEAT` seconds."""
@@ -105,17 +109,29 @@ def read_status(run_dir: str | Path) -> Status | None:
     return status
 
 
-def lock(run_dir: Path) -> IO[str]:
-    """Lock a run directory for this process, until the returned file is closed.
+def lock(directory: Path, key: str = "run_dir") -> IO[str]:
+    """Lock a directory for this process, until the returned file is closed.
+
+    Args:
+        directory: The directory of a run or a sweep.
+        key: The key that names it in the configuration, for the message.
 
     Raises:
         RunDirectoryBusyError: When another process holds the lock.
     """
-    file = (run_dir / _LOCK).open("w", encoding="utf-8")
+    file = (directory / _LOCK).open("w", encoding="utf-8")
     if not _try_lock(file):
         file.close()
-        raise RunDirectoryBusyError(f"run_dir {run_dir} is in use by another process")
+        raise RunDirectoryBusyError(f"{key} {directory} is in use by another process")
     return file
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Lock the file `path`, after every other process has released it."""
+    with path.open("w", encoding="utf-8") as file:
+        _try_lock(file, wait=True)
+        yield
 
 
 def is_locked(run_dir: Path) -> bool:
@@ -127,11 +143,11 @@ def is_locked(run_dir: Path) -> bool:
         return False
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], *, wait: bool = False) -> bool:
     try:
         import fcntl  # noqa: PLC0415  Windows has none, and there a run works without a lock
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except ImportError:
         return True
     except OSError:

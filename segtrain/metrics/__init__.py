@@ -15,7 +15,13 @@ from segtrain.metrics.base import (
 from segtrain.metrics.collector import MetricCollector
 from segtrain.metrics.confusion import ConfusionMatrix, Scores
 from segtrain.metrics.counts import Dice, IoU
-from segtrain.metrics.evaluation import Evaluation, MetricScore, check_choice, larger_is_better
+from segtrain.metrics.evaluation import (
+    Evaluation,
+    MetricScore,
+    check_choice,
+    larger_is_better,
+    score_in,
+)
 from segtrain.metrics.picture import confusion_picture
 from segtrain.metrics.probability import RocAuc
 from segtrain.metrics.surface import surface_distances
@@ -44,5 +50,6 @@ __all__ = [
     "confusion_picture",
     "larger_is_better",
     "list_metrics",
+    "score_in",
     "surface_distances",
 ]

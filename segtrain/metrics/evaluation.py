@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,31 @@ def check_choice(choice: str, metrics: Sequence[Metric], class_names: Sequence[s
     if class_name not in class_names:
         suggestion = did_you_mean(class_name, class_names)
         raise ConfigError(f"{where}: unknown class {class_name!r}{suggestion}")
+
+
+def score_in(scores: Mapping[str, Any], choice: str) -> float | None:
+    """Return one score from the JSON of a result, as :meth:`Evaluation.score` does.
+
+    Args:
+        scores: A mapping with ``mIoU`` and ``scores``, as in ``results.json``.
+        choice: ``mIoU``, a metric such as ``dice``, or its class, ``iou[pole]``.
+
+    Returns:
+        The score; None if it is undefined or was not computed.
+
+    Example:
+        >>> result = {"mIoU": 0.5, "scores": {"dice": {"mean": 0.6, "per_class": {"pole": 0.7}}}}
+        >>> [score_in(result, choice) for choice in ("mIoU", "dice", "dice[pole]", "auc")]
+        [0.5, 0.6, 0.7, None]
+    """
+    name, class_name = _parts(choice)
+    if name == "iou" and class_name is None:
+        return scores.get("mIoU")
+    found = scores.get("scores", {}).get(name, {})
+    value: float | None = (
+        found.get("mean") if class_name is None else found.get("per_class", {}).get(class_name)
+    )
+    return value
 
 
 def larger_is_better(choice: str) -> bool:
