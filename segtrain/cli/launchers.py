@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import sys
 from collections.abc import Mapping
@@ -82,6 +83,9 @@ def enter_worker(launcher: Mapping[str, Any], runs: int) -> None:
     start_logging(only_warnings=threads is not None)
     if threads is not None:
         torch.set_num_threads(threads)
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        # joblib's own way to start processes, in which the loader cannot start its workers
+        multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     if "submitit" in sys.modules:
         _enter_submitit()
 
