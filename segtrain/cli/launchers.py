@@ -85,7 +85,7 @@ def enter_worker(launcher: Mapping[str, Any], runs: int) -> None:
         torch.set_num_threads(threads)
     if multiprocessing.get_start_method(allow_none=True) == "loky":
         # joblib's own way to start processes, in which the loader cannot start its workers
-        multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
+        multiprocessing.set_start_method(None, force=True)
     if "submitit" in sys.modules:
         _enter_submitit()
 

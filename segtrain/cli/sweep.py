@@ -192,8 +192,8 @@ def _check_listed(overrides: Sequence[Override]) -> None:
     for override in swept:
         if not override.is_discrete_sweep():
             raise ConfigError(
-                f"{str(override.input_line).lstrip('+')}: an interval needs a sweeper that chooses values:"
-                " hydra/sweeper=optuna; or list the values, as in a,b"
+                f"{str(override.input_line).lstrip('+')}: an interval needs a sweeper that chooses"
+                " values: hydra/sweeper=optuna; or list the values, as in a,b"
             )
     if not swept:
         raise ConfigError("-m needs a key with several values, as in loss=focal,dice or seed=0,1,2")

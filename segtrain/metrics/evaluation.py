@@ -114,7 +114,7 @@ class Evaluation:
 
     def score(self, choice: str) -> float:
         """Return one score: ``mIoU``, a metric such as ``dice``, or its class, ``iou[pole]``."""
-        name, class_name = _parts(choice)
+        name, class_name = split_choice(choice)
         if name == "iou" and class_name is None:
             return self.miou
         found = self.scores[name]
@@ -166,7 +166,7 @@ def check_choice(choice: str, metrics: Sequence[Metric], class_names: Sequence[s
     Raises:
         ConfigError: When `choice` is not such a name; the message starts with ``trainer.best``.
     """
-    name, class_name = _parts(choice)
+    name, class_name = split_choice(choice)
     where = f"trainer.best={choice}"
     known = {metric.name: metric for metric in metrics}
     if name != "iou" and name not in known:  # mIoU is always computed
@@ -197,7 +197,7 @@ def score_in(scores: Mapping[str, Any], choice: str) -> float | None:
         >>> [score_in(result, choice) for choice in ("mIoU", "dice", "dice[pole]", "auc")]
         [0.5, 0.6, 0.7, None]
     """
-    name, class_name = _parts(choice)
+    name, class_name = split_choice(choice)
     if name == "iou" and class_name is None:
         return scores.get("mIoU")
     found = scores.get("scores", {}).get(name, {})
@@ -209,10 +209,10 @@ def score_in(scores: Mapping[str, Any], choice: str) -> float | None:
 
 def larger_is_better(choice: str) -> bool:
     """Whether a larger value of the score `choice` is better."""
-    return bool(getattr(METRICS.get(_parts(choice)[0]), "larger_is_better", True))
+    return bool(getattr(METRICS.get(split_choice(choice)[0]), "larger_is_better", True))
 
 
-def _parts(choice: str) -> tuple[str, str | None]:
+def split_choice(choice: str) -> tuple[str, str | None]:
     """Split ``iou[pole]`` into metric and class; a choice without brackets has no class."""
     match = _CHOICE.fullmatch(choice)
     name, class_name = match.groups() if match else (choice, None)
