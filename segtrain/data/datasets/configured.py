@@ -77,9 +77,10 @@ class ConfiguredDataset(FileDataset):
         self.split = "train" if is_part else check_split(split)
         self.root = Path(root).expanduser()
         self.files = self._find_or_download(source, download)
+        self.check_left_out()
         if is_part:
             self.keep(_split_by_name(self.files, val_share, split))
-        self.check_left_out()
+            self.left_out = self.left_out if split == "train" else []  # one part lists them
 
     def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:
