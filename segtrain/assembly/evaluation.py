@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 
 from segtrain.assembly.check import check_config
-from segtrain.assembly.splits import download_once, scan_split
+from segtrain.assembly.splits import download_once, log_fold, scan_split
 from segtrain.assembly.trial import check_channels, try_dataset
 from segtrain.data import (
     DATASETS,
@@ -125,6 +125,8 @@ def build_evaluation(
     spec = given if "name" in given else {**trained.dataset, **given}
     download_once(spec, processes)
     dataset = DATASETS.build(spec, split=config.split)
+    if processes.is_main and config.split != "test":
+        log_fold(spec)
     if dataset.num_classes != model.num_classes:
         raise ConfigError(
             f"the model of the checkpoint has {model.num_classes} classes, but the dataset has"

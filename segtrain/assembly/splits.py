@@ -266,7 +266,23 @@ def open_splits(config: Config, processes: Processes) -> Splits:
     """Open the splits of a run without scanning them."""
     download_once(config.dataset, processes)
     train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    if processes.is_main:
+        log_fold(config.dataset)
     return Splits(train, val, dataset_title(config), processes)
+
+
+def log_fold(spec: Spec) -> None:
+    """Log which fold is the validation split, if `dataset.folds` is set."""
+    if spec.get("folds") is None:
+        return
+    unused = "; dataset.val is not used" if spec.get("val") else ""
+    logger.info(
+        "dataset.folds=%d: the val split is fold %d of the training files, and the train split is"
+        " the other folds%s",
+        spec["folds"],
+        spec["fold"],
+        unused,
+    )
 
 
 def open_test_split(config: Config, processes: Processes) -> SegmentationDataset | None:

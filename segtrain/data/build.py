@@ -49,8 +49,8 @@ def has_split(spec: Mapping[str, Any], split: str) -> bool:
     """Whether a split is configured; nothing is opened.
 
     A split is configured if its key (such as ``test``) is set, or its number of samples (such as
-    ``num_test``) is above 0. With `val_share` there is always a validation split. A registered
-    dataset without such keys has a training and a validation split, and no test split.
+    ``num_test``) is above 0. With `val_share` or `folds` there is always a validation split. A
+    registered dataset without such keys has a training and a validation split, and no test split.
 
     Args:
         spec: The section ``dataset`` of a configuration.
@@ -65,6 +65,6 @@ def has_split(spec: Mapping[str, Any], split: str) -> bool:
     """
     known = DATASETS.schema(str(spec.get("name")))
     keys = [key for key in (check_split(split), f"num_{split}") if key in known]
-    if not keys or (split == "val" and spec.get("val_share")):
+    if not keys or (split == "val" and (spec.get("val_share") or spec.get("folds"))):
         return bool(keys) or split != "test"
     return any(spec.get(key, None if known[key].required else known[key].default) for key in keys)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from segtrain.assembly.splits import check_overlap, sound_part
+from segtrain.assembly.splits import check_overlap, log_fold, sound_part
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     DATASETS,
@@ -110,6 +110,7 @@ def examine(spec: Spec, *, decode: bool = True) -> Examination:
     opened = {
         split: _open(spec, split) for split in SPLITS if split != TEST or has_split(spec, TEST)
     }
+    log_fold(spec)
     title = str(opened["train"][0].title or spec["name"])
     splits = {
         split: _scan(title, split, dataset, decode=decode) for split, (dataset, _) in opened.items()

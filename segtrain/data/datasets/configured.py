@@ -5,11 +5,13 @@ from __future__ import annotations
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
+from segtrain.data.datasets.folds import Folds
 from segtrain.data.datasets.names import Names
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
@@ -23,9 +25,10 @@ _NAMES = "names"
 class ConfiguredDataset(FileDataset):
     """One split of a dataset that a config describes; a subclass finds its files.
 
-    The parameters of :class:`~segtrain.data.LabelContract` (``num_classes``, ``label_map``, ...)
-    and of :class:`~segtrain.data.Reader` (``channels``, ``value_range``, ...) are keys of every
-    such dataset. They are documented there.
+    The parameters of :class:`~segtrain.data.LabelContract` (``num_classes``, ``label_map``, ...),
+    of :class:`~segtrain.data.Reader` (``channels``, ``value_range``, ...) and of
+    :class:`~segtrain.data.datasets.folds.Folds` (``folds``, ``fold``, ``fold_groups``) are keys of
+    every such dataset. They are documented there.
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
@@ -39,15 +42,15 @@ class ConfiguredDataset(FileDataset):
         allow_overlap: Whether an image may be in two splits.
         source: Name of the dataset in torchvision, if torchvision can download it.
         download: Whether to download the data to `root` when files are missing there.
-        **rules: Parameters of :class:`~segtrain.data.LabelContract` and
-            :class:`~segtrain.data.Reader`.
+        **rules: Parameters of :class:`~segtrain.data.LabelContract`,
+            :class:`~segtrain.data.Reader` and :class:`~segtrain.data.datasets.folds.Folds`.
 
     Raises:
         ConfigError: When the split is not configured, or the labels contradict each other.
         DataError: When files are missing or do not pair.
     """
 
-    @forwards_to(LabelContract, Reader)
+    @forwards_to(LabelContract, Reader, Folds)
     def __init__(
         self,
         *,
@@ -61,25 +64,35 @@ class ConfiguredDataset(FileDataset):
         download: bool = False,
         **rules: Any,
     ) -> None:
-        reading = {key: rules.pop(key) for key in parameters(Reader) if key in rules}
-        labels, reader = LabelContract(**rules), Reader(**reading)
+        reading, cut = (
+            {key: rules.pop(key) for key in parameters(part) if key in rules}
+            for part in (Reader, Folds)
+        )
+        labels, reader, folds = LabelContract(**rules), Reader(**reading), Folds(**cut)
         for key, share in (("max_bad", max_bad), ("val_share", val_share)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"dataset.{key} must be a share from 0 to 1, got {share}")
+        if folds and val_share:
+            raise ConfigError(
+                f"dataset.folds={folds.folds} and dataset.val_share={val_share:g} both choose the"
+                " validation samples; leave one of them out"
+            )
         if download and source is None:
             raise ConfigError(
                 "dataset.download=true needs dataset.source, one of " + ", ".join(SOURCES)
             )
         super().__init__(labels, [], reader, title)
         self.max_bad, self.allow_overlap = max_bad, allow_overlap
-        # With `val_share` both splits are parts of the files configured for training.
-        is_part = bool(val_share) and check_split(split) != _TEST
+        # With `folds` or `val_share` both splits are parts of the files configured for training.
+        is_part = bool(folds or val_share) and check_split(split) != _TEST
         self.split = "train" if is_part else check_split(split)
         self.root = Path(root).expanduser()
         self.files = self._find_or_download(source, download)
-        if is_part:
-            self.keep(_split_by_name(self.files, val_share, split))
         self.check_left_out()
+        if is_part:
+            part = folds.part if folds else partial(_split_by_name, val_share=val_share)
+            self.keep(part(self.files, split=split))
+            self.left_out = self.left_out if split == "train" else []  # one part lists them
 
     def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:
@@ -163,7 +176,7 @@ class ConfiguredDataset(FileDataset):
         """
 
 
-def _split_by_name(files: Sequence[SampleFiles], val_share: float, split: str) -> list[int]:
+def _split_by_name(files: Sequence[SampleFiles], split: str, val_share: float) -> list[int]:
     """Return the indices of the samples of a split, which a hash of their names decides.
 
     Raises:

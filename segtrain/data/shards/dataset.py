@@ -61,8 +61,8 @@ class ShardDataset(ConfiguredDataset):
         **common: See :class:`~segtrain.data.datasets.configured.ConfiguredDataset`.
 
     Raises:
-        ConfigError: When the extra is not installed, the split is not configured, or the cache is
-            smaller than the shards that are read at a time.
+        ConfigError: When the extra is not installed, the split is not configured, `folds` is set,
+            or the cache is smaller than the shards that are read at a time.
         DataError: When a shard is missing, truncated or damaged, or a sample has no mask.
     """
 
@@ -81,6 +81,12 @@ class ShardDataset(ConfiguredDataset):
         **common: Any,
     ) -> None:
         check_installed()
+        if common.get("folds") is not None:
+            raise ConfigError(
+                f"dataset.folds={common['folds']} needs a dataset of files, but this one reads"
+                " shards; train on the files that the shards were written from, or write the two"
+                " splits of each fold with segtrain shards"
+            )
         if streams < 1:
             raise ConfigError(f"dataset.streams must be at least 1, got {streams}")
         if cache_size_gb is not None and cache_size_gb <= 0:

@@ -150,6 +150,22 @@ def test_a_share_is_held_back_by_name(tmp_path):
         names_of_split("train", 2)
 
 
+def test_files_without_a_partner_are_a_share_of_both_parts(tmp_path):
+    names = [f"{number}.png" for number in range(20)]
+    fill(tmp_path, names, [name for name in names if name != "7.png"])
+
+    def part(split, max_bad):
+        return FolderDataset(num_classes=2, root=str(tmp_path), split=split, train=FOLDERS,
+                             val_share=0.2, max_bad=max_bad)  # fmt: skip
+
+    train, val = (part(split, 0.05) for split in ("train", "val"))
+    assert len(train) + len(val) == 19
+    assert (len(train.left_out), len(val.left_out)) == (1, 0)
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match=r"1 of 20 samples have missing or unreadable files"):
+            part(split, 0.04)
+
+
 def test_the_message_for_a_missing_validation_split_suggests_val_share(tmp_path):
     fill(tmp_path, ["a.png"], ["a.png"])
     with pytest.raises(DataError, match=r"dataset\.val\.images.*set dataset\.val_share=0\.2"):

@@ -106,5 +106,9 @@ def test_wrong_parameters(shards):
         ShardDataset(num_classes=2, root=str(shards), train={"shard": "x"})
     with pytest.raises(ConfigError, match="streams must be at least 1"):
         build(shards, streams=0)
+    with pytest.raises(ConfigError, match=r"dataset\.folds=5 needs a dataset of files, but this"):
+        build(shards, folds=5, fold=0)
+    with pytest.raises(ConfigError, match=r"dataset\.fold=0 needs dataset\.folds"):
+        build(shards, fold=0)
     with pytest.raises(ConfigError, match="suffixes separated by semicolons"):
         build(shards, image="jpg;;png")
