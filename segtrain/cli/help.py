@@ -45,6 +45,28 @@ Keys:
   device                   auto (default), cpu, cuda, cuda:1, ...
   output                   a JSON file for the scores; the counts of each image go beside it (.npz)
   plugins                  files that register the model or the dataset""",
+    "compare": """\
+Compare runs: which is better, by how much, and how sure that is. Runs that differ in nothing but
+the seed form a group, and each group is compared with the baseline that agrees with it in all other
+keys, paired by seed and image.
+
+Examples:
+  {program} outputs/sweeps/NAME/TIME
+  {program} DIR metric=dice baseline=loss=dice output=FOLDER
+  {program} RUN_DIR RUN_DIR RUN_DIR RUN_DIR
+
+Keys:
+  directories              run directories, sweep directories, or folders of them; without a key
+  metric                   iou (default), another metric that the runs computed, or its value for a
+                           class, as in iou[pole]
+  baseline                 keys and values of the baseline, separated by commas; default:
+                           loss=cross_entropy if there is such a group, else the first one
+  output                   the folder to write to; default: the sweep, or a new folder in
+                           outputs/comparisons
+  plugins                  files that register the metric
+
+It writes comparison.json, .md, .tex and .csv. The interval covers 95 % and holds for
+other seeds and other images like these.""",
     "predict": """\
 Predict an image, or every image of a folder, at its original size.
 

@@ -23,6 +23,9 @@ from segtrain.cli.compose import (
 from segtrain.cli.help import HELP
 from segtrain.cli.sweep import train_many
 from segtrain.commands import (
+    compare as compare_command,
+)
+from segtrain.commands import (
     evaluate as evaluate_command,
 )
 from segtrain.commands import (
@@ -59,6 +62,7 @@ from segtrain.models.table import model_specs
 from segtrain.models.weights import list_of
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.sections import (
+    CompareConfig,
     EvaluateConfig,
     ImportConfig,
     InspectConfig,
@@ -106,6 +110,25 @@ def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
     config = build_dataclass(EvaluateConfig, compose_config(words, "evaluate", extra))
     _check_installation()
     evaluate_command.evaluate(config)
+
+
+def compare(words: Sequence[str]) -> None:
+    """Compare runs over their seeds."""
+    names = [item.name for item in fields(CompareConfig) if item.name != "directories"]
+    given: dict[str, Any] = {"directories": []}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in names:  # the folder of a run has = in its name, too
+            given[key] = value
+        elif equals and not Path(word).exists():
+            raise ConfigError(f"{word} is neither a directory nor a key{did_you_mean(key, names)}")
+        else:
+            given["directories"].append(word)
+    plugins = plugins_in(words, None)
+    load_plugins(plugins)
+    _check_installation()
+    config = build_dataclass(CompareConfig, {**given, "plugins": plugins})
+    compare_command.compare_runs(config)
 
 
 def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
@@ -185,6 +208,7 @@ def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "import": import_weights,
     "inspect": inspect,
@@ -234,7 +258,7 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(list(arguments))
     if options.config_dir is not None and not options.config_dir.is_dir():
         raise ConfigError(f"--config-dir {options.config_dir} is not a folder")
-    keywords: dict[str, Any] = {"extra": options.config_dir}
+    keywords: dict[str, Any] = {} if command == "compare" else {"extra": options.config_dir}
     if command == "inspect":
         keywords.update(augment=options.augment)
     if command == "train":

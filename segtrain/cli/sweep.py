@@ -36,6 +36,7 @@ from segtrain.cli.compose import (
 from segtrain.cli.foreign import check_folder
 from segtrain.cli.launchers import enter_worker, ready_config
 from segtrain.cli.sweep_tables import plan_table, runs_table
+from segtrain.commands.compare import compare_runs
 from segtrain.commands.train import train
 from segtrain.engine.distributed import processes
 from segtrain.engine.results import final_score
@@ -51,6 +52,7 @@ from segtrain.errors import (
 from segtrain.files import config_dir
 from segtrain.metrics import larger_is_better
 from segtrain.schema.plugins import load_plugins
+from segtrain.schema.sections import CompareConfig
 from segtrain.terminal import console, logger
 
 MAX_CHECKED_RUNS = 200
@@ -122,6 +124,9 @@ def train_many(words: Sequence[str], extra: Path | None, *, dry_run: bool = Fals
             directory.refresh()
         rows = directory.runs()
         console.print(runs_table(rows, directory, sweep.best))
+        if any(row["state"] == "finished" for row in rows):
+            config = CompareConfig(directories=(str(directory.path),), metric=sweep.best)
+            compare_runs(config)
         _raise_failures(rows, directory)
 
 

@@ -7,12 +7,18 @@ images is
 .. math:: \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{I} + \frac{\sigma_e^2}{S I}.
 
 Each component is estimated from mean squares (Searle, Casella and McCulloch, Variance Components,
-1992), a negative one counts as 0. Few seeds say little about :math:`\sigma_a^2`, so its estimate is
-pooled over the differences of one comparison, but never below that of the difference itself. The
-half width of the interval adds the squares of the half widths of its two sources,
-:math:`t_{\nu_a}^2 \sigma_a^2 / S` and :math:`t_{I-1}^2` times the rest. With a single source this
-is the t interval. Satterthwaite's degrees of freedom, the usual choice, gave intervals that are too
-narrow with three seeds: 92.5 % where 95 % was asked for, against 94.8 %.
+1992); a negative one counts as 0. The half width of the interval adds the squares of the half
+widths of its two sources: :math:`t_{\nu}^2 \sigma_a^2 / S` for the seeds, and :math:`t_{I-1}^2`
+times the rest for the images. With a single source this is the t interval.
+
+Few seeds say little about :math:`\sigma_a^2`, so its estimate is pooled over the differences of a
+comparison, but never below that of the difference itself. The degrees of freedom :math:`\nu` are
+those of the difference, :math:`S - 1`, and half of those of the others, since the groups may vary
+differently. If they do, the intervals of the groups that vary least are wider than they need be.
+
+In 500 simulated studies each (``tests/comparison/test_simulation.py``), 1 to 4.6 % gave a verdict
+without a true difference, and 95 % intervals covered 91 to 99 %. Satterthwaite's degrees of
+freedom, the usual choice, covered 92.5 % with three seeds and one difference, against 95.6 %.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 Values = NDArray[np.float64]
 LEVEL = 0.95
@@ -103,11 +109,12 @@ def intervals(
         extra_variances: For cross-validation, how each varies between the folds, as seeds; see
             :func:`fold_variance`. None elsewhere.
     """
-    df = float(sum(item.seeds - 1 for item in spreads))
-    pooled = sum((item.seeds - 1) * item.between_seeds for item in spreads) / df if spreads else 0.0
+    total = sum(item.seeds - 1 for item in spreads)
+    pooled = sum((item.seeds - 1) * item.between_seeds for item in spreads) / max(total, 1)
     found = []
     for mean, item, folds in zip(means, spreads, extra_variances, strict=True):
         between = max(item.between_seeds, pooled)
+        df = item.seeds - 1 + (total - (item.seeds - 1)) / 2
         parts = [
             (max(between - item.rest / item.images, 0) / item.seeds, df),
             (
@@ -154,7 +161,7 @@ def half_width(parts: Sequence[tuple[float, float]], level: float) -> float:
     """
     quantile = (1 + level) / 2
     return float(
-        np.sqrt(sum(stats.t.ppf(quantile, min(df, _MAX_DF)) ** 2 * part for part, df in parts))
+        np.sqrt(sum(special.stdtrit(min(df, _MAX_DF), quantile) ** 2 * part for part, df in parts))
     )
 
 
@@ -205,6 +212,6 @@ def seeds_needed(interval: Interval, item: Spread, size: float, power: float = 0
         df = comparisons * (seeds - 1)
         parts = [(per_seed / seeds, df), (fixed + rest / seeds, max(item.images - 1, 1))]
         deviation = float(np.sqrt(sum(part for part, _ in parts)))
-        if half_width(parts, LEVEL) + stats.t.ppf(power, df) * deviation <= size:
+        if half_width(parts, LEVEL) + special.stdtrit(df, power) * deviation <= size:
             return seeds
     return None

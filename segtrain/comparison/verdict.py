@@ -81,7 +81,7 @@ def _advice(pair: Pair, interval: Interval) -> str:
     if needed is None:
         return f"more seeds will not show a difference of {wanted}, more validation images would"
     if needed <= len(pair.seeds):
-        return f"{len(pair.seeds)} seeds show {wanted} with 80 % power"
+        return f"{len(pair.seeds)} seeds are enough to show {wanted} with 80 % power"
     return f"about {needed} seeds would show {wanted} with 80 % power"
 
 

@@ -284,6 +284,26 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare runs over their seeds."""
+
+    directories: tuple[str, ...]
+    """Run directories, sweep directories, or folders of them."""
+    metric: str = "iou"
+    """The score: a metric that the runs computed, or its value for a class: ``iou[pole]``."""
+    baseline: str | None = None
+    """Keys and values of the baseline, such as ``loss=cross_entropy``; null: ``cross_entropy`` if a
+    group has it, else the first value of the first swept key."""
+    output: str | None = None
+    """The folder to write to; null: the sweep, or a new folder in ``outputs/comparisons``."""
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.directories:
+            raise ConfigError("compare needs run or sweep directories, as in outputs/sweeps/NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Predict masks for a folder of images."""
 
