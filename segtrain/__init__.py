@@ -1,6 +1,6 @@
 """Semantic segmentation training with a pluggable loss registry."""
 
-from segtrain.cli.api import TrainResult, train
+from segtrain.cli.api import TrainResult, compare, train
 from segtrain.criterion.build import build_criterion
 from segtrain.criterion.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
@@ -79,6 +79,7 @@ __all__ = [
     "build_dataset",
     "build_loss",
     "build_model",
+    "compare",
     "list_backbones",
     "list_datasets",
     "list_heads",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segtrain.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,42 @@ class TrainResult:
 
     run_dir: Path
     scores: dict[str, Any]
+
+
+def compare(
+    directories: Sequence[str | Path] | str | Path,
+    *,
+    metric: str = "iou",
+    baseline: str | None = None,
+) -> Comparison:
+    """Compare runs that differ in a few keys, over their seeds.
+
+    Runs that differ in nothing but the seed form a group. Each group is compared with the baseline
+    that agrees with it in all other swept keys, paired by seed and image. The command
+    ``segtrain compare`` does the same and writes the result.
+
+    Args:
+        directories: Run directories, sweep directories, or folders of them.
+        metric: The score: ``iou``, another metric that the runs computed, or its value for a class
+            such as ``dice[crack]``.
+        baseline: Keys and values of the baseline, such as ``loss=cross_entropy``; None: the groups
+            with ``loss=cross_entropy`` if there are any, else those that share the first swept
+            value of the first group.
+
+    Raises:
+        ConfigError: When a directory has no run, no run is finished, or `metric` or `baseline` does
+            not fit the runs.
+        CheckpointError: When a file of a run is damaged.
+
+    Example:
+        >>> comparison = compare("outputs/sweeps/x", metric="dice")  # doctest: +SKIP
+        >>> comparison.verdicts  # doctest: +SKIP
+        ['focal is better than cross_entropy by 0.9 points (0.3 to 1.5) at 300 steps, ...']
+    """
+    # SciPy takes a moment to import, which ``import segtrain`` must not cost.
+    from segtrain.comparison import compare as compare_runs  # noqa: PLC0415
+
+    return compare_runs(directories, metric=metric, baseline=baseline)
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> TrainResult:

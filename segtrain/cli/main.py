@@ -23,9 +23,6 @@ from segtrain.cli.compose import (
 from segtrain.cli.help import HELP
 from segtrain.cli.sweep import train_many
 from segtrain.commands import (
-    compare as compare_command,
-)
-from segtrain.commands import (
     evaluate as evaluate_command,
 )
 from segtrain.commands import (
@@ -124,6 +121,8 @@ def compare(words: Sequence[str]) -> None:
             raise ConfigError(f"{word} is neither a directory nor a key{did_you_mean(key, names)}")
         else:
             given["directories"].append(word)
+    from segtrain.commands import compare as compare_command  # noqa: PLC0415  loads SciPy
+
     plugins = plugins_in(words, None)
     load_plugins(plugins)
     _check_installation()

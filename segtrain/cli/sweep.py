@@ -36,7 +36,6 @@ from segtrain.cli.compose import (
 from segtrain.cli.foreign import check_folder
 from segtrain.cli.launchers import enter_worker, ready_config
 from segtrain.cli.sweep_tables import plan_table, runs_table
-from segtrain.commands.compare import compare_runs
 from segtrain.commands.train import train
 from segtrain.engine.distributed import processes
 from segtrain.engine.results import final_score
@@ -125,8 +124,7 @@ def train_many(words: Sequence[str], extra: Path | None, *, dry_run: bool = Fals
         rows = directory.runs()
         console.print(runs_table(rows, directory, sweep.best))
         if any(row["state"] == "finished" for row in rows):
-            config = CompareConfig(directories=(str(directory.path),), metric=sweep.best)
-            compare_runs(config)
+            _compare(directory, sweep.best)
         _raise_failures(rows, directory)
 
 
@@ -274,6 +272,16 @@ def _launch(sweep: Sweep, directory: SweepDirectory) -> None:
         # Optuna ends with it when no trial has a value; the reasons are in the folders.
         if sweep.runs or all(row["state"] != "failed" for row in directory.runs()):
             raise
+
+
+def _compare(directory: SweepDirectory, metric: str) -> None:
+    """Compare the finished runs; a comparison that is not possible must not hide failed runs."""
+    from segtrain.commands.compare import compare_runs  # noqa: PLC0415  loads SciPy
+
+    try:
+        compare_runs(CompareConfig(directories=(str(directory.path),), metric=metric))
+    except SegtrainError as error:
+        logger.warning("no comparison: %s", error)
 
 
 def _quoted(path: Path) -> str:

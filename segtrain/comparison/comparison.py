@@ -173,30 +173,7 @@ def compare(
     metric: str = "iou",
     baseline: str | None = None,
 ) -> Comparison:
-    """Compare runs that differ in a few keys, over their seeds.
-
-    Runs that differ in nothing but the seed form a group. Each group is compared with the baseline
-    that agrees with it in all other swept keys, paired by seed and image; see
-    :mod:`segtrain.comparison.interval` for the interval.
-
-    Args:
-        directories: Run directories, sweep directories, or folders of them.
-        metric: The score: ``iou``, another metric that the runs computed, or its value for a class
-            such as ``dice[crack]``.
-        baseline: Keys and values of the baseline, such as ``loss=cross_entropy``; None: the groups
-            with ``loss=cross_entropy`` if there are any, else those that share the first swept
-            value of the first group.
-
-    Raises:
-        ConfigError: When a directory has no run, no run is finished, or `metric` or `baseline` does
-            not fit the runs.
-        CheckpointError: When a file of a run is damaged.
-
-    Example:
-        >>> comparison = compare("outputs/sweeps/x", metric="dice")  # doctest: +SKIP
-        >>> comparison.verdicts  # doctest: +SKIP
-        ['focal is better than cross_entropy by 0.9 points (0.3 to 1.5) at 300 steps, ...']
-    """
+    """Compare runs over their seeds; see :func:`segtrain.compare`."""
     given = [directories] if isinstance(directories, (str, Path)) else directories
     runs = read_runs([Path(directory) for directory in given])
     finished = [run for run in runs if run.is_finished]

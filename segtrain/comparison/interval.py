@@ -29,11 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 Values = NDArray[np.float64]
 LEVEL = 0.95
 _MAX_DF = 1e6
+_LOG_P = -30.0  # p-values below 1e-13 are not told apart
 
 
 class Spread(NamedTuple):
@@ -169,13 +170,14 @@ def _p_value(size: float, parts: Sequence[tuple[float, float]]) -> float:
     """One minus the largest level whose interval does not contain 0."""
     if size == 0:
         return 1.0
-    smallest = 1e-12
-    if half_width(parts, 1 - smallest) < size:
-        return smallest
-    found = optimize.brentq(
-        lambda log_p: half_width(parts, -np.expm1(log_p)) - size, np.log(smallest), -1e-12
-    )
-    return float(np.exp(found))
+    low, high = _LOG_P, 0.0  # of the logarithm of p; halved until they are equal
+    for _ in range(60):
+        middle = (low + high) / 2
+        if half_width(parts, -np.expm1(middle)) > size:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
 
 
 def holm_corrected(p_values: Sequence[float]) -> list[float]:
