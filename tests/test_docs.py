@@ -15,6 +15,7 @@ import pytest
 import segtrain
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
+from segtrain.cli.sweep import plan_sweep
 from segtrain.losses import LOSSES
 from tests.helpers import ROOT
 
@@ -81,9 +82,12 @@ def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
     text = page.read_text("utf-8").replace("\\\n", " ")
     lines = re.findall(r"^python tools/train.py (.*)$", text, flags=re.MULTILINE)
     for line in lines:
-        given = shlex.split(line)
-        words = [word.split(",")[0] if "-m" in given else word for word in given if word != "-m"]
-        check_config(compose_config(words, "train"))
+        given = shlex.split(line, comments=True)
+        words = [word for word in given if not word.startswith("-")]
+        if "-m" in given:
+            plan_sweep(words, None)
+        else:
+            check_config(compose_config(words, "train"))
 
 
 def test_the_losses_that_the_table_recommends_exist() -> None:

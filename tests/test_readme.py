@@ -15,7 +15,8 @@ from PIL import Image
 from segtrain.assembly.check import check_config
 from segtrain.cli import main as cli
 from segtrain.cli.compose import compose_config
-from segtrain.cli.main import run_command
+from segtrain.cli.main import compare_config, run_command
+from segtrain.cli.sweep import plan_sweep
 from segtrain.data import DATASETS
 from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS
@@ -68,11 +69,16 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize(("name", "words"), commands(), ids=lambda part: " ".join(part)[:60])
 def test_a_command_is_accepted(name: str, words: list[str]) -> None:
-    plain = [word for word in words if word not in ("-m", "--cfg", "--augment")]
-    raw_words = [word.split(",")[0] if "-m" in words else word for word in plain]
+    plain = [word for word in words if not word.startswith("-")]
+    if name == "compare":
+        compare_config(plain)
+        return
+    if "-m" in words:
+        plan_sweep(plain, None)
+        return
     # An import takes the keys of a run and its own.
     command = {"import_weights": "train", "inspect_dataset": "inspect", "make_shards": "shards"}
-    raw = compose_config(raw_words, command.get(name, name))
+    raw = compose_config(plain, command.get(name, name))
     if name in ("train", "import_weights"):
         own = {} if name == "train" else {field.name for field in fields(ImportConfig)}
         check_config({key: value for key, value in raw.items() if key not in own})
@@ -123,6 +129,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     assert set(cli.COMMANDS) == {
         "train",
         "evaluate",
+        "compare",
         "predict",
         "import",
         "inspect",

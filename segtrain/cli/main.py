@@ -111,6 +111,20 @@ def evaluate(words: Sequence[str], *, extra: Path | None = None) -> None:
 
 def compare(words: Sequence[str]) -> None:
     """Compare runs over their seeds."""
+    from segtrain.commands import compare as compare_command  # noqa: PLC0415  loads SciPy
+
+    config = compare_config(words)
+    load_plugins(config.plugins)
+    _check_installation()
+    compare_command.compare_runs(config)
+
+
+def compare_config(words: Sequence[str]) -> CompareConfig:
+    """The configuration in the words of ``segtrain compare``: directories, and keys with values.
+
+    Raises:
+        ConfigError: When a word is neither, or there is no directory.
+    """
     names = [item.name for item in fields(CompareConfig) if item.name != "directories"]
     given: dict[str, Any] = {"directories": []}
     for word in words:
@@ -121,13 +135,7 @@ def compare(words: Sequence[str]) -> None:
             raise ConfigError(f"{word} is neither a directory nor a key{did_you_mean(key, names)}")
         else:
             given["directories"].append(word)
-    from segtrain.commands import compare as compare_command  # noqa: PLC0415  loads SciPy
-
-    plugins = plugins_in(words, None)
-    load_plugins(plugins)
-    _check_installation()
-    config = build_dataclass(CompareConfig, {**given, "plugins": plugins})
-    compare_command.compare_runs(config)
+    return build_dataclass(CompareConfig, {**given, "plugins": plugins_in(words, None)})
 
 
 def predict(words: Sequence[str], *, extra: Path | None = None) -> None:

@@ -11,8 +11,9 @@ import pytest
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.help import HELP
-from segtrain.cli.main import COMMANDS
+from segtrain.cli.main import COMMANDS, compare_config
 from segtrain.schema.sections import (
+    CompareConfig,
     EvaluateConfig,
     ImportConfig,
     InspectConfig,
@@ -22,6 +23,7 @@ from segtrain.schema.sections import (
 from segtrain.schema.values import build_dataclass
 
 CONFIGS: dict[str, type] = {
+    "compare": CompareConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "import": ImportConfig,
@@ -68,6 +70,8 @@ def test_an_example_is_accepted(command: str, words: list[str]) -> None:
         build_dataclass(ImportConfig, {key: raw.pop(key) for key in own})
         raw["dataset"].setdefault("num_classes", 19)  # in the command, that of the file
         check_config(raw)
+    elif command == "compare":
+        compare_config(words)
     elif command == "train":
         check_config(compose_config(words, command))
     else:
