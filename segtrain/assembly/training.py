@@ -24,6 +24,7 @@ from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
+from segtrain.engine.resume import resume
 from segtrain.engine.run_directory import Run, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
@@ -79,7 +80,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         metadata=checkpoint_metadata(config, splits.train.labels, model, balance.found),
     )
     if resumed.path is not None:
-        trainer.load_state(resumed.state, resumed.path)
+        resume(trainer, resumed.state, resumed.path)
     fill_caches((train, val), config.loader, processes)
     if processes.is_main:
         origin = origin or Origin()

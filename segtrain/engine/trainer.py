@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
-from segtrain.engine.checkpoint import State, entry, rng_state, save_checkpoint, set_rng_state
+from segtrain.engine.checkpoint import State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
@@ -25,7 +25,6 @@ from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
-from segtrain.errors import CheckpointError, ConfigError, one_line
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
@@ -53,6 +52,10 @@ class Trainer:
 
     Attributes:
         run: The run directory; set before :meth:`fit`, in the process that writes only.
+        step: Optimizer steps done.
+        evaluated_step: The step of the last evaluation; -1: there was none.
+        best: The best validation score so far, by its name, and its ``step``.
+        clock: Measures the time of training.
     """
 
     def __init__(  # noqa: PLR0913  all parts of a run
@@ -90,8 +93,8 @@ class Trainer:
             steps_per_epoch, math.ceil(total_steps / MAX_EVALUATIONS)
         )
         self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
-        self._clock = Clock()
-        self._saved_step = self._evaluated_step = -1
+        self.clock = Clock()
+        self._saved_step = self.evaluated_step = -1
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -120,14 +123,14 @@ class Trainer:
         """
         result = None
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
-        self._clock = Clock(self._clock.seconds)
+        self.clock = Clock(self.clock.seconds)
         self.model.train()
         stream = self.batches(self.step)
         with (
             StopSignals() as signals,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
-            if self.step and self._due(self.evaluate_every) and self._evaluated_step != self.step:
+            if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
@@ -226,7 +229,7 @@ class Trainer:
 
     def _log(self, losses: dict[str, Tensor]) -> str | None:
         """Write the losses every `trainer.log_every` steps; return a text for the progress bar."""
-        self._clock.count(
+        self.clock.count(
             self.options.batch_size * self.options.accumulate * self.processes.world_size
         )
         if not self._due(self.options.log_every):
@@ -242,7 +245,7 @@ class Trainer:
             "loss": values.pop("loss"),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "grad_norm": values.pop("grad_norm"),
-            "images_per_second": self._clock.rate(),
+            "images_per_second": self.clock.rate(),
         }
         self.run.log_step(self.step, line, values)
         text = (
@@ -257,8 +260,8 @@ class Trainer:
         scored = self._score(self.evaluator)
         if self._is_best(scored.evaluation.score(self.options.best)):
             self._save("best.pt", whole=False)
-        self._evaluated_step = self.step
-        result = scored.results(step=self.step, split="val", seconds=self._clock.seconds)
+        self.evaluated_step = self.step
+        result = scored.results(step=self.step, split="val", seconds=self.clock.seconds)
         if self.run is not None:
             self.run.log_scores(self.step, result)
             self.run.log_pictures(self.step, scored.pictures)
@@ -284,8 +287,8 @@ class Trainer:
             **result,
             "best": self.best,
             "scored_weights": self.scored_weights,
-            "seconds": self._clock.seconds,
-            "seconds_per_step": self._clock.seconds_per_step,
+            "seconds": self.clock.seconds,
+            "seconds_per_step": self.clock.seconds_per_step,
             "peak_memory_bytes": peak_memory_bytes(self.processes.device),
         }
 
@@ -293,7 +296,7 @@ class Trainer:
         """Score the weights on a split; training can go on afterwards."""
         self.finite.settle()
         self.processes.broadcast(self.evaluated_model.buffers())
-        with self._clock.paused(), self.criterion.without_mining():
+        with self.clock.paused(), self.criterion.without_mining():
             return evaluator.evaluate(self.evaluated_model, self.criterion)
 
     def _is_best(self, value: float) -> bool:
@@ -357,93 +360,10 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.n_averaged,
             "total_steps": self.total_steps,
-            "seconds": self._clock.seconds,
-            "evaluated_step": self._evaluated_step,
-            "criterion": self.processes.gather(self._criterion_state()),
+            "seconds": self.clock.seconds,
+            "evaluated_step": self.evaluated_step,
+            "criterion": self.processes.gather(
+                {key: value.cpu() for key, value in self.criterion.state_dict().items()}
+            ),
             "rng": self.processes.gather(rng_state()),
         }
-
-    def load_state(self, state: State, path: Path) -> None:
-        """Resume from `state`, which was loaded from `path`.
-
-        Raises:
-            CheckpointError: When the checkpoint lacks a part or does not fit the model.
-        """
-        self.step = entry(state, "step", path)
-        if self.step > self.total_steps:
-            raise ConfigError(
-                f"{path} is at step {self.step}, beyond the {self.total_steps} steps of this run;"
-                " raise trainer.max_steps or trainer.epochs"
-            )
-        self._compare_config(entry(state, "config", path), path)
-        try:
-            self.model.load_state_dict(entry(state, "model", path))
-            if self.ema is not None:
-                self.ema.module.load_state_dict(entry(state, "ema", path))
-                self.ema.n_averaged.copy_(entry(state, "ema_updates", path))
-            self._load_criterion(state)
-            self._load_optimizer(state, path)
-            if self.scaler.is_enabled() and entry(state, "scaler", path):
-                self.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-            reason = one_line(error)
-            raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
-        self._clock = Clock(entry(state, "seconds", path))
-        self._evaluated_step = entry(state, "evaluated_step", path)
-        best = entry(state, "best", path)
-        self.best = best if self.options.best in best else {}  # trainer.best may have changed
-        states = entry(state, "rng", path)
-        if len(states) == self.processes.world_size:
-            set_rng_state(states[self.processes.rank])
-        else:
-            logger.warning(
-                "the run had %d processes before: it resumes, but not bit for bit", len(states)
-            )
-
-    def _compare_config(self, before: State, path: Path) -> None:
-        """Warn when a resumed run trains for something else; refuse to relabel a finished one."""
-        now = self.config.to_dict()
-        changed = [
-            key
-            for key in ("loss", "mining", "criterion", "seed")
-            if key in before and before[key] != now[key]
-        ]
-        if not changed:
-            return
-        keys = ", ".join(changed)
-        if self.step == self.total_steps:
-            raise ConfigError(
-                f"{path} is finished, and its {keys} differs from this configuration; choose"
-                " another run_dir to train with it"
-            )
-        logger.warning("%s differs from that in %s; the new values are used", keys, path)
-
-    def _criterion_state(self) -> State:
-        return {key: value.cpu() for key, value in self.criterion.state_dict().items()}
-
-    def _load_criterion(self, state: State) -> None:
-        """Restore learned parameters and running averages; each process has its own averages."""
-        saved = state.get("criterion") or [{}]  # older checkpoints have no entry
-        rank = self.processes.rank if len(saved) == self.processes.world_size else 0
-        self.criterion.load_state_dict(saved[rank])
-
-    def _load_optimizer(self, state: State, path: Path) -> None:
-        saved = entry(state, "optimizer", path)
-        before = entry(state, "config", path)
-        now = self.config.to_dict()
-        same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
-        if same and entry(state, "total_steps", path) == self.total_steps:
-            self.optimizer.load_state_dict(saved)
-            self.scheduler.load_state_dict(entry(state, "scheduler", path))
-            return
-        # The learning rate, the schedule or the number of steps changed: keep the moments, and
-        # step the new schedule up to this step.
-        logger.warning(
-            "optimizer, scheduler or total steps differ from those in %s; the new ones are used",
-            path,
-        )
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
-        for _ in range(entry(state, "step", path)):
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # or torch warns
-            self.scheduler.step()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from segtrain.engine import trainer
+from segtrain.engine import resume, trainer
 from tests.helpers import differences, state
 
 WEIGHTS = "criterion.output_weights={out:1.0,aux:0.4}"
@@ -88,9 +88,9 @@ def test_the_comparison_notices_what_is_forgotten(
     assert train("straight", *words) == 0
     assert train("parts", *words, "trainer.stop_after=11") == 0
     if forgotten == "rng":
-        monkeypatch.setattr(trainer, "set_rng_state", lambda state: None)
+        monkeypatch.setattr(resume, "set_rng_state", lambda state: None)
     elif forgotten in ("optimizer", "criterion"):
-        monkeypatch.setattr(trainer.Trainer, f"_load_{forgotten}", lambda *_: None)
+        monkeypatch.setattr(resume, f"_load_{forgotten}", lambda *_: None)
     else:
         fit = trainer.Trainer.fit
 

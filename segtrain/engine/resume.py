@@ -1,0 +1,100 @@
+"""Resume a run exactly where its checkpoint was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segtrain.engine.checkpoint import State, entry, set_rng_state
+from segtrain.engine.clock import Clock
+from segtrain.engine.trainer import Trainer
+from segtrain.errors import CheckpointError, ConfigError, one_line
+from segtrain.terminal import logger
+
+_DECIDES_SCORES = ("loss", "mining", "criterion", "seed")
+
+
+def resume(trainer: Trainer, state: State, path: Path) -> None:
+    """Set a new trainer to the state of a run, as :meth:`Trainer.state` saved it.
+
+    Args:
+        trainer: The trainer, before its first step.
+        state: The checkpoint.
+        path: The file that it was loaded from, for messages.
+
+    Raises:
+        CheckpointError: When the checkpoint lacks a part or does not fit the model.
+        ConfigError: When the run is longer than that of `trainer`, or finished with another loss.
+    """
+    trainer.step = entry(state, "step", path)
+    if trainer.step > trainer.total_steps:
+        raise ConfigError(
+            f"{path} is at step {trainer.step}, beyond the {trainer.total_steps} steps of this run;"
+            " raise trainer.max_steps or trainer.epochs"
+        )
+    _compare_config(trainer, entry(state, "config", path), path)
+    try:
+        trainer.model.load_state_dict(entry(state, "model", path))
+        if trainer.ema is not None:
+            trainer.ema.module.load_state_dict(entry(state, "ema", path))
+            trainer.ema.n_averaged.copy_(entry(state, "ema_updates", path))
+        _load_criterion(trainer, state)
+        _load_optimizer(trainer, state, path)
+        if trainer.scaler.is_enabled() and entry(state, "scaler", path):
+            trainer.scaler.load_state_dict(state["scaler"])
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = one_line(error)
+        raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
+    trainer.clock = Clock(entry(state, "seconds", path))
+    trainer.evaluated_step = entry(state, "evaluated_step", path)
+    best = entry(state, "best", path)
+    trainer.best = best if trainer.options.best in best else {}  # trainer.best may have changed
+    states = entry(state, "rng", path)
+    if len(states) == trainer.processes.world_size:
+        set_rng_state(states[trainer.processes.rank])
+    else:
+        logger.warning(
+            "the run had %d processes before: it resumes, but not bit for bit", len(states)
+        )
+
+
+def _compare_config(trainer: Trainer, before: State, path: Path) -> None:
+    """Warn when a resumed run trains for something else; refuse to relabel a finished one."""
+    now = trainer.config.to_dict()
+    changed = [key for key in _DECIDES_SCORES if key in before and before[key] != now[key]]
+    if not changed:
+        return
+    keys = ", ".join(changed)
+    if trainer.step == trainer.total_steps:
+        raise ConfigError(
+            f"{path} is finished, and its {keys} differs from this configuration; choose another"
+            " run_dir to train with it"
+        )
+    logger.warning("%s differs from that in %s; the new values are used", keys, path)
+
+
+def _load_criterion(trainer: Trainer, state: State) -> None:
+    """Restore learned parameters and running averages; each process has its own averages."""
+    saved = state.get("criterion") or [{}]  # older checkpoints have no entry
+    rank = trainer.processes.rank if len(saved) == trainer.processes.world_size else 0
+    trainer.criterion.load_state_dict(saved[rank])
+
+
+def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
+    saved = entry(state, "optimizer", path)
+    before = entry(state, "config", path)
+    now = trainer.config.to_dict()
+    same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
+    if same and entry(state, "total_steps", path) == trainer.total_steps:
+        trainer.optimizer.load_state_dict(saved)
+        trainer.scheduler.load_state_dict(entry(state, "scheduler", path))
+        return
+    # The learning rate, the schedule or the number of steps changed: keep the moments, and step
+    # the new schedule up to this step.
+    logger.warning(
+        "optimizer, scheduler or total steps differ from those in %s; the new ones are used", path
+    )
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    trainer.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    for _ in range(entry(state, "step", path)):
+        trainer.optimizer._opt_called = True  # type: ignore[attr-defined]  # or torch warns
+        trainer.scheduler.step()
