@@ -126,7 +126,7 @@ def test_a_wrong_dataset_is_a_data_error(
         (["criterion.output_weights={out:-1,aux:1}"], 2, "output_weights.out"),
         (["loss=cross_entropy,focal"], 2, "add -m"),
         (["-m", "--cfg", "loss=cross_entropy,focal"], 2, "leave -m out"),
-        (["-m", "optimizer.lr=interval(0.1,1)"], 2, "INTERVAL_SWEEP"),
+        (["-m", "seed=0,1"], 2, "a sweep has sweep_dir="),
         (["=focal"], 2, "no key"),
         (["loss.mining=foo"], 2, "unknown mining 'foo'"),
         (["loss=sum", "loss.terms.dice.smooth=a"], 2, "loss.terms.dice.smooth must be a number"),
