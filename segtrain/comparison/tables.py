@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group as Parts
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from segtrain.comparison.comparison import Comparison, GroupScores, failure
 from segtrain.errors import printable
+from segtrain.metrics import METRICS
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -120,12 +121,60 @@ def markdown(comparison: Comparison) -> str:
         *(["\n".join(f"- {text}" for text in comparison.verdicts)] if comparison.verdicts else []),
         table,
         *(f"Note: {note}." for note in comparison.notes),
+        "## Every metric, mean ± standard deviation",
+        _markdown_table(*metrics_table(comparison)),
+        *_by_class(comparison),
     ]
     if comparison.failed:
         listed = [failure(run) for run in comparison.failed]
         cells = [[item["run"], str(item["exit_code"]), str(item["reason"])] for item in listed]
         parts += ["## Runs without scores", _markdown_table(["run", "exit code", "reason"], cells)]
     return "\n\n".join(map(_plain, parts)) + "\n"
+
+
+def metrics_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The headings and rows of all metrics that were kept, and of the costs, for each group."""
+    names = list(dict.fromkeys(key for item in comparison.groups for key in item.every_metric()))
+    cells = []
+    for item in comparison.groups:
+        scores = item.every_metric()
+        seconds, memory = item.figure("seconds_per_step"), item.figure("peak_memory_bytes")
+        cells.append(
+            [
+                printable(item.group.name),
+                *(_metric_text(name, scores.get(name, {})) for name in names),
+                "n/a" if seconds is None else f"{seconds:.3g}",
+                "n/a" if memory is None else f"{memory / 2**30:.2f}",
+            ]
+        )
+    return ["group", *names, "s per step", "peak GiB"], cells
+
+
+def _metric_text(name: str, score: Mapping[str, float | None]) -> str:
+    """Mean and deviation of a metric, in percent if it is a share."""
+    mean, sd = score.get("mean"), score.get("sd")
+    if mean is None:
+        return "n/a"
+    is_share = name in METRICS.names() and getattr(METRICS.get(name), "is_share", False)
+    values = [mean] if sd is None else [mean, sd]
+    return " ± ".join(f"{100 * value:.2f}" if is_share else f"{value:.4g}" for value in values)
+
+
+def _by_class(comparison: Comparison) -> list[str]:
+    """The score of each class, for a metric with classes."""
+    name = comparison.scoring.metric.name
+    found = [item.per_class(name) for item in comparison.groups]
+    if not found[0]:
+        return []
+    cells = [
+        [printable(item.group.name), *(number(comparison, value) for value in classes.values())]
+        for item, classes in zip(comparison.groups, found, strict=True)
+    ]
+    return [f"## {name} by class", _markdown_table(["group", *found[0]], cells)]
+
+
+def _printable(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _plain(text: str) -> str:
@@ -191,7 +240,7 @@ def csv_table(comparison: Comparison) -> str:
         writer.writerow(
             [
                 *(printable(item.group.name), len(item.scores), item.mean, item.sd),
-                *(known.get(key) for key in difference),
+                *(_printable(known.get(key)) for key in difference),
                 *(item.figure("seconds_per_step"), item.figure("peak_memory_bytes")),
                 *(
                     scores.get(metric, {}).get(kind)
