@@ -18,6 +18,7 @@ FILE = "sweep.json"
 _MAX_NAME = 100
 _HASH_LENGTH = 8
 _UNSAFE = re.compile(r"[^\w.,=+-]+")
+_OF_SAMPLING = ("loader.sampling", "loader.rare_class_temperature")
 _WITHOUT_EFFECT = ("run_dir", "name", "sweep_dir", "resume", "trainer.device")
 
 Row = dict[str, Any]
@@ -30,8 +31,12 @@ def has_effect(key: str) -> bool:
     Example:
         >>> has_effect("optimizer.lr"), has_effect("run_dir"), has_effect("loader.num_workers")
         (True, False, False)
+        >>> has_effect("loader.sampling")
+        True
     """
-    return key not in _WITHOUT_EFFECT and not key.startswith("loader.")
+    if key.startswith("loader."):
+        return key in _OF_SAMPLING
+    return key not in _WITHOUT_EFFECT
 
 
 def run_folder(overrides: Sequence[str], swept: Collection[str]) -> str:
