@@ -48,7 +48,7 @@ def run_folder(overrides: Sequence[str], swept: Collection[str]) -> str:
 
     Example:
         >>> run_folder(["loss=focal", "seed=1", "trainer.max_steps=300"], ["loss", "seed"])
-        'loss=focal,seed=1-d2e1a36b'
+        'loss=focal,seed=1-f9869b26'
     """
     words = [word for word in overrides if _key(word) in swept or has_effect(_key(word))]
     named = [word for word in words if not swept or _key(word) in swept]
