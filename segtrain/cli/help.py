@@ -12,7 +12,8 @@ Examples:
   {program} model=hrnet_w18 mining=ohem           another model; only the hard pixels count
   {program} dataset=folder dataset.root=DIR dataset.num_classes=2
   {program} dataset=camvid dataset.root=DIR experiment=camvid_cpu
-  {program} -m loss=cross_entropy,focal,dice      one run for each loss, then a table
+  {program} -m loss=focal,dice seed=0,1,2         one run for each combination, then a comparison
+  {program} -m loss=focal,dice seed=0,1 sweep_dir=DIR resume=auto   finish a sweep
   {program} run_dir=DIR resume=auto               resume a run
   {program} plugins=[my_losses.py] loss=mine      your own loss
   {program} loss=focal --cfg                      print the whole configuration and stop
@@ -21,7 +22,8 @@ Choices:
 {choices}
 
 All keys and their values: {program} --cfg
-Results: outputs/<name>/<time>, or run_dir=DIR, with checkpoints, metrics.jsonl and results.json.
+Results: outputs/<name>/<time>, or run_dir=DIR, with checkpoints, metrics.jsonl and results.json; with
+-m outputs/sweeps/<name>/<time>, or sweep_dir=DIR, with a folder per run, sweep.json and comparison.*.
 Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 numbers, 6 resources,
 7 run directory in use, 130 or 143 stopped by a signal.""",
     "evaluate": """\

@@ -12,6 +12,7 @@ from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.help import HELP
 from segtrain.cli.main import COMMANDS, compare_config
+from segtrain.cli.sweep import plan_sweep
 from segtrain.schema.sections import (
     CompareConfig,
     EvaluateConfig,
@@ -39,8 +40,7 @@ def examples() -> list[tuple[str, list[str]]]:
     for command, text in HELP.items():
         for line in re.findall(r"^  \{program\} (.*)$", re.sub(r"\\\n\s*", "", text), re.MULTILINE):
             example = re.split(r"\s{3,}", line)[0]  # without the remark beside it
-            words = [word for word in shlex.split(example) if word not in OPTIONS]
-            found.append((command, [re.sub(r"(=\w+),.*", r"\1", word) for word in words]))
+            found.append((command, shlex.split(example)))
     return found
 
 
@@ -60,8 +60,9 @@ def test_import_names_the_files_and_the_keys_of_the_model() -> None:
         assert word in HELP["import"]
 
 
-@pytest.mark.parametrize(("command", "words"), examples(), ids=str)
-def test_an_example_is_accepted(command: str, words: list[str]) -> None:
+@pytest.mark.parametrize(("command", "given"), examples(), ids=str)
+def test_an_example_is_accepted(command: str, given: list[str]) -> None:
+    words = [word for word in given if word not in OPTIONS]
     if command == "list" or "plugins=[my_losses.py]" in words:
         return
     if command == "import":  # the keys of a run, and its own
@@ -72,6 +73,8 @@ def test_an_example_is_accepted(command: str, words: list[str]) -> None:
         check_config(raw)
     elif command == "compare":
         compare_config(words)
+    elif command == "train" and "-m" in given:
+        plan_sweep(words, None)
     elif command == "train":
         check_config(compose_config(words, command))
     else:
