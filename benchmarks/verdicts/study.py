@@ -143,7 +143,7 @@ def report(study: Study) -> None:
     lines = [f"# {study.content['title']}: measured", ""]
     for stage, metric, comparison in comparisons(study):
         folder = study.folder / "comparisons" / f"{stage}_{metric}"
-        write_comparison(comparison, folder)
+        write_comparison(comparison, folder, images=False)
         lines += [f"## {stage}: {unit(comparison)}", "", *_table(comparison), ""]
         lines += [*(f"- {text}" for text in (*comparison.verdicts, *comparison.notes)), ""]
     lines += ["## Learning rates", "", *_rates_table(study), ""]

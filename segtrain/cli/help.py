@@ -22,8 +22,8 @@ Choices:
 {choices}
 
 All keys and their values: {program} --cfg
-Results: outputs/<name>/<time>, or run_dir=DIR, with checkpoints, metrics.jsonl and results.json; with
--m outputs/sweeps/<name>/<time>, or sweep_dir=DIR, with a folder per run, sweep.json and comparison.*.
+Results: outputs/<name>/<time>, or run_dir=DIR, with checkpoints, metrics.jsonl, results.json; with
+-m outputs/sweeps/<name>/<time>, or sweep_dir=DIR, with a folder per run and comparison.html.
 Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 numbers, 6 resources,
 7 run directory in use, 130 or 143 stopped by a signal.""",
     "evaluate": """\
@@ -67,7 +67,7 @@ Keys:
                            outputs/comparisons
   plugins                  files that register the metric
 
-It writes comparison.json, .md, .tex and .csv. The interval covers 95 % and holds for
+It writes comparison.json, .md, .tex, .csv and .html. The interval covers 95 % and holds for
 other seeds and other images like these.""",
     "predict": """\
 Predict an image, or every image of a folder, at its original size.

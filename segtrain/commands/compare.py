@@ -23,7 +23,7 @@ def compare_runs(config: CompareConfig) -> Comparison:
     console.print(terminal(comparison))
     folder = Path(config.output) if config.output else _default_folder(config)
     write_comparison(comparison, folder)
-    logger.info("written: %s", folder / "comparison.{json,md,tex,csv}")
+    logger.info("written: %s", folder / "comparison.{json,md,tex,csv,html}")
     return comparison
 
 

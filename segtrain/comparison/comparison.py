@@ -35,6 +35,7 @@ class Difference:
         verdict: The conclusion.
         probability_better: Probability that the group is better; None without an interval.
         by_images: Whether the interval also covers the choice of the images.
+        pair: The runs of both; None: the group has no baseline.
     """
 
     baseline: str
@@ -45,6 +46,7 @@ class Difference:
     verdict: Verdict
     probability_better: float | None
     by_images: bool
+    pair: Pair | None
 
     def to_dict(self) -> dict[str, Any]:
         """The difference for JSON."""
@@ -264,7 +266,7 @@ def _differences(
             reason = baselines.missing(group)
             if not has_failed:
                 raise ConfigError(reason)
-            found[index] = Difference("", None, None, 0, 0, no_verdict(reason), None, False)
+            found[index] = Difference("", None, None, 0, 0, no_verdict(reason), None, False, None)
             continue
         pair = Pair(group, other, scoring)
         obstacle = pair.obstacle()
@@ -300,4 +302,5 @@ def _difference(pair: Pair, interval: Interval | None, conclusion: Verdict) -> D
         verdict=conclusion,
         probability_better=probability,
         by_images=interval is not None and pair.has_images,
+        pair=pair,
     )

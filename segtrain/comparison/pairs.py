@@ -99,6 +99,16 @@ class Pair:
         return np.stack([one.pseudo_values - other.pseudo_values for one, other in self._both()])
 
     @property
+    def image_names(self) -> tuple[str, ...]:
+        """The names of the images, in the order of :attr:`image_differences`."""
+        return self._units["group"][self.seeds[0]].images.names
+
+    def first_runs(self) -> list[tuple[RunRecord, RunRecord]]:
+        """The runs of the first seed of both; with folds, one pair per fold."""
+        one, other = next(iter(self._both()))
+        return list(zip(one.runs, other.runs, strict=True))
+
+    @property
     def fold_spread(self) -> Spread | None:
         """How the difference varies between the folds, as seeds; None: there are no folds."""
         if len(self._units["group"][self.seeds[0]].runs) == 1:

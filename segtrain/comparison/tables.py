@@ -92,11 +92,11 @@ def terminal(comparison: Comparison) -> Parts:
     """The comparison as a table of a terminal, with the verdicts below."""
     title = f"comparison: {unit(comparison)}"
     table = Table(title=escape(title), title_justify="left")
-    for index, heading in enumerate(headings(comparison)):
+    for index, heading in enumerate(headings(comparison)[:-1]):  # six columns fit 80 letters
         table.add_column(escape(heading), justify="left" if index == 0 else "right")
     table.columns[0].overflow = "fold"
     for row in rows(comparison):
-        table.add_row(*map(escape, row))
+        table.add_row(*map(escape, row[:-1]))
     lines = [*comparison.verdicts, *(f"note: {note}" for note in comparison.notes)]
     if len(comparison.groups) == 1:
         lines.insert(0, "no verdict: there is one group, so there is nothing to compare it with")

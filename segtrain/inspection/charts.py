@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.pages.charts import whole_ticks
+
 DECADES = 6
 """Decades of the logarithmic scale of a bar: from a millionth of the pixels to all of them."""
 _MOST_DISCS = 1000
@@ -64,7 +66,7 @@ def size_chart(sizes: Mapping[str, NDArray[np.int64]]) -> str:
     every = [row for found in rows.values() for row in found]
     if not every:
         return ""
-    axes = _Axes(*_ticks(max(max(height, width) for height, width, _ in every)))
+    axes = _Axes(*whole_ticks(max(max(height, width) for height, width, _ in every)))
     most = max(count for *_, count in every)
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Width and height of images">'
@@ -121,16 +123,3 @@ def _rounded(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Round sizes, so that those too close to distinguish in the chart become equal."""
     step = max(int(sizes.max(initial=0)) // 60, 1)
     return -(-sizes // step) * step
-
-
-def _ticks(most: int) -> tuple[int, int]:
-    """Return the step and the end of about five ticks at round numbers.
-
-    Example:
-        >>> _ticks(480), _ticks(1024), _ticks(7)
-        ((100, 500), (500, 1500), (2, 8))
-    """
-    raw = max(most / 5, 1)
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(int(power * factor) for factor in (1, 2, 5, 10) if power * factor >= raw)
-    return step, step * math.ceil(most / step)

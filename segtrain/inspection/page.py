@@ -8,8 +8,9 @@ from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.data.scan.findings import KINDS
 from segtrain.inspection.charts import bars, bars_axis, distinct_sizes, size_chart
 from segtrain.inspection.examine import Examination, SplitFinding
-from segtrain.inspection.html import escaped, page, picture, section, swatch, table
-from segtrain.inspection.pictures import Example, data_uri
+from segtrain.inspection.pictures import Example
+from segtrain.pages.html import escaped, page, picture, section, swatch, table
+from segtrain.pages.pictures import data_uri
 from segtrain.terminal import percent
 from segtrain.version import __version__
 

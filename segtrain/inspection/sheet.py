@@ -12,8 +12,9 @@ from segtrain.data import LabelContract, Sample, SegmentationDataset, TrainTrans
 from segtrain.errors import SegtrainError
 from segtrain.files import write_text
 from segtrain.inspection.examine import Examination
-from segtrain.inspection.html import escaped, legend, page, picture, section
-from segtrain.inspection.pictures import choose_examples, data_uri, draw_example
+from segtrain.inspection.pictures import choose_examples, draw_example
+from segtrain.pages.html import escaped, legend, page, picture, section
+from segtrain.pages.pictures import data_uri
 from segtrain.schema.sections import AugmentationConfig
 from segtrain.terminal import progress
 

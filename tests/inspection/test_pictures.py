@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segtrain.data import LabelContract, Sample
-from segtrain.inspection.pictures import choose_examples, draw_example, draw_overlay, draw_target
+from segtrain.inspection.pictures import choose_examples, draw_example
+from segtrain.pages.pictures import draw_overlay, draw_target
 
 
 def test_examples_show_every_class() -> None:

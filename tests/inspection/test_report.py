@@ -13,8 +13,8 @@ from PIL import Image
 
 from segtrain.cli.main import run_command
 from segtrain.inspection import Examination, examine
-from segtrain.inspection.html import escaped
 from segtrain.inspection.report import report_dict
+from segtrain.pages.html import escaped
 from tests.inspection.conftest import SHAPE, Run, write_sample
 
 VOID = ("meta", "img", "line", "circle", "br")

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from segtrain.errors import printable
-from segtrain.inspection.style import STYLE
+from segtrain.pages.style import STYLE
 
 
 def escaped(text: object) -> str:

@@ -93,6 +93,27 @@ svg .axis-line { stroke: var(--line); }
 svg .train { fill: var(--accent); } svg .val { fill: var(--warn); }
 svg .test { fill: var(--good); }
 svg circle { fill-opacity: 0.55; }
+svg .ink { fill: var(--ink); }
+svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
+svg.chart { min-width: 560px; }
+svg.key { display: inline-block; vertical-align: -1px; margin-right: 6px; }
+.interval line { stroke-width: 2; } .interval circle { fill-opacity: 1; }
+.interval.better line { stroke: var(--good); } .interval.better circle { fill: var(--good); }
+.interval.worse line { stroke: var(--bad); } .interval.worse circle { fill: var(--bad); }
+.interval.none line { stroke: var(--accent); } .interval.none circle { fill: var(--accent); }
+.verdicts { list-style: none; margin: 18px 0 0; padding: 0; }
+.verdicts li {
+  border-left: 4px solid var(--line); background: var(--card); border-radius: 0 8px 8px 0;
+  padding: 9px 14px; margin-bottom: 8px; overflow-wrap: anywhere;
+}
+.verdicts b { font-weight: 600; margin-right: 6px; }
+.verdicts .better { border-color: var(--good); } .verdicts .better b { color: var(--good); }
+.verdicts .worse { border-color: var(--bad); } .verdicts .worse b { color: var(--bad); }
+.verdicts .unsure { border-color: var(--warn); } .verdicts .unsure b { color: var(--warn); }
+.heat { display: block; padding: 4px 8px; margin: -3px -6px -3px 0; border-radius: 4px; }
+td .best { font-weight: 700; }
+.strip.four { grid-template-columns: repeat(4, 1fr); }
+.strip small { display: block; color: var(--soft); margin-top: 3px; }
 .columns { display: flex; flex-wrap: wrap; gap: 32px; align-items: flex-start; }
 .columns > div { flex: 1; min-width: 360px; }
 .columns .columns > div { min-width: 160px; }
@@ -114,5 +135,8 @@ pre {
   overflow-wrap: anywhere;
 }
 footer { margin-top: 56px; color: var(--soft); font-size: 13px; }
-@media (max-width: 640px) { .strip { grid-template-columns: 1fr; } main { padding: 24px 14px; } }
+@media (max-width: 640px) {
+  .strip { grid-template-columns: 1fr; } .strip.four { grid-template-columns: 1fr 1fr; }
+  main { padding: 24px 14px; }
+}
 """

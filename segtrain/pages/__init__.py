@@ -1,0 +1,1 @@
+"""Pages: self-contained HTML with tables, charts and pictures."""
