@@ -18,6 +18,10 @@ from segtrain.errors import ConfigError, one_line
 
 _SECTION = "hydra"
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+_REFUSED = {
+    "hydra.sweeper.custom_search_space": "it names code to run",
+    "hydra.sweeper.storage": "a search is kept in memory, and resume=auto repeats it",
+}
 _ALLOWED = re.compile(
     r"hydra(/(launcher|sweeper)|\.(launcher|sweeper)(\.[A-Za-z]\w*)+|\.sweep\.dir)"
 )
@@ -65,6 +69,8 @@ def check_key(key: str, word: str) -> None:
         Traceback (most recent call last):
         segtrain.errors.ConfigError: hydra.callbacks.x={}: of hydra, only hydra/launcher, ...
     """
+    if key in _REFUSED:
+        raise ConfigError(f"{word} cannot be set: {_REFUSED[key]}; leave it out")
     if _ALLOWED.fullmatch(key) is None or "_target_" in word:
         raise ConfigError(
             f"{word}: of hydra, only hydra/launcher, hydra/sweeper, their keys such as"
