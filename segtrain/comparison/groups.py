@@ -232,11 +232,17 @@ class Baselines:
 
     def missing(self, group: Group) -> str:
         """Why a group has no baseline, and what to do."""
+        candidates = [other for other in self.groups if self._is_chosen(other)]
         rest = {key: value for key, value in group.words.items() if key not in self.chosen}
-        example = next(other for other in self.groups if self._is_chosen(other))
+        alone = [
+            key
+            for key, value in rest.items()
+            if all(other.words[key] != value for other in candidates)
+        ] or list(rest)
+        named_too = {key: candidates[0].words[key] for key in alone}
         return (
-            f"no group with {_joined(self.chosen)} agrees with {group.name} in {_joined(rest)}; to"
-            f" compare across that, name all keys: baseline={_joined(example.words)}"
+            f"no group with {_joined(self.chosen)} agrees with {group.name} in {', '.join(alone)};"
+            f" to compare across that, name it: baseline={_joined({**self.chosen, **named_too})}"
         )
 
 

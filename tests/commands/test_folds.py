@@ -75,8 +75,10 @@ def test_a_checkpoint_is_scored_on_its_fold(
 
 
 def test_a_sweep_validates_on_each_sample_once(root: Path) -> None:
-    assert run_command("train", [*words(root), "-m", "dataset.folds=3", "dataset.fold=0,1,2"]) == 0
-    found = [name for fold in range(3) for name in per_image(root / f"run/{fold}/per_image.npz")]
+    given = ["-m", "dataset.folds=3", "dataset.fold=0,1,2", f"sweep_dir={root / 'sweep'}"]
+    assert run_command("train", [*words(root)[:-1], *given]) == 0
+    paths = (root / "sweep").glob("*/per_image.npz")
+    found = [name for path in paths for name in per_image(path)]
     assert sorted(found) == [f"{number}" for number in range(7)]
 
 

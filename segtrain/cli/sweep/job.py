@@ -29,6 +29,8 @@ from segtrain.errors import (
 from segtrain.schema.plugins import load_plugins
 from segtrain.terminal import logger
 
+FOLDER = "SEGTRAIN_SWEEP_FOLDER"
+"""The environment variable with the current folder of the sweep; a process may start elsewhere."""
 _INTERRUPTED = (130, 143)  # exit codes of SIGINT and SIGTERM
 stopped: list[int] = []
 """The exit code of a run of this process that a signal stopped; the runs after it do not start."""
@@ -42,6 +44,7 @@ def run_one(raw: DictConfig) -> Any:
         ``trainer.best`` on the validation split at the last step.
     """
     job = HydraConfig.get()
+    os.chdir(os.environ[FOLDER])
     overrides = plain(job.overrides.task)
     directory = SweepDirectory(Path(job.sweep.dir))
     path = directory.folder(overrides)

@@ -14,14 +14,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.cli.compose import hydra_message, search_path
-from segtrain.cli.sweep.job import run_one, stopped
+from segtrain.cli.sweep.job import FOLDER, run_one, stopped
 from segtrain.cli.sweep.plan import Sweep, plan_sweep
 from segtrain.cli.sweep.progress import watched
 from segtrain.cli.sweep.tables import plan_table, runs_table
 from segtrain.engine.distributed import processes
 from segtrain.engine.status import read_status
 from segtrain.engine.sweep_directory import Row, SweepDirectory
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.errors import ConfigError, SegtrainError, describe_error
 from segtrain.files import config_dir
 from segtrain.metrics import larger_is_better
 from segtrain.schema.sections import CompareConfig
@@ -101,7 +101,10 @@ def _is_elsewhere(sweep: Sweep) -> bool:
 
 def _launch(sweep: Sweep, directory: SweepDirectory) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes errors on, and we print one line
-    own = [f"hydra.sweep.dir={_quoted(directory.path)}"]
+    own = [
+        f"hydra.sweep.dir={_quoted(directory.path)}",
+        f"+hydra.job.env_set.{FOLDER}={_quoted(Path.cwd())}",
+    ]
     if not sweep.runs and not larger_is_better(sweep.best):
         own.append("hydra.sweeper.direction=minimize")
     sys.argv = [sys.argv[0], "--multirun", *own, *sweep.words, *search_path(sweep.extra)]
@@ -112,10 +115,11 @@ def _launch(sweep: Sweep, directory: SweepDirectory) -> None:
         )()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(hydra_message(error)) from error
-    except ValueError:
-        # Optuna ends with it when no trial has a value; the reasons are in the folders.
-        if sweep.runs or all(row["state"] != "failed" for row in directory.runs()):
+    except Exception as error:
+        # A launcher lost a process, or Optuna has no trial with a score: the folders say why.
+        if all(row["state"] == "finished" for row in directory.runs()):
             raise
+        logger.error("the sweep ended early: %s", describe_error(error))
 
 
 def _compare(directory: SweepDirectory, metric: str) -> None:
@@ -145,6 +149,13 @@ def _raise_failures(rows: Sequence[Row], directory: SweepDirectory) -> None:
         )
     failed = [row for row in rows if row["state"] == "failed"]
     if not failed:
+        lost = [row for row in rows if row["state"] in ("pending", "running", "killed")]
+        if lost:
+            raise RunFailed(
+                f"{len(lost)} of {len(rows)} runs did not end; the first is {lost[0]['dir']}, which"
+                f" is {lost[0]['state']}; {again} finishes them",
+                1,
+            )
         return
     status = read_status(directory.path / failed[0]["dir"])
     assert status is not None
