@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segtrain.errors import ConfigError
+
 if TYPE_CHECKING:
     from segtrain.comparison import Comparison
 
@@ -83,6 +85,8 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> TrainResult:
     from segtrain.commands import train as command  # noqa: PLC0415
     from segtrain.terminal import start_logging  # noqa: PLC0415
 
+    if not all(isinstance(word, str) for word in overrides):
+        raise ConfigError('train takes texts: segtrain.train("loss=focal", "seed=1")')
     start_logging()
     extra = None if config_dir is None else Path(config_dir)
     composed, origin = compose_run(overrides, "train", extra)

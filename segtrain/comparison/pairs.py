@@ -122,6 +122,10 @@ class Pair:
             missing = incomplete_seeds(group, self._units[kind])
             if missing:
                 return f"seed {missing[0]} of {group.name} lacks folds"
+        for group, kind in ((self.group, "group"), (self.baseline, "baseline")):
+            number = len(self._units[kind])
+            if number < _MIN_SEEDS:
+                return f"{group.name} has {number} seed, and a verdict needs at least {_MIN_SEEDS}"
         if len(self.seeds) < _MIN_SEEDS:
             return (
                 f"{self.group.name} and {self.baseline.name} have {len(self.seeds)} of"

@@ -96,7 +96,8 @@ def test_smaller_is_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"seeds": [7]}, "0 of 1 and 3 seeds in common"),
+        ({"seeds": [0]}, "focal has 1 seed, and a verdict needs at least 2"),
+        ({"seeds": [0, 7]}, "1 of 2 and 3 seeds in common"),
         ({"step": 200}, "number of steps (200 and 300)"),
         ({"versions": {"torch": "2.10", "segtrain": "1"}}, "version of torch (2.10 and 2.14)"),
         (

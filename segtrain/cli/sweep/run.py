@@ -19,6 +19,7 @@ from segtrain.cli.sweep.plan import Sweep, plan_sweep
 from segtrain.cli.sweep.progress import watched
 from segtrain.cli.sweep.tables import plan_table, runs_table
 from segtrain.engine.distributed import processes
+from segtrain.engine.results import final_score
 from segtrain.engine.status import read_status
 from segtrain.engine.sweep_directory import Row, SweepDirectory
 from segtrain.errors import ConfigError, SegtrainError, describe_error
@@ -70,7 +71,10 @@ def train_many(words: Sequence[str], extra: Path | None, *, dry_run: bool = Fals
         rows = directory.runs()
         console.print(runs_table(rows, directory, sweep.best))
         if any(row["state"] == "finished" for row in rows):
-            _compare(directory, sweep.best)
+            if sweep.runs:
+                _compare(directory, sweep.best)
+            else:
+                _show_best(rows, directory, sweep.best)
         _raise_failures(rows, directory)
 
 
@@ -130,6 +134,22 @@ def _compare(directory: SweepDirectory, metric: str) -> None:
         compare_runs(CompareConfig(directories=(str(directory.path),), metric=metric))
     except SegtrainError as error:
         logger.warning("no comparison: %s", error)
+
+
+def _show_best(rows: Sequence[Row], directory: SweepDirectory, choice: str) -> None:
+    """Print the run with the best score of a search, and how to train it with other seeds."""
+    scores = {row["dir"]: final_score(directory.path / row["dir"], choice) for row in rows}
+    sign = 1 if larger_is_better(choice) else -1
+    known = [(sign * score, row) for row in rows if (score := scores[row["dir"]]) is not None]
+    if not known:
+        return
+    score, best = max(known, key=lambda item: item[0])
+    words = [word for word in best["overrides"] if word.partition("=")[0] in directory.grid]
+    logger.info(
+        "best %s %.4f with %s; one seed proves little: train it with others, as in -m %s"
+        " seed=1,2,3",
+        *(choice, sign * score, " ".join(words), " ".join(words)),
+    )
 
 
 def _quoted(path: Path) -> str:
