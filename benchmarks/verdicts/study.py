@@ -25,11 +25,14 @@ import yaml
 from segtrain.comparison import Comparison, compare
 from segtrain.comparison.files import write_comparison
 from segtrain.comparison.groups import Group, group_runs
+from segtrain.comparison.page import interval_rows
 from segtrain.comparison.runs import RunRecord, read_runs
 from segtrain.comparison.tables import headings, rows, unit
 from segtrain.engine.status import read_status
 from segtrain.files import write_text
 from segtrain.metrics import larger_is_better, score_in
+from segtrain.pages.charts import interval_chart
+from segtrain.pages.style import CHART_STYLE
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("config.yaml", "results.json", "per_image.npz", "metrics.jsonl", "status.json")
@@ -112,7 +115,9 @@ def run(study: Study) -> None:
         *(f"loss={','.join(content['losses'])}", f"{RATE}={values}", f"seed={rates['seed']}"),
         *rates["overrides"],
     )
-    conditions = [f"{key}={','.join(given)}" for key, given in content["conditions"].items()]
+    conditions = [
+        f"{key}={','.join(map(str, given))}" for key, given in content["conditions"].items()
+    ]
     best = study.rates()
     for loss in content["losses"]:
         study.train("main", f"loss={loss}", f"{RATE}={best[loss]:g}", f"seed={seeds}", *conditions)
@@ -144,6 +149,7 @@ def report(study: Study) -> None:
     for stage, metric, comparison in comparisons(study):
         folder = study.folder / "comparisons" / f"{stage}_{metric}"
         write_comparison(comparison, folder, images=False)
+        write_text(folder.with_suffix(".svg"), _chart(study, comparison))
         lines += [f"## {stage}: {unit(comparison)}", "", *_table(comparison), ""]
         lines += [*(f"- {text}" for text in (*comparison.verdicts, *comparison.notes)), ""]
     lines += ["## Learning rates", "", *_rates_table(study), ""]
@@ -159,6 +165,24 @@ def comparisons(study: Study) -> Iterator[tuple[str, str, Comparison]]:
         baseline = _baseline(groups, study.content["baseline"])
         for metric in study.content["metrics"]:
             yield stage, metric, compare(study.kept(stage), metric=metric, baseline=baseline)
+
+
+def _chart(study: Study, comparison: Comparison) -> str:
+    """The differences and their intervals as a picture, by condition."""
+    keys = ("loss", *study.content["conditions"])
+    names = {
+        item.group.name: ", ".join(item.group.words.get(key, "") for key in keys)
+        for item in comparison.groups
+    }
+    drawn = [row._replace(name=names[row.name]) for row in interval_rows(comparison)]
+    drawn.sort(key=lambda row: (row.name.partition(", ")[2], -(row.mean or 0.0)))
+    points = "points of " if comparison.scoring.metric.is_share else ""
+    side = "right" if comparison.scoring.larger_is_better else "left"
+    axis = (
+        f"difference from {study.content['baseline']} in {points}{comparison.metric}, with 95 %"
+        f" interval; better to the {side}"
+    )
+    return interval_chart(drawn, axis, style=CHART_STYLE)
 
 
 def _baseline(groups: Sequence[Group], loss: str) -> str | None:

@@ -72,13 +72,18 @@ class GroupScores:
 
     Attributes:
         group: The group.
-        scores: The score of each seed, in the order of the seeds.
+        by_seed: The score of each seed; a seed whose score is undefined is left out.
         difference: The difference from its baseline; None for a baseline.
     """
 
     group: Group
-    scores: tuple[float, ...]
+    by_seed: Mapping[int, float]
     difference: Difference | None
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The scores, in the order of the seeds."""
+        return tuple(self.by_seed.values())
 
     @property
     def mean(self) -> float | None:
@@ -238,9 +243,9 @@ def _metrics_of(run: RunRecord) -> dict[str, None]:
     return {"iou": None, **dict.fromkeys(run.results.get("scores", {}))}
 
 
-def _scores(group: Group, scoring: Scoring) -> tuple[float, ...]:
-    found = [unit.score for unit in units(group, scoring).values()]
-    return tuple(score for score in found if score is not None)
+def _scores(group: Group, scoring: Scoring) -> dict[int, float]:
+    found = {seed: unit.score for seed, unit in units(group, scoring).items()}
+    return {seed: score for seed, score in found.items() if score is not None}
 
 
 def _mean_and_sd(values: Sequence[float | None]) -> dict[str, Any]:

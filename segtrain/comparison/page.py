@@ -222,7 +222,7 @@ def _seeds(comparison: Comparison) -> str:
     seeds = sorted({run.seed for item in comparison.groups for run in item.group.runs})
     rows = []
     for item in comparison.groups:
-        scores = dict(zip(item.group.seeds, item.scores, strict=False))
+        scores = item.by_seed
         cells = [number(comparison, scores[seed]) if seed in scores else "" for seed in seeds]
         rows.append([escaped(item.group.name), *cells])
     heads = ("group", *(f"seed {seed}" for seed in seeds))

@@ -1,6 +1,6 @@
-"""The style sheet of a page."""
+"""The style sheet of a page, and of a chart outside a page."""
 
-STYLE = """
+_COLOURS = """
 :root {
   --page: #fbfbfa; --card: #ffffff; --ink: #1d1f21; --soft: #62676d; --line: #e4e5e3;
   --accent: #3b6ea8; --second: #b9c9dc; --third: #8fb39b; --grid: #ecedeb;
@@ -15,6 +15,22 @@ STYLE = """
     --good-tint: #1c2b22; --warn-tint: #2d2718; --bad-tint: #33201f;
   }
 }
+"""
+_CHARTS = """
+svg text { fill: var(--soft); font-size: 12px; }
+svg .grid { stroke: var(--grid); }
+svg .axis-line { stroke: var(--line); }
+svg .train { fill: var(--accent); } svg .val { fill: var(--warn); }
+svg .test { fill: var(--good); }
+svg circle { fill-opacity: 0.55; }
+svg .ink { fill: var(--ink); }
+svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
+.interval line { stroke-width: 2; } .interval circle { fill-opacity: 1; }
+.interval.better line { stroke: var(--good); } .interval.better circle { fill: var(--good); }
+.interval.worse line { stroke: var(--bad); } .interval.worse circle { fill: var(--bad); }
+.interval.none line { stroke: var(--accent); } .interval.none circle { fill: var(--accent); }
+"""
+_PAGE = """
 * { box-sizing: border-box; }
 body {
   margin: 0; background: var(--page); color: var(--ink);
@@ -86,21 +102,8 @@ details li { margin-bottom: 6px; overflow-wrap: anywhere; font-size: 14px; }
 .badge { font-size: 12px; border-radius: 10px; padding: 1px 9px; white-space: nowrap; }
 .badge.bad { background: var(--bad-tint); color: var(--bad); }
 .badge.warn { background: var(--warn-tint); color: var(--warn); }
-svg { display: block; max-width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 12px; }
-svg .grid { stroke: var(--grid); }
-svg .axis-line { stroke: var(--line); }
-svg .train { fill: var(--accent); } svg .val { fill: var(--warn); }
-svg .test { fill: var(--good); }
-svg circle { fill-opacity: 0.55; }
-svg .ink { fill: var(--ink); }
-svg .zero { stroke: var(--soft); stroke-dasharray: 3 3; }
 svg.chart { min-width: 560px; }
 svg.key { display: inline-block; vertical-align: -1px; margin-right: 6px; }
-.interval line { stroke-width: 2; } .interval circle { fill-opacity: 1; }
-.interval.better line { stroke: var(--good); } .interval.better circle { fill: var(--good); }
-.interval.worse line { stroke: var(--bad); } .interval.worse circle { fill: var(--bad); }
-.interval.none line { stroke: var(--accent); } .interval.none circle { fill: var(--accent); }
 .verdicts { list-style: none; margin: 18px 0 0; padding: 0; }
 .verdicts li {
   border-left: 4px solid var(--line); background: var(--card); border-radius: 0 8px 8px 0;
@@ -135,8 +138,13 @@ pre {
   overflow-wrap: anywhere;
 }
 footer { margin-top: 56px; color: var(--soft); font-size: 13px; }
+svg { display: block; max-width: 100%; height: auto; }
 @media (max-width: 640px) {
   .strip { grid-template-columns: 1fr; } .strip.four { grid-template-columns: 1fr 1fr; }
   main { padding: 24px 14px; }
 }
 """
+STYLE = f"{_COLOURS}{_PAGE}{_CHARTS}"
+"""The style sheet of a page."""
+CHART_STYLE = f"{_COLOURS}text {{ font-family: system-ui, sans-serif; }}{_CHARTS}"
+"""The style sheet inside a chart that is a file of its own."""

@@ -168,6 +168,40 @@ def test_a_group_without_a_partner_names_what_to_do(tmp_path: Path) -> None:
     assert segtrain.compare(tmp_path, baseline="loss=cross_entropy,optimizer.lr=0.003").verdicts
 
 
+def test_a_group_whose_baseline_failed_has_no_verdict(tmp_path: Path) -> None:
+    for rate, losses in (("0.01", ["cross_entropy", "dice"]), ("9", ["dice"])):
+        for loss in losses:
+            config = {"optimizer": {"name": "adamw", "lr": float(rate)}}
+            words = [f"optimizer.lr={rate}"]
+            write_group(tmp_path / rate, loss, 0.5, config=config, words=words)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed/status.json").write_text('{"state": "failed", "exit_code": 5}')
+    found = segtrain.compare(tmp_path).groups
+    alone = next(item.difference for item in found if item.group.words["optimizer.lr"] == "9")
+    assert alone is not None
+    assert alone.verdict.text == (
+        "no verdict: no group with loss=cross_entropy agrees with dice optimizer.lr=9 in"
+        " optimizer.lr; to compare across that, name it:"
+        " baseline=loss=cross_entropy,optimizer.lr=0.01"
+    )
+    assert sum(item.difference is not None for item in found) == 2
+
+
+def test_a_score_that_is_undefined_in_a_run_has_no_verdict(tmp_path: Path) -> None:
+    write_group(tmp_path, "cross_entropy", 0.5)
+    write_group(tmp_path, "dice", 0.5)
+    path = tmp_path / "dice-1/results.json"
+    results = json.loads(path.read_text())
+    results["mIoU"] = None
+    path.write_text(json.dumps(results))
+    comparison = segtrain.compare(tmp_path)
+    difference = comparison.groups[1].difference
+    assert difference is not None
+    assert difference.verdict.text == "no verdict: iou is undefined in a run"
+    assert list(comparison.groups[1].by_seed) == [0, 2]
+    json.dumps(comparison.to_dict(), allow_nan=False)
+
+
 def test_presets_are_compared_by_their_names(tmp_path: Path) -> None:
     """The section of a preset is `sum` with terms; people chose `ce_dice`."""
     write_group(tmp_path, "cross_entropy", 0.5)
