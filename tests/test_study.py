@@ -42,7 +42,8 @@ def test_a_study_is_one_command(tmp_path: Path) -> None:
             for stage in ("rates", "main", "longer")
         }
         assert {stage: len(paths) for stage, paths in kept.items()} == {
-            "rates": 4, "main": 8,
+            "rates": 4,
+            "main": 8,
             "longer": 4,
         }
         text = (folder / "tables.md").read_text()
