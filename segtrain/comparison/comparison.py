@@ -122,7 +122,7 @@ class Comparison:
         scoring: The score.
         split: The scored split.
         baseline: The keys and values of the baseline, as ``key=value``.
-        groups: The groups, in the order of the first run of each.
+        groups: The groups: those of one baseline together, it first, then the best first.
         failed: The runs that have no scores.
         notes: What else a reader must know.
     """
@@ -196,18 +196,32 @@ def compare(
         chosen = {}
     baselines = Baselines(groups, chosen)
     differences, notes = _differences(groups, baselines, scoring, has_failed=bool(failed))
-    scored = tuple(
+    scored = [
         GroupScores(group, _scores(group, scoring), difference)
         for group, difference in zip(groups, differences, strict=True)
-    )
+    ]
     return Comparison(
         scoring=scoring,
         split=str(finished[0].results.get("split", "val")),
         baseline=tuple(f"{key}={value}" for key, value in baselines.chosen.items()),
-        groups=scored,
+        groups=_ordered(scored, baselines, scoring),
         failed=failed,
         notes=(*notes, *order_changes(groups, scoring)),
     )
+
+
+def _ordered(
+    groups: Sequence[GroupScores], baselines: Baselines, scoring: Scoring
+) -> tuple[GroupScores, ...]:
+    """Sort groups: those of one baseline together, it first, then the best first."""
+    sign = -1 if scoring.larger_is_better else 1
+
+    def key(item: GroupScores) -> tuple[str, bool, float]:
+        base = item.group if item.difference is None else baselines.of(item.group)
+        shared = "" if base is None else base.name
+        return shared, item.difference is not None, sign * (item.mean or 0.0)
+
+    return tuple(sorted(groups, key=key))
 
 
 def failure(run: RunRecord) -> dict[str, Any]:
