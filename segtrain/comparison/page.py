@@ -48,7 +48,7 @@ def comparison_page(
         _curves(comparison),
         _classes(comparison),
         section("seeds", "Seeds", [_seeds(comparison)], "The score of every run."),
-        section("images", "Images", _images(images, missing), _IMAGES_NOTE),
+        _images(images, missing),
         _failed(comparison),
         f"<footer>segtrain {__version__}; comparison.json has the same data.</footer>",
     ]
@@ -229,7 +229,16 @@ def _seeds(comparison: Comparison) -> str:
     return table(heads, rows, numbers=range(1, len(heads)))
 
 
-def _images(images: Sequence[Differing], missing: str | None) -> Iterator[str]:
+def _images(images: Sequence[Differing], missing: str | None) -> str:
+    if not images and missing is None:
+        return ""
+    parts = [*_figures(images)]
+    if missing is not None:
+        parts.append(f'<p class="soft">No more images: {escaped(missing)}.</p>')
+    return section("images", "Images", parts, _IMAGES_NOTE)
+
+
+def _figures(images: Sequence[Differing]) -> Iterator[str]:
     for item in images:
         cells = "".join(
             f"<div>{picture(data_uri(pixels, 'JPEG' if title == 'image' else 'PNG'), title)}"
@@ -242,10 +251,6 @@ def _images(images: Sequence[Differing], missing: str | None) -> Iterator[str]:
             f'<figure><div class="strip four">{cells}</div><figcaption><b>{escaped(item.name)}</b>'
             f' <span class="soft">{escaped(text)}</span></figcaption></figure>'
         )
-    if missing is not None:
-        yield f'<p class="soft">No more images: {escaped(missing)}.</p>'
-    elif not images:
-        yield '<p class="soft">No images were drawn.</p>'
 
 
 def _failed(comparison: Comparison) -> str:

@@ -13,7 +13,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 _DASHES = ("", "6 4", "2 3")  # lines beyond the colours differ in their dashes
 _WIDTH = 760
 _ROW = 30
-_NAME_WIDTH, _MOST_LETTERS = 250, 36
+_MOST_LETTERS, _LETTER = 44, 7  # of a name; the width of a letter
 _MARGIN = 24
 _CHART_HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 60, 46, 14
 
@@ -91,17 +91,20 @@ def interval_chart(rows: Sequence[IntervalRow], axis: str, *, style: str = "") -
     pad = (high - low or 1.0) * 0.06
     low, high = low - pad, high + pad
     floor = _TOP + _ROW * len(rows)
+    longest = max((len(row.name) for row in rows), default=0)
+    left = _MARGIN + _LETTER * min(longest, _MOST_LETTERS)
 
     def x(value: float) -> float:
-        inside = _WIDTH - _NAME_WIDTH - _MARGIN
-        return _NAME_WIDTH + (value - low) * inside / (high - low)
+        return left + (value - low) * (_WIDTH - left - _MARGIN) / (high - low)
 
     marks = ticks(low, high)
     parts = [_svg(floor + _BOTTOM, "Differences and their intervals")]
     parts += [f"<style>{style}</style>"] if style else []
     parts += [_vertical(x(mark), floor, _label(mark, marks)) for mark in marks]
     parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{_TOP}" y2="{floor}"/>')
-    parts += [_interval(row, _TOP + _ROW * (number + 0.5), x) for number, row in enumerate(rows)]
+    parts += [
+        _interval(row, left, _TOP + _ROW * (number + 0.5), x) for number, row in enumerate(rows)
+    ]
     middle = (x(low) + x(high)) / 2
     parts.append(
         f'<text x="{middle:.0f}" y="{floor + 38}" text-anchor="middle">{escaped(axis)}</text>'
@@ -109,10 +112,10 @@ def interval_chart(rows: Sequence[IntervalRow], axis: str, *, style: str = "") -
     return "\n".join([*parts, "</svg>"])
 
 
-def _interval(row: IntervalRow, y: float, x: Callable[[float], float]) -> str:
+def _interval(row: IntervalRow, left: float, y: float, x: Callable[[float], float]) -> str:
     short = row.name if len(row.name) <= _MOST_LETTERS else f"{row.name[: _MOST_LETTERS - 1]}…"
     text = (
-        f'<text class="ink" x="{_NAME_WIDTH - 14}" y="{y + 4:.1f}" text-anchor="end">'
+        f'<text class="ink" x="{left - 14}" y="{y + 4:.1f}" text-anchor="end">'
         f"{escaped(short)}<title>{escaped(row.name)}</title></text>"
     )
     if row.mean is None:

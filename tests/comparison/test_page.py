@@ -49,7 +49,7 @@ def test_it_has_every_part_and_needs_no_other_file(tmp_path: Path) -> None:
     text = comparison_page(segtrain.compare(tmp_path))
     found = Checked(text)
     assert not [item for item in found.addresses if not item.startswith(("#", "data:"))]
-    names = ["differences", "groups", "metrics", "curves", "classes", "seeds", "images", "failed"]
+    names = ["differences", "groups", "metrics", "curves", "classes", "seeds", "failed"]
     assert re.findall(r'<section id="(\w+)">', text) == names
     assert "<b>focal" not in text
     assert "&lt;b&gt;focal is better than cross_entropy by" in text

@@ -43,7 +43,7 @@ def test_long_and_dangerous_names() -> None:
     name = "<script>" + "x" * 100
     root = parsed(interval_chart([IntervalRow(name, 1.0)], "a & b"))
     label = next(item for item in root.iter() if item.attrib.get("class") == "ink")
-    assert len(label.text or "") == 36
+    assert len(label.text or "") == 44
     assert next(label.iter(f"{SPACE}title")).text == name
     assert "<script>" not in line_chart([Line(name, [1, 2], [1, 2])], "x", "y")
 
