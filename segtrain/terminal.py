@@ -25,7 +25,6 @@ def start_logging(*, only_warnings: bool = False) -> None:
     Args:
         only_warnings: Print neither other messages nor tables, in a process that is one of many.
     """
-    logger.disabled = False  # Hydra's logging configuration disables the loggers that exist
     if not logger.handlers:
         rich = RichHandler(
             console=console, show_path=False, markup=False, highlighter=None, log_time_format="%X"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -119,6 +120,12 @@ def test_awkward_values_have_folders_that_are_safe() -> None:
     assert len(set(names)) == 4
     assert all(len(name) <= 100 and "/" not in name for name in names)
     assert states() == ["finished"] * 4
+
+
+def test_a_sweep_leaves_the_loggers_of_libraries_alone() -> None:
+    library = logging.getLogger("timm.models._builder")
+    assert sweep([*THREE_STEPS, "-m", "seed=0,1"]) == 0
+    assert not library.disabled
 
 
 # ---------------------------------------------------------------- runs that fail

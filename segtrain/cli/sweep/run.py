@@ -26,7 +26,7 @@ from segtrain.errors import ConfigError, SegtrainError, describe_error
 from segtrain.files import config_dir
 from segtrain.metrics import larger_is_better
 from segtrain.schema.sections import CompareConfig
-from segtrain.terminal import console, logger, start_logging
+from segtrain.terminal import console, logger
 
 
 class RunFailed(SegtrainError):
@@ -66,7 +66,6 @@ def train_many(words: Sequence[str], extra: Path | None, *, dry_run: bool = Fals
             with watched(directory, len(sweep.runs)) if _is_elsewhere(sweep) else nullcontext():
                 _launch(sweep, directory)
         finally:
-            start_logging()
             directory.refresh()
         rows = directory.runs()
         console.print(runs_table(rows, directory, sweep.best))
