@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.sweep import plan_sweep
 from segtrain.losses import LOSSES
+from segtrain.metrics import METRICS
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
@@ -101,6 +103,32 @@ def test_the_losses_that_the_table_recommends_exist() -> None:
     for word in words:
         key, _, value = word.rpartition("=")
         assert value in (known | presets if key else known) or key in parameters, word
+
+
+def test_the_figures_of_the_study_are_those_of_its_files() -> None:
+    folder = ROOT / "benchmarks" / "verdicts"
+    known, sentences = set(), set()
+    for path in folder.glob("*/comparisons/*/comparison.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        factor = 100 if getattr(METRICS.get(content["metric"]), "is_share", False) else 1
+        for group in content["groups"]:
+            found = group["difference"]
+            if found and found["ci95"]:
+                mean, low, high = (factor * value for value in (found["mean"], *found["ci95"]))
+                known.add(f"{mean:+.1f} ({low:.1f} to {high:.1f}")
+                sentences.add(found["verdict"])
+    pages = [DOCS / "losses" / "README.md", *folder.glob("*/README.md")]
+    quoted = [
+        text
+        for page in pages
+        for text in re.findall(
+            r"[+-]\d+\.\d \(-?\d+\.\d to -?\d+\.\d", page.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(quoted) > 20
+    assert set(quoted) <= known
+    front = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    assert any(sentence in front for sentence in sentences)
 
 
 def test_pictures_are_small() -> None:

@@ -11,6 +11,7 @@ writes the tables anew from what is there.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -226,7 +227,8 @@ def main() -> None:
     parser.add_argument("--commit", action="store_true", help="commit each run as it finishes")
     parser.add_argument("--report", action="store_true", help="only write the tables anew")
     options = parser.parse_args()
-    folder = options.folder.resolve()
+    folder = Path(os.path.relpath(options.folder, ROOT))  # no absolute path in what is written
+    os.chdir(ROOT)
     content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
     study = Study(folder, content, options.commit)
     if not options.report:
