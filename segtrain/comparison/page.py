@@ -9,9 +9,10 @@ from segtrain.comparison.curves import curves
 from segtrain.comparison.pictures import Differing
 from segtrain.comparison.tables import metrics_table, number, p_text, unit
 from segtrain.metrics import METRICS
-from segtrain.pages.charts import IntervalRow, Line, interval_chart, line_chart
 from segtrain.pages.html import escaped, page, picture, section, table
+from segtrain.pages.line_chart import Line, line_chart
 from segtrain.pages.pictures import data_uri
+from segtrain.pages.row_charts import IntervalRow, interval_chart
 from segtrain.version import __version__
 
 _KINDS = {  # in the order of the page: the class of the style sheet, and a mark
