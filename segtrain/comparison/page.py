@@ -44,9 +44,8 @@ _CLASSES_NOTE = (
 )
 _SEEDS_NOTE = "The score of each seed as a dot, and their mean as a bar."
 _IMAGES_NOTE = (
-    "The images that contribute most to a difference, for and against the group: the image, its"
-    " labels, and the predictions of the baseline and of the group with their first common seed."
-    " Striped pixels do not count."
+    "The images that contribute most to the difference of two groups, and those that contradict it"
+    " most. The predictions are those of the first common seed. Striped pixels do not count."
 )
 
 
@@ -287,8 +286,8 @@ def _method(comparison: Comparison) -> str:
             f" groups of this page{folds}; it is about other seeds on the same images."
         )
     third = (
-        "A difference is shown if its p-value is below 0.05 after Holm's correction for the"
-        f" {_count(len(found), 'comparison')} of this page."
+        "A difference is shown if its p-value is below 0.05 after Holm's correction for"
+        f" {_count(len(found), 'comparison')}."
     )
     text = f"<p>{escaped(' '.join((first, second, third)))}</p>"
     return section("method", "How the intervals are computed", [text])

@@ -18,7 +18,7 @@ from segtrain.inference import Predictor
 from segtrain.pages.pictures import Pixels, draw_target, shrunk
 from segtrain.terminal import progress
 
-_BETTER, _WORSE = 4, 2  # images per pair on which the group is better, and worse
+_IMAGES, _CONTRARY = 6, 2  # images per pair, and how many of them contradict its difference
 _MOST_PAIRS = 3
 _LONGEST = 512  # pixels of the longer side of a picture
 _CHECKPOINTS = ("last.pt", "best.pt")  # the first is what was scored
@@ -56,8 +56,9 @@ def differing_images(
 ) -> tuple[list[Differing], str | None]:
     """Draw the images on which groups differ most from their baselines.
 
-    These are the three pairs with the largest differences, and for each the images with the largest
-    differences in both directions. The models of the first common seed predict them.
+    These are the three pairs with the largest differences, and for each the images that contribute
+    most to the difference and those that contradict it most. The models of the first common seed
+    predict them.
 
     Args:
         comparison: The comparison.
@@ -121,16 +122,17 @@ def _of_pair(pair: Pair, device: str) -> list[Differing]:
 
 
 def _chosen(gains: Values) -> list[int]:
-    """The images with the largest gains and those with the largest losses, largest first.
+    """The images that contribute most to the mean of `gains`, and some that contradict it.
 
     Example:
         >>> _chosen(np.array([5.0, 4.0, 3.0, -2.0, 6.0, 7.0, 0.0, -9.0, -1.0]))
         [5, 4, 0, 1, 7, 3]
     """
-    order = [int(place) for place in np.argsort(-gains, kind="stable")]
-    better = [place for place in order if gains[place] > 0][:_BETTER]
-    worse = [place for place in reversed(order) if gains[place] < 0][:_WORSE]
-    return [*better, *worse]
+    sign = -1 if gains.mean() < 0 else 1
+    order = [int(place) for place in np.argsort(-sign * gains, kind="stable")]
+    fitting = [place for place in order if sign * gains[place] > 0]
+    contrary = [place for place in reversed(order) if sign * gains[place] < 0][:_CONTRARY]
+    return [*fitting[: _IMAGES - len(contrary)], *contrary]
 
 
 def _predictor(run: RunRecord, device: str) -> Predictor:

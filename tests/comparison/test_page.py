@@ -169,7 +169,7 @@ def test_the_method_fits_what_was_computed(tmp_path: Path) -> None:
     write_group(tmp_path, "cross_entropy", 0.5)
     write_group(tmp_path, "focal", 0.6)
     assert "two-way layout" in written(tmp_path)
-    assert "for the 1 comparison of this page" in written(tmp_path)
+    assert "correction for 1 comparison." in written(tmp_path)
     for path in tmp_path.glob("*/per_image.npz"):
         path.unlink()
     text = written(tmp_path)

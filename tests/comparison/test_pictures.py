@@ -95,8 +95,16 @@ def test_a_metric_of_which_less_is_better(tmp_path: Path, used: list[str]) -> No
         write_run(tmp_path / f"b{seed}", [0.5] * 4, seed=seed, betti=[5, 2, 9, 5], loss="focal")
     add_checkpoints(tmp_path)
     drawn, _ = differing_images(segtrain.compare(tmp_path, metric="betti0_error"))
-    assert [(item.name, item.is_better) for item in drawn] == [("1.png", True), ("2.png", False)]
-    assert drawn[0].difference < 0
+    assert [(item.name, item.is_better) for item in drawn] == [("2.png", False), ("1.png", True)]
+    assert [item.difference < 0 for item in drawn] == [False, True]
+
+
+def test_most_images_fit_the_difference_of_the_groups() -> None:
+    gains = np.array([0.1, 0.2, 0.3, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0])
+    assert pictures._chosen(gains) == [3, 4, 5, 6, 2, 1]
+    assert pictures._chosen(-gains) == [3, 4, 5, 6, 2, 1]
+    assert pictures._chosen(gains[3:]) == [0, 1, 2, 3, 4, 5]
+    assert pictures._chosen(np.zeros(4)) == []
 
 
 def test_with_folds_each_image_is_predicted_by_the_run_that_did_not_see_it(
