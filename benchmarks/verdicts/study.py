@@ -32,7 +32,7 @@ from segtrain.comparison.tables import headings, rows, unit
 from segtrain.engine.status import read_status
 from segtrain.files import write_text
 from segtrain.metrics import larger_is_better, score_in
-from segtrain.pages.charts import interval_chart
+from segtrain.pages.row_charts import interval_chart
 from segtrain.pages.style import CHART_STYLE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 
-from segtrain.comparison.comparison import Comparison, Difference, GroupScores, failure
+from segtrain.comparison.comparison import Comparison, Difference, GroupScores
 from segtrain.comparison.curves import curves
+from segtrain.comparison.page_tables import (
+    classes_table,
+    failed_table,
+    groups_table,
+    scores_table,
+)
 from segtrain.comparison.pictures import Differing
-from segtrain.comparison.tables import metrics_table, number, p_text, unit
-from segtrain.metrics import METRICS
-from segtrain.pages.charts import IntervalRow, Line, interval_chart, line_chart
-from segtrain.pages.html import escaped, page, picture, section, table
-from segtrain.pages.pictures import data_uri
+from segtrain.comparison.tables import mean_and_sd, number, unit
+from segtrain.pages.html import escaped, legend, page, picture, section
+from segtrain.pages.line_chart import Line, line_chart
+from segtrain.pages.pictures import Pixels, data_uri
+from segtrain.pages.row_charts import DotRow, IntervalRow, dot_chart, interval_chart
 from segtrain.version import __version__
 
-_KINDS = {  # in the order of the page: the class of the style sheet, and a mark
-    "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),
-    "not_corrected": ("unsure", "?"),
-    "none": ("same", "\N{ALMOST EQUAL TO}"),
-    "worse": ("worse", "\N{BLACK DOWN-POINTING TRIANGLE}"),
-    "no_verdict": ("unsure", "\N{EN DASH}"),
+_KINDS = {  # in the order of the page: the mark of each kind of verdict
+    "better": "\N{BLACK UP-POINTING TRIANGLE}",
+    "not_corrected": "\N{WHITE DIAMOND}",
+    "none": "\N{ALMOST EQUAL TO}",
+    "worse": "\N{BLACK DOWN-POINTING TRIANGLE}",
+    "no_verdict": "\N{EN DASH}",
 }
-_METHOD = (
-    "Each group is compared with its baseline, paired by seed and image. The intervals cover the"
-    " choice of the seeds and of the images: a two-way layout with random effects on the jackknife"
-    " pseudo-values of the score, whose seed variance is pooled over the groups. A difference is"
-    " shown if p is below 0.05 after Holm's correction for all groups of this page."
+_DIFFERENCES_NOTE = (
+    "Difference from the baseline and its 95 % interval. A filled point: the difference is shown. A"
+    " diamond: it is shown only without the correction for the number of comparisons. A ring: it is"
+    " not shown."
+)
+_METRICS_NOTE = "Mean and standard deviation over the runs; shares in percent. Bold: the best mean."
+_CURVES_NOTE = (
+    "Mean over the seeds on the validation split, with the range of the seeds as a band. A line"
+    " becomes prominent when the pointer rests on its name."
+)
+_CLASSES_NOTE = (
+    "Mean over the seeds. Blue: better than the baseline of the group; orange: worse. The stronger"
+    " the colour, the larger the difference. Bold: the best mean of the class."
+)
+_SEEDS_NOTE = "The score of each seed as a dot, and their mean as a bar."
+_IMAGES_NOTE = (
+    "The images that contribute most to the difference of two groups, and those that contradict it"
+    " most. The predictions are those of the first common seed. Striped pixels do not count."
 )
 
 
@@ -36,27 +56,27 @@ def comparison_page(
 
     Args:
         comparison: The comparison.
-        images: Images on which groups differ most.
-        missing: Why there are none or fewer images.
+        images: Images on which groups differ most, from
+            :func:`~segtrain.comparison.pictures.differing_images`.
+        missing: Why there are none or fewer images; None: nothing is missing.
     """
-    drawn = section("differences", "Differences", [_intervals(comparison)], _METHOD)
     parts = [
-        _head(comparison),
-        drawn if _differences(comparison) else "",
-        section("groups", "Groups", [_groups(comparison)], f"{unit(comparison)}."),
-        section("metrics", "Every metric", [_metrics(comparison)], _METRICS_NOTE),
+        _differences_section(comparison),
+        section("groups", "Groups", [groups_table(comparison)], f"{unit(comparison)}."),
+        section("metrics", "Every metric", [scores_table(comparison)], _METRICS_NOTE),
         _curves(comparison),
         _classes(comparison),
-        section("seeds", "Seeds", [_seeds(comparison)], "The score of every run."),
-        _images(images, missing),
+        _seeds(comparison),
+        _images(comparison, images, missing),
         _failed(comparison),
-        f"<footer>segtrain {__version__}; comparison.json has the same data.</footer>",
+        _method(comparison),
     ]
-    return page(f"comparison by {comparison.metric}", filter(None, parts))
-
-
-_METRICS_NOTE = "Mean and standard deviation over the runs; shares in percent. Bold: the best mean."
-_IMAGES_NOTE = "Where a group differs most from its baseline. Striped pixels do not count."
+    body = "\n".join(filter(None, parts))
+    found = re.findall(r'<section id="(\w+)">\n<h2>(.*?)</h2>', body)
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in found)
+    foot = f"<footer>segtrain {__version__}; comparison.json has the same data.</footer>"
+    head = f"<header>{_head(comparison)}\n<nav>{links}</nav></header>"
+    return page(f"Comparison by {comparison.metric}", [head, body, foot])
 
 
 def _differences(comparison: Comparison) -> list[tuple[GroupScores, Difference]]:
@@ -70,194 +90,204 @@ def _head(comparison: Comparison) -> str:
     runs = sum(len(item.group.runs) for item in comparison.groups)
     seeds = {seed for item in comparison.groups for seed in item.group.seeds}
     facts = (
-        f"{len(comparison.groups)} groups, {runs} runs, {len(seeds)} seeds,"
-        f" {' and '.join(map(str, steps))} steps; scored on {comparison.split}"
+        f"{_count(len(comparison.groups), 'group')}, {_count(runs, 'run')},"
+        f" {_count(len(seeds), 'seed')}, {' and '.join(map(str, steps))} steps; scored on"
+        f" {comparison.split}"
     )
-    order = list(_KINDS)
-    found = sorted(
-        (difference for _, difference in _differences(comparison)),
-        key=lambda item: (order.index(item.verdict.kind), -abs(item.mean or 0.0)),
-    )
-    lines = [_verdict(item) for item in found] or [
-        '<li class="unsure">There is one group, so there is nothing to compare it with.</li>'
-    ]
     notes = "".join(f'<p class="note">Note: {escaped(note)}.</p>' for note in comparison.notes)
     return (
-        f"<header><h1>Comparison by {escaped(comparison.metric)}</h1>\n"
-        f'<p class="soft">{escaped(facts)}</p>\n<ul class="verdicts">{"".join(lines)}</ul>\n{notes}'
-        "</header>"
+        f"<h1>Comparison by {escaped(comparison.metric)}</h1>\n"
+        f'<p class="soft">{escaped(facts)}</p>\n<ul class="verdicts">{_verdicts(comparison)}</ul>\n'
+        f"{notes}"
     )
 
 
-def _verdict(difference: Difference) -> str:
-    style, mark = _KINDS[difference.verdict.kind]
-    text = difference.verdict.text
-    return f'<li class="{style}"><b>{mark}</b>{escaped(text[0].upper() + text[1:])}.</li>'
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _verdicts(comparison: Comparison) -> str:
+    """The sentences: those of one kind together, the best group first."""
+    order = list(_KINDS)
+    sign = 1 if comparison.scoring.larger_is_better else -1
+    found = sorted(
+        (difference for _, difference in _differences(comparison)),
+        key=lambda item: (order.index(item.verdict.kind), -sign * (item.mean or 0.0)),
+    )
+    lines = [
+        f'<li class="{item.verdict.kind}"><b>{_KINDS[item.verdict.kind]}</b>'
+        f"{escaped(item.verdict.text)}.</li>"
+        for item in found
+    ]
+    return "".join(lines) or (
+        '<li class="no_verdict">There is one group, so there is nothing to compare it with.</li>'
+    )
+
+
+def _differences_section(comparison: Comparison) -> str:
+    if not _differences(comparison):
+        return ""
+    chart = interval_chart(interval_rows(comparison), axis_title(comparison))
+    return section("differences", "Differences", [_scroll(chart)], _DIFFERENCES_NOTE)
+
+
+def _scroll(chart: str) -> str:
+    return f'<div class="scroll">{chart}</div>'
+
+
+def _factor(comparison: Comparison) -> float:
+    return 100.0 if comparison.scoring.metric.is_share else 1.0
 
 
 def interval_rows(comparison: Comparison) -> list[IntervalRow]:
-    """The differences as rows of a chart, the largest first."""
-    factor = 100.0 if comparison.scoring.metric.is_share else 1.0
+    """The differences as rows of a chart, in the order of the groups."""
+    factor = _factor(comparison)
     found = []
     for item, difference in _differences(comparison):
         interval, mean = difference.interval, difference.mean
-        kind = difference.verdict.kind
+        text = "" if mean is None else number(comparison, mean, signed=True)
+        if interval is not None:
+            ends = (number(comparison, end) for end in (interval.low, interval.high))
+            text += f" ({' to '.join(ends)})"
         found.append(
             IntervalRow(
                 item.group.name,
                 None if mean is None else factor * mean,
                 None if interval is None else factor * interval.low,
                 None if interval is None else factor * interval.high,
-                kind if kind in ("better", "worse") else "none",
+                difference.verdict.kind,
                 difference.verdict.text,
+                text,
             )
         )
-    return sorted(found, key=lambda row: -(row.mean or 0.0))
+    return found
 
 
 def axis_title(comparison: Comparison) -> str:
     """What the axis of the differences shows."""
     what = "points of " if comparison.scoring.metric.is_share else ""
-    better = "right" if comparison.scoring.larger_is_better else "left"
     base = ",".join(comparison.baseline)
-    return f"difference from {base} in {what}{comparison.metric}; better to the {better}"
-
-
-def _intervals(comparison: Comparison) -> str:
-    chart = interval_chart(interval_rows(comparison), axis_title(comparison))
-    return f'<div class="scroll">{chart}</div>'
-
-
-def _groups(comparison: Comparison) -> str:
-    heads = ("group", "seeds", "mean", "sd", "difference", "95 % interval", "p (Holm)", "P(better)")
-    rows = [_group_row(comparison, item) for item in comparison.groups]
-    return table((*heads, "better in"), rows, numbers=range(1, len(heads) + 1))
-
-
-def _group_row(comparison: Comparison, item: GroupScores) -> list[str]:
-    name, difference = escaped(item.group.name), item.difference
-    score = [str(len(item.scores)), number(comparison, item.mean), number(comparison, item.sd)]
-    if difference is None:
-        return [name, *score, '<span class="soft">baseline</span>', "", "", "", ""]
-    mean = number(comparison, difference.mean, signed=True)
-    if difference.interval is None or difference.probability_better is None:
-        return [name, *score, mean, "", "", "", ""]
-    low, high = difference.interval.low, difference.interval.high
-    return [
-        *(name, *score, mean),
-        f"{number(comparison, low)} to {number(comparison, high)}",
-        escaped(p_text(difference.interval.p_holm)),
-        f"{difference.probability_better:.3f}",
-        f"{difference.better_in} of {difference.n_pairs}",
-    ]
-
-
-def _metrics(comparison: Comparison) -> str:
-    heads, rows = metrics_table(comparison)
-    best = {column: _best(comparison, name) for column, name in enumerate(heads)}
-    cells = [
-        [
-            f'<span class="best">{escaped(cell)}</span>' if best[column] == line else escaped(cell)
-            for column, cell in enumerate(row)
-        ]
-        for line, row in enumerate(rows)
-    ]
-    return table(heads, cells, numbers=range(1, len(heads)))
-
-
-def _best(comparison: Comparison, name: str) -> int | None:
-    """The row with the best mean of a metric; None for a column that is not one."""
-    if name not in METRICS.names() or len(comparison.groups) == 1:
-        return None
-    sign = 1 if getattr(METRICS.get(name), "larger_is_better", True) else -1
-    means = [item.every_metric().get(name, {}).get("mean") for item in comparison.groups]
-    known = [(sign * mean, -row) for row, mean in enumerate(means) if mean is not None]
-    return -max(known)[1] if known else None
+    better = (
+        "better to the right →" if comparison.scoring.larger_is_better else "← better to the left"
+    )
+    return f"difference from {base} in {what}{comparison.metric}; {better}"
 
 
 def _curves(comparison: Comparison) -> str:
-    factor = 100.0 if comparison.scoring.metric.is_share else 1.0
+    factor = _factor(comparison)
     lines = []
     for item in comparison.groups:
         steps, values = curves(item.group, comparison.metric)
         if steps:
             shown = factor * values
-            lines.append(Line(item.group.name, steps, shown.mean(0), shown.min(0), shown.max(0)))
+            line = Line(item.group.name, steps, shown.mean(0), is_baseline=item.difference is None)
+            if len(shown) > 1:
+                line = line._replace(low=shown.min(0), high=shown.max(0))
+            lines.append(line)
     if not lines:
         return ""
     chart = line_chart(lines, "step", f"{comparison.metric} on val")
-    note = "Mean over the seeds, and the range of the seeds as a band."
-    return section("curves", "Curves", [f'<div class="scroll">{chart}</div>'], note)
+    return section("curves", "Curves", [_scroll(chart)], _CURVES_NOTE)
 
 
 def _classes(comparison: Comparison) -> str:
-    name = comparison.scoring.metric.name
-    found = [item.per_class(name) for item in comparison.groups]
-    if not found[0]:
-        return ""
-    sign = 1 if comparison.scoring.larger_is_better else -1
-    rows = [[escaped(item.group.name)] for item in comparison.groups]
-    for class_name in found[0]:
-        values = [classes.get(class_name) for classes in found]
-        known = [sign * value for value in values if value is not None]
-        span = (max(known) - min(known) or 1.0) if known else 1.0
-        for row, value in zip(rows, values, strict=True):
-            share = 0.0 if value is None else (sign * value - min(known)) / span
-            row.append(_heat(number(comparison, value), share))
-    drawn = table(("group", *found[0]), rows, numbers=range(1, len(found[0]) + 1))
-    return section(
-        "classes",
-        f"{name} by class",
-        [drawn],
-        "The strongest colour of a class marks its best group.",
-    )
-
-
-def _heat(text: str, share: float) -> str:
-    tint = f"rgba(0,114,178,{0.05 + 0.4 * share:.2f})"
-    return f'<span class="heat" style="background:{tint}">{escaped(text)}</span>'
+    drawn = classes_table(comparison)
+    heading = f"{comparison.scoring.metric.name} by class"
+    return section("classes", heading, [drawn], _CLASSES_NOTE) if drawn else ""
 
 
 def _seeds(comparison: Comparison) -> str:
-    seeds = sorted({run.seed for item in comparison.groups for run in item.group.runs})
-    rows = []
-    for item in comparison.groups:
-        scores = item.by_seed
-        cells = [number(comparison, scores[seed]) if seed in scores else "" for seed in seeds]
-        rows.append([escaped(item.group.name), *cells])
-    heads = ("group", *(f"seed {seed}" for seed in seeds))
-    return table(heads, rows, numbers=range(1, len(heads)))
+    factor = _factor(comparison)
+    rows = [
+        DotRow(
+            item.group.name,
+            [factor * score for score in item.scores],
+            [f"seed {seed}: {number(comparison, score)}" for seed, score in item.by_seed.items()],
+            mean_and_sd(comparison, item),
+        )
+        for item in comparison.groups
+    ]
+    if not any(row.values for row in rows):
+        return ""
+    better = "larger" if comparison.scoring.larger_is_better else "smaller"
+    percent = " in percent" if comparison.scoring.metric.is_share else ""
+    axis = f"{comparison.metric} on {comparison.split}{percent}; {better} is better"
+    return section("seeds", "Seeds", [_scroll(dot_chart(rows, axis))], _SEEDS_NOTE)
 
 
-def _images(images: Sequence[Differing], missing: str | None) -> str:
+def _images(comparison: Comparison, images: Sequence[Differing], missing: str | None) -> str:
     if not images and missing is None:
         return ""
-    parts = [*_figures(images)]
+    parts = [*_figures(comparison, images)]
+    if images:
+        parts.insert(0, legend(images[0].labels.names, images[0].labels.colours))
     if missing is not None:
-        parts.append(f'<p class="soft">No more images: {escaped(missing)}.</p>')
-    return section("images", "Images", parts, _IMAGES_NOTE)
+        start = "There are no more images" if images else "There are no images"
+        parts.append(f'<p class="note">{start}: {escaped(missing)}.</p>')
+    return section("images", "Images", parts, _IMAGES_NOTE if images else "")
 
 
-def _figures(images: Sequence[Differing]) -> Iterator[str]:
+def _figures(comparison: Comparison, images: Sequence[Differing]) -> Iterator[str]:
+    points = " points" if comparison.scoring.metric.is_share else ""
+    shown = ""
     for item in images:
+        heading = f"{item.group} and {item.baseline}"
+        if heading != shown:
+            yield f"<h3>{escaped(heading)}</h3>"
+            shown = heading
         cells = "".join(
-            f"<div>{picture(data_uri(pixels, 'JPEG' if title == 'image' else 'PNG'), title)}"
-            f"<small>{escaped(title)}</small></div>"
+            f"<div>{_picture(item.name, title, pixels)}<small>{escaped(title)}</small></div>"
             for title, pixels in item.pictures
         )
-        better = "better" if item.difference > 0 else "worse"
-        text = f"{item.group} is {better} than {item.baseline}"
+        share = number(comparison, item.difference / item.num_images, signed=True)
+        better = "better" if item.is_better else "worse"
+        text = f"{item.group} is {better} here: {share}{points} of the difference"
         yield (
             f'<figure><div class="strip four">{cells}</div><figcaption><b>{escaped(item.name)}</b>'
             f' <span class="soft">{escaped(text)}</span></figcaption></figure>'
         )
 
 
+def _picture(name: str, title: str, pixels: Pixels) -> str:
+    kind = "JPEG" if title == "image" else "PNG"
+    return picture(data_uri(pixels, kind), f"{title} of {name}")
+
+
 def _failed(comparison: Comparison) -> str:
     if not comparison.failed:
         return ""
-    found: Iterable[dict[str, object]] = map(failure, comparison.failed)
-    rows = [[escaped(item[key]) for key in ("run", "exit_code", "reason")] for item in found]
-    return section(
-        "failed", "Runs without scores", [table(("run", "exit code", "reason"), rows, [1])]
+    return section("failed", "Runs without scores", [failed_table(comparison)])
+
+
+def _method(comparison: Comparison) -> str:
+    """Three sentences on how the intervals were computed; empty without an interval."""
+    found = [item for _, item in _differences(comparison) if item.interval is not None]
+    if not found:
+        return ""
+    has_folds = any(run.fold is not None for item in comparison.groups for run in item.group.runs)
+    folds = ", and between the folds" if has_folds else ""
+    if any(item.by_images for item in found):
+        first = (
+            "Each group is paired with its baseline by seed and image, and the differences of the"
+            f" jackknife pseudo-values of {comparison.metric} form a two-way layout with random"
+            " effects of the seed and of the image."
+        )
+        second = (
+            "The 95 % interval adds the variance between seeds, which is pooled over the groups of"
+            f" this page, and the variance between images{folds}; it is about other seeds and other"
+            " images like these."
+        )
+    else:
+        first = (
+            f"Each group is paired with its baseline by seed, and compared by {comparison.metric}."
+        )
+        second = (
+            "The 95 % interval follows from the variance between seeds, which is pooled over the"
+            f" groups of this page{folds}; it is about other seeds on the same images."
+        )
+    third = (
+        "A difference is shown if its p-value is below 0.05 after Holm's correction for"
+        f" {_count(len(found), 'comparison')}."
     )
+    text = f"<p>{escaped(' '.join((first, second, third)))}</p>"
+    return section("method", "How the intervals are computed", [text])

@@ -37,7 +37,7 @@ def rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _row(comparison: Comparison, item: GroupScores) -> list[str]:
-    start = [printable(item.group.name), str(len(item.scores)), _mean_and_sd(comparison, item)]
+    start = [printable(item.group.name), str(len(item.scores)), mean_and_sd(comparison, item)]
     difference = item.difference
     if difference is None:
         return [*start, "baseline" if len(comparison.groups) > 1 else "", "", "", ""]
@@ -51,11 +51,12 @@ def _row(comparison: Comparison, item: GroupScores) -> list[str]:
         mean,
         between,
         p_text(difference.interval.p_holm),
-        f"{difference.probability_better:.3f}",
+        probability_text(difference.probability_better),
     ]
 
 
-def _mean_and_sd(comparison: Comparison, item: GroupScores) -> str:
+def mean_and_sd(comparison: Comparison, item: GroupScores) -> str:
+    """Mean and standard deviation over the seeds; one seed has no deviation."""
     if item.sd is None:
         return number(comparison, item.mean)
     return f"{number(comparison, item.mean)} ± {number(comparison, item.sd)}"
@@ -79,6 +80,18 @@ def p_text(p: float) -> str:
         ('0.012', '0.46', '< 0.0001')
     """
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def probability_text(probability: float) -> str:
+    """A probability, which is neither 0 nor 1.
+
+    Example:
+        >>> probability_text(0.974), probability_text(0.99996), probability_text(1e-9)
+        ('0.974', '> 0.999', '< 0.001')
+    """
+    if probability < 0.001:
+        return "< 0.001"
+    return "> 0.999" if probability > 0.999 else f"{probability:.3f}"
 
 
 def unit(comparison: Comparison) -> str:

@@ -50,8 +50,22 @@ def section(name: str, heading: str, parts: Iterable[str], note: str = "") -> st
     return f'<section id="{name}">\n<h2>{escaped(heading)}</h2>{intro}\n{inside}\n</section>'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]) -> str:
-    """Return a table of markup; the columns whose index is in `numbers` are aligned right."""
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Iterable[int],
+    *,
+    style: str = "",
+) -> str:
+    """Return a table of markup; the columns whose index is in `numbers` are aligned right.
+
+    Args:
+        headings: The headings, as plain text.
+        rows: The cells of each row, as markup.
+        numbers: The columns to align right.
+        style: Classes of the style sheet: ``fixed`` keeps the first column in view when the table
+            scrolls, ``upright`` turns the other headings by 90 degrees.
+    """
     right = set(numbers)
 
     def row(cells: Sequence[str], tag: str) -> str:
@@ -63,10 +77,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Itera
         return f"<tr>{''.join(inside)}</tr>"
 
     lines = "\n".join(row(cells, "td") for cells in rows)
-    head = row([escaped(text) for text in headings], "th")
+    inside = [f"<span>{escaped(text)}</span>" if style else escaped(text) for text in headings]
+    kind = f' class="{style}"' if style else ""
     return (
-        f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{lines}\n</tbody></table>'
-        "</div>"
+        f'<div class="scroll"><table{kind}>\n<thead>{row(inside, "th")}</thead>\n'
+        f"<tbody>\n{lines}\n</tbody></table></div>"
     )
 
 
