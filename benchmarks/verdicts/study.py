@@ -11,6 +11,7 @@ writes the tables anew from what is there.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -149,7 +150,12 @@ def report(study: Study) -> None:
     lines = [f"# {study.content['title']}: measured", ""]
     for stage, metric, comparison in comparisons(study):
         folder = study.folder / "comparisons" / f"{stage}_{metric}"
-        write_comparison(comparison, folder, images=False)
+        if metric == study.metric:
+            write_comparison(comparison, folder, images=False)
+        else:  # tables.md has the rest
+            write_text(
+                folder / "comparison.json", json.dumps(comparison.to_dict(), indent=2) + "\n"
+            )
         write_text(folder.with_suffix(".svg"), _chart(study, comparison))
         lines += [f"## {stage}: {unit(comparison)}", "", *_table(comparison), ""]
         lines += [*(f"- {text}" for text in (*comparison.verdicts, *comparison.notes)), ""]

@@ -169,8 +169,9 @@ def _metric_text(name: str, score: Mapping[str, float | None]) -> str:
     if mean is None:
         return "n/a"
     is_share = name in METRICS.names() and getattr(METRICS.get(name), "is_share", False)
-    values = [mean] if sd is None else [mean, sd]
-    return " ± ".join(f"{100 * value:.2f}" if is_share else f"{value:.4g}" for value in values)
+    if is_share:
+        return f"{100 * mean:.2f}" if sd is None else f"{100 * mean:.2f} ± {100 * sd:.2f}"
+    return f"{mean:.4g}" if sd is None else f"{mean:.4g} ± {sd:.2g}"
 
 
 def _by_class(comparison: Comparison) -> list[str]:

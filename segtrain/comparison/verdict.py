@@ -95,7 +95,7 @@ def _steps(pair: Pair) -> str:
 def _amount(pair: Pair, value: float, *, unit: bool) -> str:
     if not pair.scoring.metric.is_share:
         return f"{value:.3g}"
-    return f"{100 * value:.1f}{' points' if unit else ''}"
+    return f"{round(100 * value, 1) + 0.0:.1f}{' points' if unit else ''}"  # 0.0, not -0.0
 
 
 def _range(pair: Pair, low: float, high: float, *, unit: bool = False) -> str:
