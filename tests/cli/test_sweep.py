@@ -17,6 +17,7 @@ import pytest
 
 from segtrain.cli.main import run_command
 from segtrain.engine.status import lock, read_status
+from segtrain.engine.sweep_directory import SweepDirectory
 from tests.helpers import ROOT, THREE_STEPS
 
 LOSSES = [*THREE_STEPS, "-m", "loss=cross_entropy,focal", "sweep_dir=sweep"]
@@ -153,6 +154,25 @@ def test_a_run_that_dies_on_its_data_is_a_row() -> None:
     assert status.exit_code == 3
     assert "nowhere" in str(status.reason)
     assert not (folder("seed=0") / "results.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_ends_no_other_run(
+    monkeypatch: pytest.MonkeyPatch, last_line: Callable[[], str]
+) -> None:
+    add = SweepDirectory.add
+
+    def full(self: SweepDirectory, overrides: list[str]) -> Path:
+        if "seed=0" in overrides and Path("sweep/sweep.json").exists():
+            raise OSError(28, "No space left on device")
+        return add(self, overrides)
+
+    monkeypatch.setattr(SweepDirectory, "plan", lambda *_: None)
+    monkeypatch.setattr(SweepDirectory, "add", full)
+    Path("sweep").mkdir()
+    content = {"command": [], "grid": {"seed": ["0", "1"]}, "runs": []}
+    Path("sweep/sweep.json").write_text(json.dumps(content))
+    assert sweep([*THREE_STEPS, "-m", "seed=0,1", "sweep_dir=sweep", "resume=auto"]) == 0
+    assert states() == ["finished"]
 
 
 # ---------------------------------------------------------------- finishing a sweep

@@ -41,8 +41,18 @@ def run_one(raw: DictConfig) -> Any:
 
     Returns:
         The row of the run in ``sweep.json``; for a sweeper that searches, the score of the run,
-        ``trainer.best`` on the validation split at the last step.
+        ``trainer.best`` on the validation split at the last step. None if the folder of the run
+        cannot be written.
     """
+    try:
+        return _run(raw)
+    except BaseException as error:  # noqa: BLE001  a launcher would end the other runs
+        _note_stop(error)
+        logger.error("%s", describe_error(error))
+        return None
+
+
+def _run(raw: DictConfig) -> Any:
     job = HydraConfig.get()
     os.chdir(os.environ[FOLDER])
     overrides = plain(job.overrides.task)
@@ -74,12 +84,10 @@ def run_one(raw: DictConfig) -> Any:
 
 def _record(error: BaseException, path: Path, overrides: Sequence[str], *, is_main: bool) -> None:
     """Record in ``status.json`` why a run ended, unless the run itself could do so."""
-    code = exit_code_of(error)
-    is_stop = code in _INTERRUPTED
+    code, is_stop = exit_code_of(error), _note_stop(error)
     reason = str(error) if isinstance(error, SegtrainError) else describe_error(error)
-    if is_stop:
-        stopped.append(code)
-        reason = reason if isinstance(error, SegtrainError) else "interrupted"
+    if isinstance(error, KeyboardInterrupt):
+        reason = "interrupted"
     logger.error("%s: %s", " ".join(overrides), one_line(reason))
     status = read_status(path)
     state: Literal["stopped", "failed"] = "stopped" if is_stop else "failed"
@@ -87,3 +95,11 @@ def _record(error: BaseException, path: Path, overrides: Sequence[str], *, is_ma
     if is_main and not is_elsewhere and (status is None or status.state != state):
         file = StatusFile(path, 0 if status is None else status.step, state)
         file.write(state, exit_code=code, reason=reason)
+
+
+def _note_stop(error: BaseException) -> bool:
+    """Whether a signal ended a run; then the runs after it do not start."""
+    code = exit_code_of(error)
+    if code in _INTERRUPTED:
+        stopped.append(code)
+    return code in _INTERRUPTED

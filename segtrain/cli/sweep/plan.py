@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,10 +76,7 @@ def plan_sweep(given: Sequence[str], extra: Path | None) -> Sweep:
     configs = [
         check_config(compose_config(run, "train", extra)) for run in checked[:MAX_CHECKED_RUNS]
     ]
-    if sweep_dir is None:
-        path = Path("outputs/sweeps") / sweep_name(configs[0]) / time.strftime("%Y-%m-%d_%H-%M-%S")
-    else:
-        path = Path(sweep_dir)
+    path = _new_directory(sweep_name(configs[0])) if sweep_dir is None else Path(sweep_dir)
     return Sweep(
         command=["-m", *given],
         words=rewritten,
@@ -89,6 +87,13 @@ def plan_sweep(given: Sequence[str], extra: Path | None) -> Sweep:
         resuming=resuming,
         best=configs[0].trainer.best,
     )
+
+
+def _new_directory(name: str) -> Path:
+    """A directory in ``outputs`` that does not exist yet."""
+    base = Path("outputs/sweeps") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    others = (base.with_name(f"{base.name}-{number}") for number in itertools.count(1))
+    return next(path for path in itertools.chain([base], others) if not path.exists())
 
 
 def _without_own_keys(given: Sequence[str]) -> tuple[list[str], str | None, bool]:
