@@ -204,6 +204,13 @@ def test_failed_runs_start_again_and_stopped_ones_resume() -> None:
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
+def test_runs_of_an_earlier_command_do_not_fail_a_later_one() -> None:
+    words = [*THREE_STEPS, "-m", "loss=focal", "seed=0,1", "sweep_dir=sweep"]
+    assert sweep([*words, "trainer.max_steps=4", "optimizer.lr=1e30"]) == 5
+    assert sweep([*words, "optimizer.lr=0.001", "resume=auto"]) == 0
+    assert states() == ["failed", "failed", "finished", "finished"]
+
+
 def test_two_sweeps_in_one_directory_are_kept_apart(last_line: Callable[[], str]) -> None:
     Path("sweep").mkdir()
     with lock(Path("sweep")):

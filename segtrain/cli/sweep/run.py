@@ -74,7 +74,9 @@ def train_many(words: Sequence[str], extra: Path | None, *, dry_run: bool = Fals
                 _compare(directory, sweep.best)
             else:
                 _show_best(rows, directory, sweep.best)
-        _raise_failures(rows, directory)
+        # Without listed runs a sweeper chose them. Runs of an earlier command do not count.
+        own = {directory.folder(run).name for run in sweep.runs} or {row["dir"] for row in rows}
+        _raise_failures([row for row in rows if row["dir"] in own], directory)
 
 
 @contextmanager
