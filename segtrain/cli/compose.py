@@ -255,4 +255,6 @@ def hydra_message(error: BaseException) -> str:
     if "Cannot merge DictConfig with ListConfig" in str(cause):
         key = getattr(cause, "full_key", None) or "a key of the config"
         return f"{key} is a mapping of keys and cannot be set to a list: set {key}.KEY=VALUE"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())

@@ -9,6 +9,7 @@ from segtrain.comparison import Comparison, compare
 from segtrain.comparison.files import write_comparison
 from segtrain.comparison.tables import terminal
 from segtrain.engine import sweep_directory
+from segtrain.errors import ConfigError
 from segtrain.schema.sections import CompareConfig
 from segtrain.terminal import console, logger
 
@@ -17,8 +18,11 @@ def compare_runs(config: CompareConfig) -> Comparison:
     """Compare runs, print the verdicts and write the comparison.
 
     Raises:
-        ConfigError: When a directory has no run, or the metric or the baseline does not fit them.
+        ConfigError: When a directory has no run, the metric or the baseline does not fit them, or
+            the output is a file.
     """
+    if config.output and Path(config.output).is_file():
+        raise ConfigError(f"output={config.output} is a file; give a folder")
     comparison = compare(config.directories, metric=config.metric, baseline=config.baseline)
     console.print(terminal(comparison))
     folder = Path(config.output) if config.output else _default_folder(config)

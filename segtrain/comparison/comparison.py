@@ -239,10 +239,7 @@ def _scoring(choice: str, runs: Sequence[RunRecord]) -> Scoring:
     name, class_name = split_choice(choice)
     known = dict.fromkeys(metric for run in runs for metric in _metrics_of(run))
     if name not in known:
-        raise ConfigError(
-            f"metric={choice}: no run computed {name!r}{did_you_mean(name, known)}; the runs have"
-            f" {', '.join(known)}"
-        )
+        raise ConfigError(f"metric={choice}: no run computed {name!r}{did_you_mean(name, known)}")
     if name not in METRICS.names():
         raise ConfigError(f"metric={choice}: add plugins=[...] with the file that registers {name}")
     classes = runs[0].results.get("per_class_iou", {})
@@ -299,11 +296,11 @@ def _differences(
     known: Mapping[int, Interval] = dict(zip(pairs, intervals(means, spreads, folds), strict=True))
     for index, pair in pairs.items():
         found[index] = _difference(pair, known[index], verdict(pair, known[index], len(pairs)))
+    lacks = next((pair.lacks_images for pair in pairs.values() if pair.lacks_images), None)
     notes = []
-    if pairs and not all(pair.has_images for pair in pairs.values()):
+    if lacks is not None:
         notes.append(
-            f"{scoring.choice} has no value per image, so the intervals cover the choice of the"
-            " seeds only, not of the images"
+            f"{lacks}, so the intervals cover the choice of the seeds only, not of the images"
         )
     return [found.get(index) for index in range(len(groups))], notes
 

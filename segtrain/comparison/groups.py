@@ -13,6 +13,7 @@ from segtrain.engine.sweep_directory import has_effect
 from segtrain.errors import ConfigError
 
 _NOT_COMPARED = ("seed", "dataset.fold")
+_MAX_KEYS = 4  # in a message
 _BARE = ("loss", "mining", "model", "dataset")  # keys whose value alone names a group
 _WORD = re.compile(r",(?=[\w.]+=)")  # a comma between two words, not inside a list
 
@@ -239,6 +240,11 @@ class Baselines:
             for key, value in rest.items()
             if all(other.words[key] != value for other in candidates)
         ] or list(rest)
+        if len(alone) > _MAX_KEYS:
+            return (
+                f"{group.name} and {candidates[0].name} differ in {len(alone)} keys, such as"
+                f" {', '.join(alone[:_MAX_KEYS])}; compare runs that differ in fewer"
+            )
         named_too = {key: candidates[0].words[key] for key in alone}
         return (
             f"no group with {_joined(self.chosen)} agrees with {group.name} in {', '.join(alone)};"

@@ -78,12 +78,20 @@ class Pair:
         return sum(sign * value > 0 for value in self.score_differences if value is not None)
 
     @property
+    def lacks_images(self) -> str | None:
+        """Why the interval does not cover the choice of the images; None: it does."""
+        every = [unit for pair in self._both() for unit in pair]
+        for unit in every:
+            if unit.lacks_images is not None:
+                return unit.lacks_images
+        if len(every[0].images.names) < _MIN_IMAGES:
+            return f"there are fewer than {_MIN_IMAGES} images"
+        return None
+
+    @property
     def has_images(self) -> bool:
         """Whether the interval also covers the choice of the images."""
-        every = [unit for pair in self._both() for unit in pair]
-        return all(unit.has_images for unit in every) and (
-            len(every[0].images.names) >= _MIN_IMAGES
-        )
+        return self.lacks_images is None
 
     @cached_property
     def spread(self) -> Spread:

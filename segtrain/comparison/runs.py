@@ -54,7 +54,7 @@ class ImageScores:
             CheckpointError: When the file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 found: dict[str, NDArray[Any]] = dict(arrays)
             names, classes = (tuple(map(str, found.pop(key))) for key in ("names", "classes"))
             counts = torch.from_numpy(np.stack([found.pop(key) for key in _COUNTS], axis=1))
@@ -185,4 +185,6 @@ def _read(path: Path) -> RunRecord:
         config = {}
     except yaml.YAMLError as error:
         raise CheckpointError(f"{path / 'config.yaml'} is not valid: {one_line(error)}") from error
+    if config and (not isinstance(config, dict) or "seed" not in config):  # cut off
+        raise CheckpointError(f"{path / 'config.yaml'} is incomplete: it has no key seed")
     return RunRecord(path, config or {}, read_results(path) or {}, read_status(path))

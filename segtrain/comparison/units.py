@@ -52,11 +52,12 @@ class Unit:
         self.scoring = scoring
 
     @property
-    def has_images(self) -> bool:
-        """Whether there is a value per image."""
-        return ImageMetric.exists_for(self.scoring.metric) and all(
-            (run.path / "per_image.npz").is_file() for run in self.runs
-        )
+    def lacks_images(self) -> str | None:
+        """Why there is no value per image; None: there is one."""
+        if not ImageMetric.exists_for(self.scoring.metric):
+            return f"{self.scoring.choice} has no value per image"
+        paths = (run.path / "per_image.npz" for run in self.runs)
+        return next((f"{path} is missing" for path in paths if not path.is_file()), None)
 
     @cached_property
     def images(self) -> ImageScores:
@@ -66,7 +67,7 @@ class Unit:
     @cached_property
     def score(self) -> float | None:
         """The score at the last step; with folds, that of all images together."""
-        if len(self.runs) == 1 or not self.has_images:
+        if len(self.runs) == 1 or self.lacks_images:
             found = [run.score(self.scoring.choice) for run in self.runs]
             known = [value for value in found if value is not None]
             return float(np.mean(known)) if len(known) == len(found) else None

@@ -170,7 +170,10 @@ class SweepDirectory:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             content["grid"], content["runs"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is not a valid sweep: {one_line(error)}") from error
+            raise CheckpointError(
+                f"{path} is not a valid sweep: {one_line(error)}; delete it, and resume=auto lists"
+                " the runs anew"
+            ) from error
         return content
 
     def _add_states(self, content: dict[str, Any]) -> None:

@@ -105,6 +105,9 @@ def test_a_dry_run_lists_and_writes_nothing(capsys: pytest.CaptureFixture[str]) 
         (["sweep_dir=x"], "one run has run_dir="),
         (["--dry-run"], "add -m"),
         (["-m", "seed=0,1", "hydra.sweeper.custom_search_space=os.system"], "names code to run"),
+        (["-m", "seed=0,1", "hydra/launcher=jobib"], "did you mean 'joblib'?"),
+        (["-m", "seed=0,1", "hydra/sweeper=basic,optuna"], "hydra/sweeper takes one value"),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs: Key 'n_jobs' not"),
         (["-m", "seed=0,1", "hydra.sweeper.storage=sqlite:///x.db"], "kept in memory"),
     ],
 )
@@ -223,6 +226,9 @@ def test_a_damaged_list_is_named(last_line: Callable[[], str]) -> None:
     Path("sweep/sweep.json").write_text("{")
     assert sweep([*LOSSES, "resume=auto"]) == 4
     assert "sweep/sweep.json is not a valid sweep" in last_line()
+    Path("sweep/sweep.json").unlink()
+    assert sweep([*LOSSES, "resume=auto"]) == 0
+    assert states() == ["finished", "finished"]
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:

@@ -78,7 +78,7 @@ def test_without_images_it_is_a_t_interval_over_seeds(tmp_path: Path) -> None:
     assert (difference.interval.low, difference.interval.high) == pytest.approx(expected, abs=1e-9)
     assert difference.interval.p == pytest.approx(stats.ttest_1samp(paired, 0).pvalue, rel=1e-6)
     assert not difference.by_images
-    assert "no value per image" in comparison.notes[0]
+    assert "0/per_image.npz is missing, so the intervals" in comparison.notes[0]
 
 
 def test_smaller_is_better(tmp_path: Path) -> None:
@@ -351,6 +351,40 @@ def test_mistakes(
 ) -> None:
     assert run_command("compare", [word.replace("RUNS", str(three)) for word in words]) == 2
     assert message in last_line()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.yaml", "config.yaml is incomplete: it has no key seed"),
+        ("results.json", "results.json is not valid JSON"),
+        ("status.json", "status.json is not a valid status"),
+        ("per_image.npz", "per_image.npz cannot be read"),
+    ],
+)
+def test_cut_off_files_are_named(
+    three: Path, name: str, message: str, last_line: Callable[[], str]
+) -> None:
+    path = next(three.rglob(name))
+    text = path.read_bytes()
+    path.write_bytes(text[: 60 if name == "config.yaml" else 10])
+    assert run_command("compare", [str(three)]) == 4
+    assert f"{path.parent}/{message}" in last_line()
+
+
+def test_an_output_that_is_a_file(three: Path, last_line: Callable[[], str]) -> None:
+    assert run_command("compare", [str(three), f"output={three.parent / 'x'}"]) == 0
+    Path(three.parent / "y").write_text("")
+    assert run_command("compare", [str(three), f"output={three.parent / 'y'}"]) == 2
+    assert "is a file; give a folder" in last_line()
+
+
+def test_runs_that_differ_in_much_are_not_listed_in_full(tmp_path: Path) -> None:
+    words = [f"trainer.x{index}=1" for index in range(7)]
+    write_group(tmp_path, "cross_entropy", 0.5)
+    write_group(tmp_path, "dice", 0.5, words=words)
+    with pytest.raises(ConfigError, match=r"differ in 7 keys, such as .*; compare runs that"):
+        segtrain.compare(tmp_path)
 
 
 def test_only_failed_runs(tmp_path: Path, last_line: Callable[[], str]) -> None:

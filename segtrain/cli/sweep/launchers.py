@@ -6,12 +6,13 @@ import importlib.util
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from segtrain.errors import ResourceError
+from segtrain.errors import ConfigError, ResourceError
+from segtrain.schema.values import did_you_mean
 from segtrain.terminal import start_logging
 
 READY = "ready_"
@@ -42,6 +43,23 @@ def ready_config(choice: str) -> str:
         distribution = module.replace("_", "-")
         raise ResourceError(f"{choice} needs the package {distribution}: pip install '{package}'")
     return choice.replace("=", f"={READY}")
+
+
+def check_launcher(group: str, name: str, options: Sequence[str]) -> None:
+    """Check that Hydra has a launcher or a sweeper.
+
+    Args:
+        group: ``hydra/launcher`` or ``hydra/sweeper``.
+        name: The choice.
+        options: The choices that Hydra finds.
+
+    Raises:
+        ConfigError: When it has none of this name.
+    """
+    if name not in options:
+        known = {option for option in options if not option.startswith(READY)}
+        known |= {choice.partition("=")[2] for choice in _PLUGINS if choice.startswith(group)}
+        raise ConfigError(f"unknown {group} {name!r}{did_you_mean(name, sorted(known))}")
 
 
 def threads_per_run(launcher: Mapping[str, Any], runs: int, cores: int) -> int | None:

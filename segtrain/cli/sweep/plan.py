@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.assembly.check import check_config
 from segtrain.assembly.training import sweep_name
-from segtrain.cli.compose import compose_config, plugins_in, quoted, rewrite
+from segtrain.cli.compose import compose_config, hydra_message, plugins_in, quoted, rewrite
 from segtrain.cli.foreign import check_folder
-from segtrain.cli.sweep.launchers import ready_config
+from segtrain.cli.sweep.launchers import check_launcher, ready_config
 from segtrain.engine.sweep_directory import SweepDirectory, run_folder
 from segtrain.errors import ConfigError
+from segtrain.files import config_dir
 from segtrain.schema.plugins import load_plugins
 
 MAX_CHECKED_RUNS = 200
@@ -66,6 +71,7 @@ def plan_sweep(given: Sequence[str], extra: Path | None) -> Sweep:
     load_plugins(plugins_in(words, extra))
     rewritten = rewrite(words, "train", extra)
     overrides = OverridesParser.create().parse_overrides(rewritten)
+    _check_hydra([override for override in overrides if override.is_hydra_override()])
     searches = any(word.startswith("hydra/sweeper=") for word in words)
     if not searches:
         _check_listed(overrides)
@@ -114,6 +120,23 @@ def _without_own_keys(given: Sequence[str]) -> tuple[list[str], str | None, bool
     if resume == "auto" and "sweep_dir" not in own:
         raise ConfigError("resume=auto needs sweep_dir=..., the directory of the sweep to finish")
     return words, own.get("sweep_dir"), resume == "auto"
+
+
+def _check_hydra(overrides: Sequence[Override]) -> None:
+    """Check the launcher, the sweeper and their keys, before anything is written."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            for override in overrides:
+                if override.is_sweep_override():
+                    raise ConfigError(f"{override.input_line}: {_key(override)} takes one value")
+                group, name = _key(override), override.get_value_element_as_str()
+                if group in ("hydra/launcher", "hydra/sweeper"):
+                    check_launcher(group, name, loader.get_group_options(group))
+            compose("train", overrides=[str(override.input_line) for override in overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(hydra_message(error)) from error
 
 
 def _check_listed(overrides: Sequence[Override]) -> None:
