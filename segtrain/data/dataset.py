@@ -132,7 +132,7 @@ class FileDataset(SegmentationDataset):
         reader = reader or Reader()
         super().__init__(labels, reader.channels, title)
         self.files: Sequence[SampleFiles] = list(files)
-        self.reader = reader
+        self.reader = reader.with_soft_masks(labels.reads_ranges)
         self.left_out: list[str] = []
         self.max_bad = 0.0
         self.allow_overlap = False

@@ -12,7 +12,7 @@ from segtrain.errors import DataError, NoFilesError
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".npy",
-     ".jp2")
+     ".jp2", ".npz")
 )  # fmt: skip
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MAX_NAMES = 6

@@ -10,32 +10,48 @@ from segtrain.data.io.raster import PNG_END, UPRIGHT, Raster
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def load_image(data: bytes, max_pixels: int) -> Raster:
+def load_image(data: bytes, max_pixels: int, field: str | None = None) -> Raster:
     """Decode an image to grey, RGB, RGBA or any number of channels; palettes become RGB.
+
+    Args:
+        data: The content of the file.
+        max_pixels: Limit of the number of pixels.
+        field: The array of a file with several arrays; None: the only one.
 
     Raises:
         TooLargeError: When it has more than `max_pixels` pixels.
         NeedsPackageError: When its format needs an optional package.
+        NeedsFieldError: When `field` does not name one of several arrays.
         Exception: One of :data:`~segtrain.data.io.raster.READ_ERRORS` when it cannot be decoded.
     """
     _check_end(data)
-    raster = _load_other(data, max_pixels)
+    raster = _load_other(data, max_pixels, field)
     return pillow.load_image(data, max_pixels) if raster is None else raster
 
 
-def load_mask(data: bytes, max_pixels: int) -> Raster:
+def load_mask(
+    data: bytes, max_pixels: int, field: str | None = None, *, expand_palette: bool = False
+) -> Raster:
     """Decode the values of a mask; for a palette mask these are the indices.
+
+    Args:
+        data: The content of the file.
+        max_pixels: Limit of the number of pixels.
+        field: The array of a file with several arrays; None: the only one.
+        expand_palette: Whether the colours of a palette are read instead of its indices.
 
     Raises:
         NotAMaskError: When the pixel type cannot be that of a mask, with the reason.
         Exception: As :func:`load_image`.
     """
     _check_end(data)
-    raster = _load_other(data, max_pixels)
-    return pillow.load_mask(data, max_pixels) if raster is None else raster
+    raster = _load_other(data, max_pixels, field)
+    if raster is not None:
+        return raster
+    return pillow.load_mask(data, max_pixels, expand_palette=expand_palette)
 
 
-def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:
+def load_size(stream: IO[bytes], max_pixels: int, field: str | None = None) -> tuple[int, int, int]:
     """Read height, width and orientation from the header.
 
     Raises:
@@ -46,15 +62,15 @@ def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:
     if tiff.is_tiff(start):
         return tiff.load_size(stream, max_pixels)
     if arrays.is_array(start):  # read completely: code for their headers alone is not worth it
-        height, width = arrays.load(stream.read(), max_pixels).pixels.shape[:2]
+        height, width = arrays.load(stream.read(), max_pixels, field).pixels.shape[:2]
         return height, width, UPRIGHT
     return pillow.load_size(stream, max_pixels)
 
 
-def _load_other(data: bytes, max_pixels: int) -> Raster | None:
+def _load_other(data: bytes, max_pixels: int, field: str | None) -> Raster | None:
     """Decode a file of another library than Pillow; None if Pillow must read it."""
     if arrays.is_array(data):
-        return arrays.load(data, max_pixels)
+        return arrays.load(data, max_pixels, field)
     return tiff.load(data, max_pixels) if tiff.is_tiff(data) else None
 
 

@@ -32,6 +32,7 @@ from segtrain.data.io.raster import (
 _STRETCH = {"L;2": 85, "L;4": 17}
 _ALWAYS_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 _MASK_MODES = ("1", "L", "P", "LA", "PA", "I", "F", "RGB", "RGBA")
+_WITH_ALPHA = ("LA", "PA", "RGBA")
 _DEEP = 3  # dimensions of an image with channels
 _bomb_lock = threading.Lock()
 
@@ -56,8 +57,13 @@ def load_image(data: bytes, max_pixels: int) -> Raster:
     return Raster(pixels, orientation, lossy, has_alpha and pixels.ndim == _DEEP)
 
 
-def load_mask(data: bytes, max_pixels: int) -> Raster:
+def load_mask(data: bytes, max_pixels: int, *, expand_palette: bool = False) -> Raster:
     """Decode the values of a mask; for a palette mask these are the indices.
+
+    Args:
+        data: The content of the file.
+        max_pixels: Limit of the number of pixels.
+        expand_palette: Whether the colours of a palette are read instead of its indices.
 
     Raises:
         NotAMaskError: When the pixel type cannot be that of a mask, with the reason.
@@ -65,23 +71,22 @@ def load_mask(data: bytes, max_pixels: int) -> Raster:
     """
     with open_pillow(io.BytesIO(data), max_pixels) as image:
         lossy = _lossy(image, data)
-        if lossy is not None:
-            return Raster(np.zeros((0, 0), np.uint8), lossy=lossy)
         orientation = _orientation(image)
         rawmode = _rawmode(image)
         if image.mode in ("RGB", "RGBA") and ";16" in rawmode:
             raise NotAMaskError("it has colours of 16 bits per channel, which no palette covers")
         if image.mode not in _MASK_MODES and not image.mode.startswith("I;16"):
             raise NotAMaskError(f"it has mode {image.mode} ({len(image.getbands())} channels)")
+        if expand_palette and image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # noqa: PLW2901  the file is closed all the same
+        mode = image.mode
         values = np.array(image)
     values = values.astype(np.uint8) if values.dtype == np.bool_ else values
     if values.dtype.kind == "u":
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     stretch = _STRETCH.get(rawmode, 1)
     values = values // stretch if stretch > 1 else values
-    if image.mode in ("LA", "PA"):  # a transparent pixel has a class all the same
-        values = values[..., 0]
-    return Raster(values, orientation)
+    return Raster(values, orientation, lossy, mode in _WITH_ALPHA)
 
 
 def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,8 @@ READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeErr
                IndexError, Image.DecompressionBombError)  # fmt: skip
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
+_LABELS = re.compile(r"seg|label|mask|gt|truth|target|class", re.IGNORECASE)
+_IMAGE = re.compile(r"im|photo|data|rgb", re.IGNORECASE)
 JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"  # the last bytes of complete files
 
 
@@ -41,8 +45,35 @@ class NotAMaskError(Exception):
     """The pixel type of a file cannot be that of a mask."""
 
 
+class NeedsFieldError(Exception):
+    """A file holds several arrays, and which of them is meant is not known.
+
+    Args:
+        arrays: The arrays by name.
+        field: The name that was given; None: none.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], field: str | None = None) -> None:
+        held = ", ".join(
+            f"{name} ({array.shape[0]} x {array.shape[1]}, {array.dtype})"
+            for name, array in arrays.items()
+        )
+        lacks = "" if field is None else f"has no array {field!r}: it "
+        super().__init__(f"the file {lacks}holds {held or 'no array of height and width'}")
+        self.likely = _likely(arrays, _LABELS)
+        self.likely_image = _likely(arrays, _IMAGE)
+
+
 class NeedsPackageError(ConfigError):
     """The format of a file needs an optional package that is not installed."""
+
+
+def _likely(names: Iterable[str], words: re.Pattern[str]) -> str:
+    """Return the first name whose last part has one of some words, else the first name."""
+    known = list(names)
+    return next(
+        (name for name in known if words.search(name.rpartition(".")[2])), (known or [""])[0]
+    )
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

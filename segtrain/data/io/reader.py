@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,15 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.io.formats import load_image, load_mask, load_size
+from segtrain.data.io.mask_values import (
+    ALPHA,
+    chosen_channel,
+    explain_lossy,
+    one_channel,
+    whole_numbers,
+)
 from segtrain.data.io.raster import (
     READ_ERRORS,
+    NeedsFieldError,
     NeedsPackageError,
     NotAMaskError,
     TooLargeError,
     orient,
 )
 from segtrain.data.io.storage import kind_of, open_file, read_bytes
-from segtrain.data.labels.mask_facts import NAN
 from segtrain.errors import ChannelsError, ConfigError, DataError, one_line
 
 _T = TypeVar("_T")
@@ -44,6 +53,15 @@ class Reader:
             otherwise 65535 becomes 1.
         exif: Whether the EXIF orientation of a file is applied, to images and masks alike.
         max_pixels: Files with more pixels are refused, before they are decoded.
+        mask_channel: The channel of a mask file that holds the values of the mask, from 0, or
+            ``alpha``, the channel of transparency. None: masks have one channel, or are colours.
+        image_field: The array of an image file with several: a name in a ``.npz`` file, or names of
+            structs and fields in a ``.mat`` file, such as ``data.image``. None: the only array.
+        mask_field: The same for mask files, such as ``groundTruth.Segmentation``.
+
+    Attributes:
+        soft_masks: Whether masks hold grey values that a label map reads by ranges. Then a lossy
+            file can be a mask, and three equal channels are one grey channel.
 
     Raises:
         ConfigError: When a number is out of range.
@@ -53,6 +71,10 @@ class Reader:
     value_range: tuple[float, float] | None = None
     exif: Literal["apply", "ignore"] = "apply"
     max_pixels: int = MAX_PIXELS
+    mask_channel: int | Literal["alpha"] | None = None
+    image_field: str | None = None
+    mask_field: str | None = None
+    soft_masks: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         for key in ("channels", "max_pixels"):
@@ -63,6 +85,31 @@ class Reader:
             raise ConfigError(
                 f"dataset.value_range must be two numbers, the smaller first, got {list(span)}"
             )
+        channel = self.mask_channel
+        if channel not in (None, ALPHA) and not (isinstance(channel, int) and channel >= 0):
+            raise ConfigError(
+                f"dataset.mask_channel must be a number from 0, or {ALPHA}, got {channel!r}"
+            )
+
+    def keys(self) -> dict[str, Any]:
+        """Return the rules as keys of a config."""
+        return {item.name: getattr(self, item.name) for item in fields(Reader) if item.init}
+
+    @property
+    def rules(self) -> str:
+        """The rules that decide the values of a mask, as one text."""
+        more = [
+            f"{key}={value}"
+            for key in ("mask_channel", "mask_field", "soft_masks")
+            if (value := getattr(self, key)) is not None and value is not False
+        ]
+        return " ".join([f"exif={self.exif}", *more])
+
+    def with_soft_masks(self, soft: bool = True) -> Reader:
+        """Return a reader with other `soft_masks`."""
+        same = copy.copy(self)
+        object.__setattr__(same, "soft_masks", soft)
+        return same
 
     def image(self, path: str | Path) -> NDArray[Any]:
         """Read an image.
@@ -113,33 +160,37 @@ class Reader:
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
-        raster = _read(name, "image", lambda: load_image(data, self.max_pixels))
+        load = partial(load_image, data, self.max_pixels, self.image_field)
+        raster = _read(name, "image", load)
         pixels = self._turned(raster.pixels, raster.orientation)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""
+        expand = self.mask_channel is not None
+        load = partial(load_mask, data, self.max_pixels, self.mask_field, expand_palette=expand)
         try:
-            raster = _read(name, "mask", lambda: load_mask(data, self.max_pixels))
+            raster = _read(name, "mask", load)
         except NotAMaskError as error:
             raise DataError(
                 f"{name}: {error}, but a mask has one channel of whole numbers, the class ids, or"
                 " colours of 8 bits; convert it to a grey (8 or 16 bits) or palette PNG"
             ) from None
-        if raster.lossy is not None:
-            raise DataError(
-                f"{name}: the mask is a {raster.lossy} file, whose compression changes class ids;"
-                " write the masks as PNG from their source"
-            )
         values = self._turned(raster.pixels, raster.orientation)
-        if not all_channels and values.ndim == 3:
-            values = _colours(values, name)
-        return _whole_numbers(values, name)
+        if self.mask_channel is not None:
+            values = chosen_channel(values, self.mask_channel, name, has_alpha=raster.has_alpha)
+        elif not all_channels:
+            values = one_channel(values, name, has_alpha=raster.has_alpha, grey=self.soft_masks)
+        elif raster.has_alpha and values.shape[2] == 2:
+            values = values[..., 0]
+        if raster.lossy is not None and not self.soft_masks:
+            raise DataError(explain_lossy(values, raster.lossy, name))
+        return whole_numbers(values, name)
 
     def decode_valid(self, data: bytes, name: str) -> NDArray[np.bool_]:
         """Decode which pixels count as :meth:`valid` does, from the content of a file."""
-        raster = _read(name, "valid", lambda: load_image(data, self.max_pixels))
+        raster = _read(name, "valid", partial(load_image, data, self.max_pixels))
         if raster.lossy is not None:
             raise DataError(
                 f"{name}: the valid file is a {raster.lossy} file, whose compression changes zeros;"
@@ -162,7 +213,7 @@ class Reader:
 
         def decode() -> tuple[int, int, int]:
             with open_file(Path(path)) as stream:
-                return load_size(stream, self.max_pixels)
+                return load_size(stream, self.max_pixels, self.image_field)
 
         height, width, orientation = _read(str(path), "image", decode)
         turned = self.exif == "apply" and orientation in (5, 6, 7, 8)
@@ -247,6 +298,10 @@ def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
         path = Path(name)
         link = f"; it is {kind_of(path)}" if path.is_symlink() else ""
         raise DataError(f"{name}: the {what} file does not exist{link}") from None
+    except NeedsFieldError as error:
+        likely = error.likely_image if what == "image" else error.likely
+        key = "image_field" if what == "image" else "mask_field"
+        raise DataError(f"{name}: {error}; name one, as in dataset.{key}={likely}") from None
     except (TooLargeError, NeedsPackageError) as error:
         raise DataError(f"{name}: {error}") from None
     except READ_ERRORS as error:
@@ -262,35 +317,3 @@ def _unreadable(name: str, what: str, error: Exception) -> str:
         f"{name}: the {what} file cannot be read ({reason}); it is truncated, empty or not an"
         " image, so replace it or remove it from the dataset"
     )
-
-
-def _colours(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return a mask with several channels as grey or RGB."""
-    channels = values.shape[2]
-    if channels == 1:
-        return values[..., 0]
-    if channels in (3, 4) and values.dtype == np.uint8:
-        return np.ascontiguousarray(values[..., :3])
-    raise DataError(
-        f"{name}: the mask has {channels} channels of {values.dtype}, but a mask has one channel of"
-        " whole numbers, the class ids, or colours of 8 bits; if each channel stands for a class,"
-        " set dataset.multi_label=true"
-    )
-
-
-def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8)
-    if values.dtype.kind != "f":
-        return values
-    missing = np.isnan(values)
-    found = np.where(missing, 0, values)
-    wrong = (found != np.round(found)) | (np.abs(found) >= -NAN)
-    if wrong.any():
-        raise DataError(
-            f"{name}: the mask holds {found[wrong][0]:g} at {int(wrong.sum())} pixels, but class"
-            " ids are whole numbers; write the ids, not probabilities or scaled values"
-        )
-    whole = found.astype(np.int64)
-    whole[missing] = NAN
-    return whole

@@ -1,219 +1,210 @@
-"""The likely fix for mask values outside the contract, as an override that can be pasted."""
+"""The likely fix for mask values outside the contract, as an override that can be pasted.
+
+A value that a fix would ignore is named with its share of the pixels, because a class or an object
+that is lost in this way is not noticed in training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
-from segtrain.data.labels.label_map import compact_map
+from segtrain.data.labels.levels import Levels, find_levels
+from segtrain.data.labels.wording import (
+    MAX_LISTED,
+    describe_map,
+    in_words,
+    override,
+    percent,
+)
 
-_MAX_LISTED = 10
 _MAX_MAPPED = 64  # more different values than this suggest a photograph, not a mask
-_LONG_MAP = 8  # a map with more entries is written as ranges
-_NEAR = 16  # per channel; a colour this close to one of the palette is a distorted copy of it
-_FROM_SOURCE = "write the masks again from their source, as PNG files"
-_WHITE, _STEP_OF_GREY = 0xFFFFFF, 0x010101
+_WHITE, _TWO = 255, 2
+_STEP = 32  # between grey levels that stand for classes
+_FIRST_VOID = 250  # a single value from here on beside small ids probably means "no class"
 
 
-def list_counts(counts: Mapping[int, int], *, colours: bool = False) -> str:
-    """Return values and their numbers of pixels in words.
+class Fix(NamedTuple):
+    """A likely fix.
 
-    Example:
-        >>> list_counts({7: 12, 9: 1})
-        'value 7 (12 pixels) and value 9 (1 pixel)'
+    Attributes:
+        text: When it applies, and the override; without a dataset key if nothing can be pasted.
+        mapping: The label map of the override; None: there is none, or it has ranges.
     """
-    parts = [
-        f"{_colour(v) if colours else f'value {v}'} ({n} pixel{'' if n == 1 else 's'})"
-        for v, n in counts.items()
-    ]
-    if len(parts) > _MAX_LISTED:
-        parts = [*parts[:_MAX_LISTED], f"{len(parts) - _MAX_LISTED} other values"]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
-
-def override(key: str, value: Mapping[Any, Any] | int) -> str:
-    """Return a config override as typed in a shell, quoted if the shell would split it.
-
-    Example:
-        >>> override("num_classes", 3), override("label_map", {0: 0, 255: 1})
-        ('dataset.num_classes=3', "'dataset.label_map={0:0,255:1}'")
-    """
-    if isinstance(value, int):
-        return f"dataset.{key}={value}"
-    entries = ",".join(f"{raw}:{class_id}" for raw, class_id in value.items())
-    return f"'dataset.{key}={{{entries}}}'"
-
-
-def describe_map(values: Mapping[int, int], max_length: int = 400) -> str:
-    """Return a label map as an override, a long one as ranges; empty if longer than `max_length`.
-
-    Example:
-        >>> describe_map({raw: raw - 1 for raw in range(1, 151)})
-        "'dataset.label_map={1-150:0-149}'"
-    """
-    text = override("label_map", compact_map(values) if len(values) > _LONG_MAP else values)
-    return text if len(text) <= max_length else ""
+    text: str
+    mapping: Mapping[int, int] | None = None
 
 
 def advise(
-    seen: Iterable[int], num_classes: int, ignore_label: int, label_map: Mapping[int, int] | None
+    counts: Mapping[int, int],
+    num_classes: int,
+    ignore_label: int,
+    label_map: Mapping[int, int] | None,
 ) -> str:
-    """Return the likely fix for masks that hold the values `seen`.
+    """Return the likely fix for masks that hold these values.
+
+    Args:
+        counts: Every value in all masks, with its number of pixels.
+        num_classes: Number of class ids.
+        ignore_label: The value of pixels without a class.
+        label_map: The label map in use; None: values are class ids.
 
     Example:
-        >>> advise({1, 2}, 2, 255, None)
+        >>> advise({1: 8, 2: 8}, 2, 255, None)
         "if the ids start at 1, set 'dataset.label_map={1:0,2:1}'"
+        >>> advise({0: 8, 5: 2}, 5, 255, {0: 0}).partition("; ")[2]
+        'this ignores 5 (20.0 % of the pixels)'
     """
-    values = sorted(set(seen) - {ignore_label})
     if label_map is not None:
-        return _advise_map(values, num_classes, ignore_label, label_map)
+        fix = _fix_map(counts, num_classes, ignore_label, label_map)
+    else:
+        fix = likely_fix(counts, num_classes, ignore_label)
+    if fix.mapping is None:
+        return fix.text
+    return fix.text + ignored_values(counts, fix.mapping, ignore_label)
+
+
+def likely_fix(counts: Mapping[int, int], num_classes: int, ignore_label: int) -> Fix:
+    """Return the likely fix for masks that are read without a label map."""
+    every = sorted(counts)
+    negative = [value for value in every if value < 0 and value != ignore_label]
+    if negative:
+        return _fix_negative(every, negative, num_classes, ignore_label)
+    levels = find_levels(counts, num_classes) if len(every) > num_classes else None
+    if levels is not None:
+        return Fix(describe_levels(levels, len(every)))
+    values = [value for value in every if value != ignore_label]
     if len(values) > _MAX_MAPPED:
-        return (
+        return Fix(
             f"{len(values)} different values look like a photograph or a lossy copy of a mask; "
             f"write the masks as PNG files of class ids"
         )
-    if num_classes == 2 and set(values) <= {0, 255}:
-        binary = override("label_map", {0: 0, 255: 1})
-        return f"if the masks are binary with 255 for the object, set {binary}"
+    if num_classes == 2 and set(values) <= {0, _WHITE}:
+        binary = {0: 0, _WHITE: 1}
+        return Fix(
+            f"if the masks are binary with 255 for the object, set {describe_map(binary)}", binary
+        )
+    if ignore_label in every and (len(every) == num_classes or _are_grey_levels(every)):
+        values = every  # the ignore label is a class, too
     if values == list(range(values[0], values[-1] + 1)):
-        return _advise_run(values, num_classes, ignore_label)
-    return _advise_gaps(values, num_classes, ignore_label)
+        return _fix_run(values, num_classes, ignore_label)
+    return _fix_gaps(values, num_classes, ignore_label)
 
 
-def _advise_map(
-    values: Sequence[int], num_classes: int, ignore_label: int, label_map: Mapping[int, int]
-) -> str:
+def describe_levels(levels: Levels, number: int) -> str:
+    """Return the label map of masks whose values lie around a few grey levels, in words.
+
+    Args:
+        levels: The levels.
+        number: Number of different values.
+    """
+    edges = "; pixels between two other classes get the class between them" * (
+        len(levels.values) > 2
+    )
+    return (
+        f"{number} values around {in_words(levels.values)}, as after JPEG compression or resizing"
+        f" ({percent(levels.between, levels.total)} of the pixels lie between): if these are the"
+        f" classes in order, set {override('label_map', levels.ranges())}{edges}"
+    )
+
+
+def ignored_values(counts: Mapping[int, int], mapping: Mapping[int, int], ignore_label: int) -> str:
+    """Name the values that a label map would ignore, with their shares of the pixels."""
+    total = sum(counts.values())
+    lost = [value for value in sorted(counts) if mapping.get(value, ignore_label) == ignore_label]
+    if not lost:
+        return ""
+    named = [
+        f"{value} ({percent(counts[value], total)} of the pixels)" for value in lost[:MAX_LISTED]
+    ]
+    if len(lost) > MAX_LISTED:
+        rest = sum(counts[value] for value in lost[MAX_LISTED:])
+        named.append(f"{len(lost) - MAX_LISTED} other values ({percent(rest, total)})")
+    return f"; this ignores {in_words(named)}"
+
+
+def _fix_map(
+    counts: Mapping[int, int], num_classes: int, ignore_label: int, label_map: Mapping[int, int]
+) -> Fix:
     """Return the fix for values without an entry in the label map."""
+    values = [value for value in sorted(counts) if value != ignore_label]
     if all(0 <= value < num_classes for value in values):
-        return "the masks already hold class ids, so set dataset.label_map=null"
+        return Fix("the masks already hold class ids, so set dataset.label_map=null")
     extra = {value: ignore_label for value in values if value not in label_map}
-    whole = describe_map({**label_map, **extra})
+    levels = find_levels(counts, num_classes) if len(extra) > 1 else None
+    if levels is not None:
+        return Fix(describe_levels(levels, len(counts)))
+    mapping = {**label_map, **extra}
+    whole = describe_map(mapping)
     if not whole:
-        entries = ", ".join(f"{value}: ignore" for value in list(extra)[:_MAX_LISTED])
-        return f"to ignore the missing values, add {entries} to dataset.label_map"
-    return f"to ignore the missing values, set {whole}"
+        entries = ", ".join(f"{value}: ignore" for value in list(extra)[:MAX_LISTED])
+        return Fix(f"to ignore the missing values, add {entries} to dataset.label_map", mapping)
+    return Fix(f"to ignore the missing values, set {whole}", mapping)
 
 
-def _advise_run(values: list[int], num_classes: int, ignore_label: int) -> str:
+def _fix_negative(
+    every: Sequence[int], negative: Sequence[int], num_classes: int, ignore_label: int
+) -> Fix:
+    """Return the fix for values below zero, which mark pixels without a class."""
+    rest = [value for value in every if value not in negative]
+    classes = [value for value in rest if value != ignore_label]
+    if len(rest) == num_classes and len(classes) < _TWO:  # such as 0 and 255
+        classes = rest
+    are_ids = all(0 <= value < num_classes for value in classes)
+    ids = {value: value if are_ids else index for index, value in enumerate(classes)}
+    mapping = ids | {v: ignore_label for v in every if v not in classes}
+    if are_ids and mapping.keys() - ids == {negative[0]}:
+        only = override("ignore_label", negative[0])
+        return Fix(f"if {negative[0]} marks pixels without a class, set {only}", mapping)
+    count = f"{override('num_classes', len(ids))} and " if len(ids) > num_classes else ""
+    return Fix(
+        f"if values below 0 mark pixels without a class, set {count}{describe_map(mapping)}",
+        mapping,
+    )
+
+
+def _are_grey_levels(values: Sequence[int]) -> bool:
+    """Whether values are as far apart as grey levels for the eye, such as 0, 128 and 255."""
+    return len(values) > _TWO and all(two - one >= _STEP for one, two in pairwise(values))
+
+
+def _fix_run(values: Sequence[int], num_classes: int, ignore_label: int) -> Fix:
     """Return the fix for values without gaps: shift the ids, or set the number of classes."""
     first, last = values[0], values[-1]
     if first == 1 and last == num_classes:
         shifted = {value: value - 1 for value in values}
-        return f"if the ids start at 1, set {describe_map(shifted)}"
+        return Fix(f"if the ids start at 1, set {describe_map(shifted)}", shifted)
     if first == 0 and last == num_classes:
         shifted = {value: value - 1 if value else ignore_label for value in values}
-        return (
+        return Fix(
             f"set {override('num_classes', last + 1)}, or, if 0 means unlabelled and the ids start "
-            f"at 1, set {describe_map(shifted)}"
+            f"at 1, set {describe_map(shifted)}",
+            shifted,
         )
     if first in (0, 1):
-        return f"set {override('num_classes', last + 1)} if all of them are classes"
-    return _advise_gaps(values, num_classes, ignore_label)
+        return Fix(
+            f"set {override('num_classes', last + 1)} if all of them are classes",
+            {value: value for value in values},
+        )
+    return _fix_gaps(values, num_classes, ignore_label)
 
 
-def _advise_gaps(values: list[int], num_classes: int, ignore_label: int) -> str:
+def _fix_gaps(values: Sequence[int], num_classes: int, ignore_label: int) -> Fix:
     """Return the fix for values with gaps: map those that occur, in order."""
     inside = [value for value in values if 0 <= value < num_classes]
-    if len(values) - len(inside) == 1 and values[-1] >= 250 and len(inside) > 1:
+    if len(values) - len(inside) == 1 and values[-1] >= _FIRST_VOID and len(inside) > 1:
         only = values[-1]
-        return f"if {only} marks pixels without a class, set {override('ignore_label', only)}"
-    mapped = {value: index for index, value in enumerate(values)}
+        mapping = {value: value for value in inside}
+        return Fix(
+            f"if {only} marks pixels without a class, set {override('ignore_label', only)}", mapping
+        )
+    mapping = {value: index for index, value in enumerate(values)}
     if len(values) <= num_classes:
-        return f"if these are the classes in order, set {describe_map(mapped)}"
-    return (
+        return Fix(f"if these are the classes in order, set {describe_map(mapping)}", mapping)
+    return Fix(
         f"if each value is a class, set {override('num_classes', len(values))} and "
-        f"{describe_map(mapped)}, or map some of them to {ignore_label} to ignore them"
+        f"{describe_map(mapping)}, or map some of them to {ignore_label} to ignore them",
+        mapping,
     )
-
-
-def advise_colours(
-    seen: Iterable[int],
-    names: Sequence[str],
-    known: Mapping[int, int],
-    label_map: Mapping[int, int] = MappingProxyType({}),
-) -> str:
-    """Return the likely fix for masks that hold the colours `seen`, ``0xRRGGBB`` each.
-
-    Args:
-        seen: All colours of all masks.
-        names: The name of each class id.
-        known: The colours in the contract, with their class ids.
-        label_map: The part of `known` that comes from `dataset.label_map`.
-
-    Example:
-        >>> advise_colours({0x000000, 0xFF0000}, ["background", "car"], {})
-        "if each colour is a class, in this order, set 'dataset.palette=[[0,0,0],[255,0,0]]'"
-    """
-    colours = sorted(set(seen))
-    if len(colours) > max(_MAX_MAPPED, len(names) + 1):
-        return (
-            f"{len(colours)} different colours look like a photograph or a lossy copy of a mask;"
-            f" {_FROM_SOURCE}"
-        )
-    is_grey = all(colour % _STEP_OF_GREY == 0 for colour in colours)
-    if is_grey and len(known) == len(label_map):  # a map of grey values, not of colours
-        return _advise_grey(colours, len(names))
-    if known:
-        return _advise_known(colours, names, known, label_map)
-    palette = ",".join(f"[{','.join(map(str, _channels(colour)))}]" for colour in colours)
-    count = "" if len(colours) == len(names) else f" {override('num_classes', len(colours))} and"
-    return f"if each colour is a class, in this order, set{count} 'dataset.palette=[{palette}]'"
-
-
-def _advise_known(
-    colours: Sequence[int],
-    names: Sequence[str],
-    known: Mapping[int, int],
-    label_map: Mapping[int, int],
-) -> str:
-    """Return the fix for masks of which the contract knows some colours."""
-    missing = [colour for colour in colours if colour not in known]
-    near = _near(missing, known)
-    if near is not None:
-        colour, intended = near
-        class_id = known[intended]
-        return (
-            f"{_colour(colour)} is nearly {_colour(intended)}, the colour of"
-            f" {names[class_id] if class_id < len(names) else 'ignored pixels'}: the mask is a"
-            f" lossy or resized copy; {_FROM_SOURCE}"
-        )
-    entries: dict[str, int | str] = {f"0x{key:06X}": value for key, value in label_map.items()}
-    entries |= {f"0x{colour:06X}": "ignore" for colour in missing[:_MAX_LISTED]}
-    return (
-        "add the colour of a class to dataset.palette, or, to ignore the missing colours, set"
-        f" {override('label_map', entries)}"
-    )
-
-
-def _advise_grey(colours: Sequence[int], num_ids: int) -> str:
-    """Return the fix for three equal channels: class ids, or black and white, saved as colours."""
-    if set(colours) <= {0, _WHITE}:
-        pairs = {"0x000000": 0, "0xFFFFFF": 1}
-        return f"if white is the object, set {override('label_map', pairs)}"
-    mapped: dict[str, int | str] = {}
-    for colour in colours:
-        value = colour // _STEP_OF_GREY
-        mapped[f"0x{colour:06X}"] = value if value < num_ids else "ignore"
-    return (
-        "its three channels are equal, as in class ids saved as colours; write the masks as grey"
-        f" PNG files, or set {override('label_map', mapped)}"
-    )
-
-
-def _near(missing: Iterable[int], known: Mapping[int, int]) -> tuple[int, int] | None:
-    """Return an unknown colour and a known one that it is probably a distorted copy of."""
-    for colour in missing:
-        for other in known:
-            pairs = zip(_channels(colour), _channels(other), strict=True)
-            if max(abs(one - two) for one, two in pairs) <= _NEAR:
-                return colour, other
-    return None
-
-
-def _channels(colour: int) -> tuple[int, int, int]:
-    return colour >> 16, colour >> 8 & 255, colour & 255
-
-
-def _colour(colour: int) -> str:
-    return f"colour ({', '.join(map(str, _channels(colour)))})"

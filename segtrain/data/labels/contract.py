@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.labels.advice import advise, advise_colours, describe_map, list_counts
+from segtrain.data.labels.advice import advise
 from segtrain.data.labels.checks import (
     check_colours_differ,
     check_ignore_label,
@@ -19,13 +19,16 @@ from segtrain.data.labels.checks import (
     check_palette,
     flip_pair_ids,
 )
+from segtrain.data.labels.colour_advice import advise_colours
 from segtrain.data.labels.label_map import LabelMap, MapGiven, parse_label_map
 from segtrain.data.labels.lookup import NUM_COLOURS, Lookup
 from segtrain.data.labels.mask_facts import NAN, MaskFacts, pack, pack_colours, stack_channels
 from segtrain.data.labels.palette import colorize, default_palette
+from segtrain.data.labels.wording import describe_map, list_counts
 from segtrain.errors import ConfigError, DataError
 
 _MAX_SHOWN = 60  # characters of a label map that a message repeats
+_GREY, _MANY = 256, 64  # grey values; so many are ranges, not single values
 _NO_AND_YES = ("no", "yes")  # what the values 0 and 1 of a multi-label mask mean for its class
 
 
@@ -139,6 +142,12 @@ class LabelContract:
             known = {pack(colour): class_id for class_id, colour in enumerate(self.colours)}
         return known | self.map.values
 
+    @cached_property
+    def reads_ranges(self) -> bool:
+        """Whether `label_map` gives every grey value from 0 to 255 a class, as soft masks need."""
+        listed = sum(0 <= value < _GREY for value in self.map.values)
+        return listed == _GREY or (self.map.other is not None and listed >= _MANY)
+
     def _mapping_of(self, facts: MaskFacts) -> Mapping[int, int]:
         return self.colour_mapping if facts.colours else self.mapping
 
@@ -248,24 +257,29 @@ class LabelContract:
             ignored = max(ignored, without)
         return pixels, ignored + facts.invalid
 
-    def explain(self, facts: MaskFacts, file: str, seen: Iterable[int] = ()) -> str | None:
+    def explain(
+        self, facts: MaskFacts, file: str, seen: Mapping[int, int] | None = None
+    ) -> str | None:
         """Return an error message about the values outside the contract; None: there are none.
 
         Args:
             facts: The counts of one mask, as from :meth:`count`.
             file: The name of the mask, for the message.
-            seen: Values in the other masks; with them the proposed fix covers all masks.
+            seen: The values in all masks with their pixels, so that the proposed fix covers them;
+                None: only those of this mask.
         """
         outside = self.outside(facts)
         if not outside:
             return None
-        values = facts.values | set(seen)
+        counts = facts.totals() if seen is None else seen
         held = list_counts(outside, colours=facts.colours)
         if facts.colours:
-            fix = advise_colours(values, self.names, self.colour_mapping, self.map.values)
+            fix = advise_colours(
+                counts, self.names, self.colour_mapping, self.map.values, self.ignore_label
+            )
         else:
             given = None if self.label_map is None else self.map.values
-            fix = advise(values, self._values_per_channel, self.ignore_label, given)
+            fix = advise(counts, self._values_per_channel, self.ignore_label, given)
         return f"{file}: the mask holds {held}, but {self._allowed(facts)}; {fix}"
 
     def _allowed(self, facts: MaskFacts) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +70,20 @@ class MaskFacts(NamedTuple):
         found = tuple({int(value): int(n) for value, n in channel} for channel in counts)
         return cls(tuple(shape), found, bool(colours), int(sum(invalid)))
 
-    @property
-    def values(self) -> set[int]:
-        """Every raw value that occurs, except :data:`NAN`."""
-        return {value for channel in self.counts for value, n in channel.items() if n} - {NAN}
+    def totals(self) -> dict[int, int]:
+        """Every raw value that occurs, except :data:`NAN`, with its pixels in all channels."""
+        return total_counts([self])
+
+
+def total_counts(masks: Iterable[MaskFacts]) -> dict[int, int]:
+    """Count the raw values of several masks together, except :data:`NAN`."""
+    found: dict[int, int] = {}
+    for mask in masks:
+        for channel in mask.counts:
+            for value, number in channel.items():
+                if number and value != NAN:
+                    found[value] = found.get(value, 0) + number
+    return found
 
 
 def pack(colour: Sequence[int]) -> int:

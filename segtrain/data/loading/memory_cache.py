@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -198,9 +198,9 @@ def _read_from(
 ) -> FileDataset:
     """Return the same dataset, with its files read from memory."""
     assert isinstance(dataset, FileDataset)
-    rules = {item.name: getattr(dataset.reader, item.name) for item in fields(Reader)}
     same = copy.copy(dataset)
-    same.reader = _MemoryReader(**rules, memory=memory, places=places)
+    reader = _MemoryReader(**dataset.reader.keys(), memory=memory, places=places)
+    same.reader = reader.with_soft_masks(dataset.reader.soft_masks)
     return same
 
 

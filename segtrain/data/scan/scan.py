@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from segtrain.data.dataset import FileDataset, SegmentationDataset, explain_shapes
 from segtrain.data.io.raster import JPEG_END, PNG_END
 from segtrain.data.io.storage import open_file
-from segtrain.data.labels.advice import override
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.labels.label_map import OTHER
-from segtrain.data.labels.mask_facts import MaskFacts
+from segtrain.data.labels.mask_facts import MaskFacts, total_counts
+from segtrain.data.labels.wording import override
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.normalization import image_mean_std
@@ -283,7 +283,7 @@ def _check_samples(
 ) -> Iterator[Finding]:
     """Find the first problem of each sample."""
     labels = dataset.labels
-    seen = {value for sample in samples if sample.facts for value in sample.facts.values}
+    seen = total_counts(sample.facts for sample in samples if sample.facts is not None)
     for index, (files, sample) in enumerate(zip(dataset.files, samples, strict=True)):
         mask = str(files.mask)
         if sample.finding is not None:

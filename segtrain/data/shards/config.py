@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -45,7 +44,7 @@ def write_config(dataset: FileDataset, output: str | Path, title: str) -> str:
         "palette": labels.palette,
         "multi_label": labels.multi_label,
         "flip_pairs": labels.flip_pairs,
-        **asdict(dataset.reader),
+        **dataset.reader.keys(),
     }
     plain = json.loads(json.dumps(content))  # tuples become lists
     if labels.label_map is not None:  # not through JSON, which would turn its keys into text

@@ -174,7 +174,7 @@ def _unpacked(packed: bytes) -> list[Any]:
 
 def facts_key(labels: LabelContract, reader: Reader) -> str:
     """Return a key of the settings that, besides the file, decide the facts of a mask."""
-    return f"multi_label={labels.multi_label} exif={reader.exif}"
+    return f"multi_label={labels.multi_label} {reader.with_soft_masks(labels.reads_ranges).rules}"
 
 
 class Index(NamedTuple):
