@@ -83,9 +83,9 @@ def _sync_directory(directory: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file through :func:`atomic_write`."""
+    """Write a UTF-8 file through :func:`atomic_write`; what is not valid Unicode is escaped."""
     with atomic_write(path) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", errors="backslashreplace"))
 
 
 def cache_dir() -> Path:

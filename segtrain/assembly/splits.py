@@ -178,6 +178,8 @@ def _on_main(processes: Processes, scan: Callable[[], _Scanned]) -> _Scanned:
 
 def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftOut]:
     """Scan a split; return its counts, and the samples that are left out of it."""
+    for note in split.notes:
+        logger.info("%s", note)
     with progress(f"check {name} masks", len(split)) as bar:
         report, fewer = scan_split(split, lambda *_: bar.advance())
     try_dataset(fewer, title)

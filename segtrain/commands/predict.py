@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtrain.data import write_mask, write_palette_mask
-from segtrain.data.datasets.found_files import IMAGE_SUFFIXES, FoundFiles, find_files
+from segtrain.data.datasets.found_files import (
+    IMAGE_SUFFIXES,
+    FoundFiles,
+    find_files,
+    list_endings,
+)
 from segtrain.data.datasets.pairing import Pairing, pair_valid_files
 from segtrain.errors import DataError, NoFilesError
 from segtrain.inference import Predictor
@@ -86,10 +92,10 @@ def _valid_files(given: str, images: Sequence[Path]) -> dict[Path, Path]:
             " the names of the images"
         ) from None
     stems = FoundFiles(images[0].parent, [{path: path.stem for path in images}])
-    pairs, problem, _ = pair_valid_files(stems, found, "valid", Pairing(None), set(images))
-    if problem is not None:
-        raise problem
-    return {image: file for image, file, _ in pairs}
+    pairs = pair_valid_files(stems, found, "valid", Pairing(None), set(images))
+    if pairs.error is not None:
+        raise pairs.error
+    return {image: file for image, file, _ in pairs.triples}
 
 
 def _images(source: Path) -> list[Path]:
@@ -97,12 +103,17 @@ def _images(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"input={source}: this image or folder does not exist")
-    found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = Counter(path.suffix.lower() for path in files if path not in found and path.is_file())
+    held = list_endings(others) if others else ""
     if not found:
         raise DataError(
-            f"input={source}: the folder has no image; supported endings are"
-            f" {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"input={source}: the folder has no image{f', but {held}' if held else ''}; supported"
+            f" endings are {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
+    if held:
+        logger.warning("input=%s: files that are no images are passed over: %s", source, held)
     stems = [path.stem for path in found]
     same_stem = [path.name for path in found if stems.count(path.stem) > 1]
     if same_stem:

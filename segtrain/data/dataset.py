@@ -117,6 +117,7 @@ class FileDataset(SegmentationDataset):
 
     Attributes:
         left_out: A message for each sample that was left out of the dataset.
+        notes: What was decided about the files, for the log.
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable.
         allow_overlap: Whether an image may be in two splits.
@@ -134,6 +135,7 @@ class FileDataset(SegmentationDataset):
         self.files: Sequence[SampleFiles] = list(files)
         self.reader = reader.with_soft_masks(labels.reads_ranges)
         self.left_out: list[str] = []
+        self.notes: list[str] = []
         self.max_bad = 0.0
         self.allow_overlap = False
 

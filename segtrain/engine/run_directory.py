@@ -92,7 +92,9 @@ class Run:
         )
         self._drop_later_lines(first_step)
         self._writer = _open_tensorboard(path / "tensorboard", first_step)
-        self._file = logging.FileHandler(path / "train.log", encoding="utf-8")
+        self._file = logging.FileHandler(
+            path / "train.log", encoding="utf-8", errors="backslashreplace"
+        )
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._file)
 

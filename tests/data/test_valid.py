@@ -247,8 +247,7 @@ def test_every_image_needs_a_valid_file(root: Path) -> None:
         folder(root)
     assert str(caught.value) == (
         f"dataset.train: 1 image files have no valid file ({root}/i/b.png), 1 valid files have no"
-        f" image ({root}/v/x_mask.png); an image and its valid file need the same name without"
-        " extension, so rename or remove them"
+        f" image ({root}/v/x_mask.png); rename them, or set dataset.unpaired=skip to leave them out"
     )
     dataset = folder(root, max_bad=0.7)
     assert [files.name for files in dataset.files] == ["a", "c"]

@@ -186,7 +186,7 @@ def _split_by_name(files: Sequence[SampleFiles], split: str, val_share: float) -
     chosen = [
         index
         for index, sample in enumerate(files)
-        if (zlib.crc32(sample.name.encode()) < limit) == (split == "val")
+        if (zlib.crc32(sample.name.encode(errors="surrogateescape")) < limit) == (split == "val")
     ]
     if not chosen:
         raise DataError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
-from segtrain.data.datasets.found_files import FoundFiles, Location, find_files
+from segtrain.data.datasets.found_files import FoundFiles, Location, find_files, list_endings
 from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.pairing import Pairing, pair_files, pair_valid_files
 from segtrain.errors import ConfigError
@@ -34,6 +34,8 @@ class FolderDataset(ConfiguredDataset):
         val: The same for the validation split; None if the split is not used.
         test: The same for the test split; None: there is no test split.
         labels: The set of masks, if there are several of the same images.
+        unpaired: What happens to images without a mask and masks without an image: ``error``, or
+            ``skip``, which leaves them out and names their number.
         pairing: Regular expressions for ``images``, ``masks`` and, if it is set, ``valid``, which
             are searched for in the path below `root`. Files pair if the groups are equal, or the
             whole match if there are no groups. Files without a match are left out. None: files pair
@@ -52,12 +54,13 @@ class FolderDataset(ConfiguredDataset):
         val: SplitFolders | None = None,
         test: SplitFolders | None = None,
         labels: str | None = None,
+        unpaired: Literal["error", "skip"] = "error",
         pairing: Mapping[str, str] | None = None,
         **common: Any,
     ) -> None:
         self.sections = {"train": train, "val": val, "test": test}
         self.pairing = Pairing(pairing)
-        self.mask_set = labels
+        self.mask_set, self.unpaired = labels, unpaired
         if labels is not None:
             self._check_set(labels, multi_label=bool(common.get("multi_label")))
         super().__init__(**common)
@@ -146,12 +149,14 @@ class FolderDataset(ConfiguredDataset):
         """Return the samples with their valid files; `only` these samples need one."""
         wanted = {sample.image for sample in samples} if only else None
         where = f"dataset.{self.split}"
-        pairs, problem, left_out = pair_valid_files(images, valid, where, self.pairing, wanted)
-        if problem and self.max_bad == 0:
-            raise problem
+        pairs = pair_valid_files(images, valid, where, self.pairing, wanted)
+        if pairs.error and self.max_bad == 0:
+            raise pairs.error
         known = {text.partition(": ")[0] for text in self.left_out}
-        self.left_out += [text for text in left_out if text.partition(": ")[0] not in known]
-        files = {image: file for image, file, _ in pairs}
+        self.left_out += [text for text in pairs.left_out if text.partition(": ")[0] not in known]
+        if pairs.rule:
+            self.notes.append(pairs.shown(where))
+        files = {image: file for image, file, _ in pairs.triples}
         return [
             sample._replace(valid=files[sample.image])
             for sample in samples
@@ -159,15 +164,28 @@ class FolderDataset(ConfiguredDataset):
         ]
 
     def _find_in(self, location: Any, where: str) -> FoundFiles:
-        return find_files(self.root, location, where)
+        found = find_files(self.root, location, where)
+        if found.passed_over:
+            held = list_endings(found.passed_over)
+            self.notes.append(f"{where}: other files are passed over: {held}")
+        return found
 
     def _pair(
         self, images: FoundFiles, masks: FoundFiles, names: Names | None, *, partial: bool = False
     ) -> list[Any]:
-        pairs, problem, left_out = pair_files(
-            images, masks, f"dataset.{self.split}", self.pairing, partial=partial, names=names
-        )
-        if problem and self.max_bad == 0:
-            raise problem
-        self.left_out += left_out
-        return pairs
+        where = f"dataset.{self.split}"
+        pairs = pair_files(images, masks, where, self.pairing, partial=partial, names=names)
+        if self.unpaired == "skip" and not pairs.twice:
+            if pairs.unpaired:
+                first = next(iter(pairs.unpaired))
+                self.notes.append(
+                    f"{where}: {len(pairs.unpaired)} files without a partner are left out, such as"
+                    f" {first}"
+                )
+        elif pairs.error and self.max_bad == 0:
+            raise pairs.error
+        else:
+            self.left_out += pairs.left_out
+        if pairs.rule:
+            self.notes.append(pairs.shown(where))
+        return pairs.triples

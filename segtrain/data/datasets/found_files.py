@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import glob
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 
 from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
+from segtrain.data.labels.wording import in_words
 from segtrain.errors import DataError, NoFilesError
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif", ".npy",
-     ".jp2", ".npz")
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
+     ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".gif", ".jp2", ".j2k", ".npy",
+     ".npz")
 )  # fmt: skip
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 _MAX_NAMES = 6
@@ -26,11 +31,17 @@ class FoundFiles(dict[Path, str]):
     Args:
         root: The path that regular expressions are matched relative to.
         locations: The files of each directory or glob.
+        passed_over: The number of other files there, by ending.
     """
 
-    def __init__(self, root: Path, locations: Sequence[Mapping[Path, str]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        locations: Sequence[Mapping[Path, str]],
+        passed_over: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         super().__init__({path: stem for files in locations for path, stem in files.items()})
-        self.root, self.locations = root, locations
+        self.root, self.locations, self.passed_over = root, locations, passed_over
 
     def by_location(self) -> dict[Path, str]:
         """Return the files with the number of their directory or glob before the stem."""
@@ -55,33 +66,54 @@ def find_files(root: Path, location: Location, where: str) -> FoundFiles:
         NoFilesError: When there are no image files.
         DataError: When an entry with the name of an image is not a file.
     """
-    if isinstance(location, str):
-        return FoundFiles(root, [_find_in(root, location, where)])
-    found = [_find_in(root, one, f"{where}[{number}]") for number, one in enumerate(location)]
-    return FoundFiles(root, found)
+    given = [location] if isinstance(location, str) else location
+    others: Counter[str] = Counter()
+    found = [
+        _find_in(root, one, where if isinstance(location, str) else f"{where}[{number}]", others)
+        for number, one in enumerate(given)
+    ]
+    return FoundFiles(root, found, others)
 
 
-def _find_in(root: Path, pattern: str, where: str) -> dict[Path, str]:
-    path = root / Path(pattern).expanduser()
-    if is_directory(path) or not glob.has_magic(str(path)):
+def _find_in(root: Path, pattern: str, where: str, others: Counter[str]) -> dict[Path, str]:
+    given = Path(pattern).expanduser()
+    path = root / given
+    if is_directory(path) or not glob.has_magic(str(given)):
         base, found = path, walk(path) if is_directory(path) else iter(())
-    else:
-        base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    else:  # the root is no part of the glob, so it may have brackets in its name
+        base = root / Path(*takewhile(lambda part: not glob.has_magic(part), given.parts))
         found = find(path, base) if is_directory(base) else iter(())
-    files = sorted(_images(found, where))
+    files = sorted(_images(found, where, others))
     if not files:
-        if not is_directory(root) and not Path(pattern).is_absolute():
+        if not is_directory(root) and not given.is_absolute():
             raise NoFilesError(
                 f"dataset.root={root} is neither a directory nor a zip or tar archive; set it to"
                 f" the one that {where}={pattern} is in"
             )
         holds_none = is_directory(base)
         problem = f"{path} holds no image files" if holds_none else f"{base} is not a directory"
+        held = f" ({list_endings(others)})" if holds_none and others else ""
         raise NoFilesError(
-            f"{where}={pattern}: {problem}; give a directory or a glob, absolute or relative to"
-            f" dataset.root={root}, which holds {_listed_names(root)}"
+            f"{where}={pattern}: {problem}{held}; give a directory or a glob, absolute or relative"
+            f" to dataset.root={root}, which holds {_listed_names(root)}"
         )
-    return {path: path.relative_to(base).with_suffix("").as_posix() for path in files}
+    return {path: _stem(path.relative_to(base)) for path in files}
+
+
+def _stem(path: Path) -> str:
+    """The name that files pair by; two Unicode forms of one text are the same."""
+    return unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+
+
+def list_endings(counts: Mapping[str, int]) -> str:
+    """Return the numbers of files by ending, in words.
+
+    Example:
+        >>> list_endings({".txt": 3, "": 1})
+        '3 .txt and 1 without ending'
+    """
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return in_words(f"{number} {ending or 'without ending'}" for ending, number in most)
 
 
 def _listed_names(root: Path) -> str:
@@ -90,9 +122,12 @@ def _listed_names(root: Path) -> str:
     return ", ".join(names[:_MAX_NAMES]) + more if names else "nothing"
 
 
-def _images(found: Iterable[Path], where: str) -> Iterator[Path]:
+def _images(found: Iterable[Path], where: str, others: Counter[str]) -> Iterator[Path]:
     for path in found:
-        if path.suffix.lower() not in MASK_SUFFIXES or path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() not in MASK_SUFFIXES:
+            others[path.suffix.lower()] += 1
             continue
         if not is_file(path):
             raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; remove it")

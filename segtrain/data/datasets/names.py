@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ class Names:
                 )
         if not self._given:
             raise DataError(f"{where} names no sample; give a name, or leave it out")
+        self._given = [  # as the names of files are compared
+            name if isinstance(name, int) else unicodedata.normalize("NFC", name)
+            for name in self._given
+        ]
         self.chosen = frozenset(map(str, self._given))
 
     def check(self, known: Collection[str]) -> None:

@@ -3,9 +3,10 @@
 Files pair by their path without extension, relative to the folder that is searched. If files remain
 without a partner, endings that distinguish images from masks (``x_leftImg8bit`` and
 ``x_gtFine_labelIds``) are removed: first known endings, then an ending that all files of one side
-share. At last, folders that all files of one side share are removed too. Alternatively, regular
-expressions select the part of a path that must agree. Files are never paired by their order,
-because a wrong pair is worse than an error.
+share. At last, folders that all files of one side share are removed too. Numbers are never removed
+on their own, nor where both sides have them and they differ: ``left_0001`` and ``left_0010`` are
+two frames. Alternatively, regular expressions select the part of a path that must agree. Files are
+never paired by their order, because a wrong pair is worse than an error.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import NamedTuple
 
 from segtrain.data.datasets.found_files import FoundFiles
 from segtrain.data.datasets.names import Names
+from segtrain.data.datasets.pairing_advice import pairing_advice
 from segtrain.errors import ConfigError, DataError
 from segtrain.schema.values import did_you_mean
 
+_SHOWN = 3  # pairs in the log
 _MAX_FILES = 20  # listed in a message
 _SIDES = ("images", "masks", "valid")
 _NO_PARTNER, _NO_IMAGE, _TWICE = "no partner", "no image", "twice"  # problems of files
@@ -33,6 +36,34 @@ _KNOWN_ENDING = re.compile(
 
 Keyed = dict[str, list[Path]]
 Triple = tuple[Path, Path, str]
+
+
+class Pairs(NamedTuple):
+    """Image files with their partners.
+
+    Attributes:
+        triples: Image file, mask or valid file, and name of each sample, sorted by name.
+        rule: What files pair by; empty where their names are equal.
+        unpaired: Files without a partner, with a message for each.
+        twice: Files whose name is not unique, likewise.
+        error: An error about all of them; None: there are none.
+    """
+
+    triples: list[Triple]
+    rule: str
+    unpaired: dict[Path, str]
+    twice: dict[Path, str]
+    error: DataError | None
+
+    @property
+    def left_out(self) -> list[str]:
+        """A message for each file without exactly one partner."""
+        return [f"{file}: {text}" for file, text in {**self.unpaired, **self.twice}.items()]
+
+    def shown(self, where: str) -> str:
+        """What files pair by, with three of the pairs, for the log."""
+        some = ", ".join(f"{one.name} with {other.name}" for one, other, _ in self.triples[:_SHOWN])
+        return f"{where}: files pair by {self.rule}: {some}"
 
 
 class Pairing:
@@ -112,7 +143,7 @@ def pair_files(
     *,
     partial: bool = False,
     names: Names | None = None,
-) -> tuple[list[Triple], DataError | None, list[str]]:
+) -> Pairs:
     """Pair image and mask files.
 
     Args:
@@ -123,19 +154,15 @@ def pair_files(
         partial: Whether images without a mask are allowed.
         names: The samples to pair; files of other samples need no partner. None: all samples.
 
-    Returns:
-        Image file, mask file and name of each sample, sorted by name; an error if files remain
-        without a partner, else None; and a message for each of these files.
-
     Raises:
-        DataError: When no files pair, or a name does not exist.
+        DataError: When no files pair, a name does not exist, or an image is its own mask.
     """
     chosen = None if names is None else names.chosen
     keyed = _keyed(images, masks, pairing, "masks")
-    best = _best(_match(one, other, chosen, partial=partial) for one, other in keyed)
+    best = _best(_match(*sides, chosen, partial=partial) for sides in keyed)
     if names is not None:
         names.check(best.known)
-    return _result(best, where, "mask")
+    return _result(best, where, "mask", images, masks)
 
 
 def pair_valid_files(
@@ -144,7 +171,7 @@ def pair_valid_files(
     where: str,
     pairing: Pairing,
     wanted: Collection[Path] | None = None,
-) -> tuple[list[Triple], DataError | None, list[str]]:
+) -> Pairs:
     """Pair image files and the files of the pixels that count.
 
     Args:
@@ -154,9 +181,6 @@ def pair_valid_files(
         pairing: The part of a path that must agree.
         wanted: The images that need a valid file; files of other images are not used. None: every
             image needs a valid file, and every valid file an image.
-
-    Returns:
-        As :func:`pair_files`, with valid files instead of masks.
 
     Raises:
         DataError: When no files pair.
@@ -168,25 +192,28 @@ def pair_valid_files(
         return {key for key, files in keys.items() if any(file in wanted for file in files)}
 
     keyed = _keyed(images, valid, pairing, "valid")
-    best = _best(_match(one, other, chosen(one), partial=False) for one, other in keyed)
-    return _result(best, where, "valid file")
+    best = _best(_match(*sides, chosen(sides[0]), partial=False) for sides in keyed)
+    return _result(best, where, "valid file", images, valid)
 
 
 def _keyed(
     images: FoundFiles, others: FoundFiles, pairing: Pairing, side: str
-) -> Iterator[tuple[Keyed, Keyed]]:
+) -> Iterator[tuple[Keyed, Keyed, str]]:
     """Yield images and other files, grouped by the part of their name that must agree, per rule."""
     if pairing.expressions:
-        yield pairing.keys(images, "images"), pairing.keys(others, side)
+        yield pairing.keys(images, "images"), pairing.keys(others, side), "dataset.pairing"
         return
-    rules = (_whole, _without_known_ending, _without_shared_ending)
     sides: list[dict[Path, str]] = [images, others]
     if len(images.locations) == len(others.locations) > 1:
         sides = [images.by_location(), others.by_location()]
-    short = [_without_shared_folders(files) for files in sides]
-    for one, other in (sides, short):
-        for group in rules:
-            yield group(one), group(other)
+    for files, place in ((sides, ""), (_without_shared_folders(*sides), " below shared folders")):
+        for group, rule in _RULES:
+            if group is _without_shared_ending and _numbers_differ(
+                *(_shared_ending(stems.values()) for stems in files)
+            ):
+                continue
+            named = f"{rule}{place}" if rule else f"names{place}" if place else ""
+            yield group(files[0]), group(files[1]), named
 
 
 class _Match(NamedTuple):
@@ -197,6 +224,7 @@ class _Match(NamedTuple):
     problems: dict[str, list[Path]]
     known: set[str]
     num_missing: int
+    rule: str
 
     @property
     def num_problems(self) -> int:
@@ -204,7 +232,7 @@ class _Match(NamedTuple):
 
 
 def _match(
-    images: Keyed, others: Keyed, chosen: Collection[str] | None, *, partial: bool
+    images: Keyed, others: Keyed, rule: str, chosen: Collection[str] | None, *, partial: bool
 ) -> _Match:
     """Match the files with one of the names `chosen`; None: all files."""
     known = images.keys() | others.keys()
@@ -214,7 +242,8 @@ def _match(
         images, others = (
             {key: keyed[key] for key in keyed if key in chosen} for keyed in (images, others)
         )
-    return _Match(images, others, _unpaired(images, others, partial=partial), known, missing)
+    problems = _unpaired(images, others, partial=partial)
+    return _Match(images, others, problems, known, missing, rule)
 
 
 def _best(matches: Iterable[_Match]) -> _Match:
@@ -227,27 +256,46 @@ def _best(matches: Iterable[_Match]) -> _Match:
     return min(tried, key=lambda match: match.num_problems)
 
 
-def _result(
-    match: _Match, where: str, kind: str
-) -> tuple[list[Triple], DataError | None, list[str]]:
+def _result(match: _Match, where: str, kind: str, found: FoundFiles, partners: FoundFiles) -> Pairs:
     images, others = match.images, match.others
     both = sorted(images.keys() & others.keys())
     single = [key for key in both if len(images[key]) == len(others[key]) == 1]
-    pairs = [(images[key][0], others[key][0], key) for key in single]
+    triples = [(images[key][0], others[key][0], key) for key in single]
+    _check_differ(triples, where, kind)
     if not match.problems:
-        return pairs, None, []
-    error = DataError(f"{where}: {_describe(match.problems, kind)}")
-    if not pairs:
+        return Pairs(triples, match.rule, {}, {}, None)
+    ready = pairing_advice(found, partners, len(triples), where, kind)
+    error = DataError(f"{where}: {_describe(match.problems, kind)}; {ready}")
+    if not triples:
         raise error
     texts = {
         _NO_PARTNER: f"the image has no {kind}",
         _NO_IMAGE: f"the {kind} has no image",
         _TWICE: "the name without extension is not unique",
     }
-    left_out = [
-        f"{file}: {texts[problem]}" for problem, files in match.problems.items() for file in files
-    ]
-    return pairs, error, left_out
+    unpaired, twice = (
+        {file: texts[problem] for problem in problems for file in match.problems.get(problem, ())}
+        for problems in ((_NO_PARTNER, _NO_IMAGE), (_TWICE,))
+    )
+    return Pairs(triples, match.rule, unpaired, twice, error)
+
+
+def _check_differ(triples: Sequence[Triple], where: str, kind: str) -> None:
+    """Refuse images that are their own masks, perhaps by a link."""
+    for image, other, _ in triples:
+        if image == other or _is_same_file(image, other):
+            key = "masks" if kind == "mask" else "valid"
+            raise DataError(
+                f"{where}: the image {image} is its own {kind}; set {where}.images and"
+                f" {where}.{key} to different files"
+            )
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # in an archive
+        return False
 
 
 def _whole(files: dict[Path, str]) -> Keyed:
@@ -259,19 +307,54 @@ def _without_known_ending(files: dict[Path, str]) -> Keyed:
 
 
 def _without_shared_ending(files: dict[Path, str]) -> Keyed:
-    """Remove the last words of the stems if all files of one side share them; not for one file."""
-    words = [re.split(r"(?=[_\-. ])", stem)[::-1] for stem in files.values()]
-    shared = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
-    ending = "".join(column[0] for column in reversed(list(shared))) if len(words) > 1 else ""
+    ending = _shared_ending(files.values())
     return _group(files, lambda stem: stem.removesuffix(ending))
 
 
-def _without_shared_folders(files: dict[Path, str]) -> dict[Path, str]:
-    """Remove the first folders of the stems if all files of one side share them."""
-    folders = [stem.split("/")[:-1] for stem in files.values()]
+def _shared_ending(stems: Collection[str]) -> str:
+    """Return the last words of stems if all share them; empty for one file.
+
+    A word without letters is never taken off, because it may number what must agree.
+    """
+    words = [re.split(r"(?=[_\-. ])", stem)[::-1] for stem in stems]
+    shared = takewhile(
+        lambda column: len(set(column)) == 1 and any(map(str.isalpha, column[0])),
+        zip(*words, strict=False),
+    )
+    return "".join(column[0] for column in reversed(list(shared))) if len(words) > 1 else ""
+
+
+def _numbers_differ(one: str, other: str) -> bool:
+    """Whether both texts have numbers, and not the same ones."""
+    numbers = [re.findall(r"\d+", text) for text in (one, other)]
+    return all(numbers) and numbers[0] != numbers[1]
+
+
+_RULES: tuple[tuple[Callable[[dict[Path, str]], Keyed], str], ...] = (
+    (_whole, ""),
+    (_without_known_ending, "names without endings such as _mask"),
+    (_without_shared_ending, "names without the ending that all share"),
+)
+
+
+def _without_shared_folders(*sides: dict[Path, str]) -> list[dict[Path, str]]:
+    """Remove the first folders of the stems if all files of one side share them.
+
+    They stay if both sides have numbers in them and the numbers differ.
+    """
+    shared = [_shared_folders(stems.values()) for stems in sides]
+    if _numbers_differ(*("/".join(folders) for folders in shared)):
+        return [*sides]
+    return [
+        {path: "/".join(stem.split("/")[len(folders) :]) for path, stem in stems.items()}
+        for stems, folders in zip(sides, shared, strict=True)
+    ]
+
+
+def _shared_folders(stems: Iterable[str]) -> list[str]:
+    folders = [stem.split("/")[:-1] for stem in stems]
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*folders, strict=False))
-    count = len(list(shared))
-    return {path: "/".join(stem.split("/")[count:]) for path, stem in files.items()}
+    return [column[0] for column in shared]
 
 
 def _group(files: dict[Path, str], key: Callable[[str], str]) -> Keyed:
@@ -303,10 +386,7 @@ def _describe(groups: Mapping[str, Sequence[Path]], kind: str) -> str:
         _TWICE: "files have a name without extension that is not unique",
     }
     parts = [f"{len(files)} {texts[problem]} ({_list(files)})" for problem, files in groups.items()]
-    advice = (
-        f"an image and its {kind} need the same name without extension, so rename or remove them"
-    )
-    return f"{', '.join(parts)}; {advice}"
+    return ", ".join(parts)
 
 
 def _list(files: Sequence[Path]) -> str:

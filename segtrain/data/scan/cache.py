@@ -29,7 +29,7 @@ class ScanCache:
 
     def __init__(self, files: Sequence[Path]) -> None:
         folder = os.path.commonpath([file.parent.absolute() for file in files])
-        name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+        name = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = cache_dir() / f"scan-{name}.json"
         self._entries = self._load()
         self._changed = False

@@ -52,7 +52,7 @@ def content_hash(
 def _hash_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(f"{line}\n".encode())
+        digest.update(f"{line}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

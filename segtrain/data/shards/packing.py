@@ -138,9 +138,9 @@ def fingerprint(dataset: FileDataset, keys: Sequence[str]) -> str:
         dataset: The dataset.
         keys: Keys in the order of writing.
     """
-    digest = hashlib.sha256("\n".join(keys).encode())
+    digest = hashlib.sha256("\n".join(keys).encode(errors="surrogateescape"))
     for files in dataset.files:
-        digest.update(str(files.image.absolute()).encode())
+        digest.update(str(files.image.absolute()).encode(errors="surrogateescape"))
         if files.valid is not None:
-            digest.update(str(files.valid.absolute()).encode())
+            digest.update(str(files.valid.absolute()).encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -238,7 +238,7 @@ def test_names_that_no_sample_has(tmp_path):
 def test_files_of_other_samples_need_no_partner(tmp_path):
     fill(tmp_path, ["a.png", "b.png", "c.png"], ["a.png", "b.png", "d.png"])
     assert chosen(tmp_path, ["a", "b"]) == ["a", "b"]
-    with pytest.raises(DataError, match=r"1 image files have no mask \(.*c\.png\); an"):
+    with pytest.raises(DataError, match=r"1 image files have no mask \(.*c\.png\); rename"):
         chosen(tmp_path, ["a", "c"])
     assert chosen(tmp_path, ["a", "c"], max_bad=0.5) == ["a"]
 
