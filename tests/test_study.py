@@ -48,7 +48,7 @@ def test_a_study_is_one_command(tmp_path: Path) -> None:
         }
         text = (folder / "tables.md").read_text()
         assert "## main: iou on val" in text
-        assert "## longer: accuracy on val" in text
+        assert "## longer_0.1: accuracy on val" in text
         assert "no difference shown between focal" in text or "focal is" in text
         assert "| cross_entropy | " in text.partition("## Learning rates")[2]
         assert "<svg" in (folder / "comparisons/main_iou.svg").read_text()

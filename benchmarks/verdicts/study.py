@@ -164,14 +164,27 @@ def report(study: Study) -> None:
 
 
 def comparisons(study: Study) -> Iterator[tuple[str, str, Comparison]]:
-    """The comparison of each stage by each metric."""
-    for stage in ("main", "longer"):
-        if not study.runs(stage):
+    """The comparison of all losses, and of the best losses of each condition at a longer budget."""
+    main = study.runs("main")
+    stages = {"main": ([run.path for run in main], study.content["baseline"])}
+    for condition, losses in best_losses(study).items():
+        paths = [
+            run.path
+            for run in study.runs("longer")
+            if all(run.overrides.get(key) == value for key, value in _pairs(condition))
+        ]
+        name = "_".join(["longer", *(value for _, value in _pairs(condition))])
+        stages[name] = paths, losses[-1]
+    for stage, (paths, loss) in stages.items():
+        if not paths:
             continue
-        groups = group_runs(study.runs(stage))
-        baseline = _baseline(groups, study.content["baseline"])
+        baseline = _baseline(group_runs(read_runs(paths)), loss)
         for metric in study.content["metrics"]:
-            yield stage, metric, compare(study.kept(stage), metric=metric, baseline=baseline)
+            yield stage, metric, compare(paths, metric=metric, baseline=baseline)
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (word.partition("=") for word in words)]
 
 
 def _chart(study: Study, comparison: Comparison) -> str:
@@ -186,8 +199,8 @@ def _chart(study: Study, comparison: Comparison) -> str:
     points = "points of " if comparison.scoring.metric.is_share else ""
     side = "right" if comparison.scoring.larger_is_better else "left"
     axis = (
-        f"difference from {study.content['baseline']} in {points}{comparison.metric}, with 95 %"
-        f" interval; better to the {side}"
+        f"difference from {dict(_pairs(comparison.baseline)).get('loss', 'the baseline')} in"
+        f" {points}{comparison.metric}, with 95 % interval; better to the {side}"
     )
     return interval_chart(drawn, axis, style=CHART_STYLE)
 

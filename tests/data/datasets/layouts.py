@@ -40,8 +40,10 @@ RAW_VALUES: dict[str, list[int]] = {
     "coco_panoptic": COCO_PANOPTIC,
     "coco_stuff10k": [*range(183)],
     "coco_stuff164k": [*range(182), 255],
+    "crackforest": [1, 2, 3, 4],
     "crackforest_png": [0, 1, 255],
     "drive": [0, 255],
+    "kvasir": [0, 255],
     "lip": [*range(20)],
     "loveda": [*range(8)],
     "mapillary_vistas": [*range(66)],
@@ -294,7 +296,26 @@ def _drive(root: Path) -> None:
         _grey(root / folder / "mask" / f"{stem}_{folder}_mask.gif", np.full(SIZE, 255))
 
 
+def _kvasir(root: Path) -> None:
+    for number, name in enumerate(("cju0qkwl3", "cju1aqqv4", "cju0roawv")):
+        _image(root / "images" / f"{name}.jpg", number)
+        mask = root / "masks" / f"{name}.jpg"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        raw = raw_mask("kvasir", number).astype(np.uint8)
+        Image.fromarray(raw).convert("RGB").save(mask, quality=100, subsampling=0)
+
+
 # ------------------------------------------------------------------ surfaces
+
+
+def _crackforest(root: Path) -> None:
+    for number, name in enumerate(("002", "003", "004")):
+        _image(root / "image" / f"{name}.jpg", number)
+        raw = raw_mask("crackforest", number).astype(np.uint16)
+        found = np.empty((1, 1), dtype=[("Segmentation", object), ("Boundaries", object)])
+        found[0, 0] = (raw, (raw > 1).astype(np.uint8))
+        _matlab(root / "groundTruth" / f"{name}.mat", {"groundTruth": found})
+    _image(root / "image" / "119.jpg", 9)  # without a mask
 
 
 def _crackforest_png(root: Path) -> None:

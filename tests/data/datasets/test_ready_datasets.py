@@ -32,7 +32,8 @@ READY = sorted(RAW_VALUES)
 
 NUM_CLASSES = {
     "ade20k": 150, "camvid": 11, "camvid32": 31, "cityscapes": 19, "coco_panoptic": 133,
-    "coco_stuff10k": 171, "coco_stuff164k": 171, "crackforest_png": 2, "drive": 1, "lip": 20,
+    "coco_stuff10k": 171, "coco_stuff164k": 171, "crackforest": 2, "crackforest_png": 2,
+    "drive": 1, "kvasir": 2, "lip": 20,
     "loveda": 7, "mapillary_vistas": 65, "oxford_pet": 2, "pascal_context59": 59,
     "pascal_context60": 60,
     "sbd": 21, "topomortar": 2, "voc2012": 21,
@@ -79,8 +80,10 @@ NAMES: dict[str, dict[int, str | None]] = {
         91: "banner", 105: "clouds", 132: "mirror-stuff", 148: "road", 156: "sky-other",
         168: "tree", 170: "wall-brick", 172: "wall-other", 181: "wood", 255: None,
     },
+    "crackforest": {1: "background", 2: "crack", 3: None, 4: None},
     "crackforest_png": {0: "background", 1: "crack", 255: None},
     "drive": {0: "background", 255: "vessel"},
+    "kvasir": {0: "background", 255: "polyp"},
     "lip": {
         0: "Background", 1: "Hat", 5: "UpperClothes", 13: "Face", 14: "Left-arm", 15: "Right-arm",
         16: "Left-leg", 17: "Right-leg", 18: "Left-shoe", 19: "Right-shoe",
@@ -202,7 +205,7 @@ def test_a_wrong_root_is_one_message(name: str, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             build(name, tmp_path / "elsewhere", split)
         message = str(caught.value)
-        assert f"dataset.{split}." in message
+        assert f"dataset.{'train' if 'val_share' in read_config(name) else split}." in message
         assert str(tmp_path / "elsewhere") in message
         assert "\n" not in message
         assert ("dataset.download=true" in message) == ("source" in read_config(name))
@@ -217,7 +220,8 @@ def test_the_file_is_readable(name: str) -> None:
     config = read_config(name)
     assert config["title"] == name
     assert config["root"].startswith(f"data/{name.removesuffix('59').removesuffix('60')[:4]}")
-    assert {"class_names", "palette", "num_classes", "train", "val"} <= set(config)
+    assert {"class_names", "palette", "num_classes", "train"} <= set(config)
+    assert ("val" in config) != ("val_share" in config)
 
 
 # ------------------------------------------------------------------ names, colours, pairs
