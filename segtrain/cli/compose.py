@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segtrain.assembly.check import SECTIONS
 from segtrain.cli.foreign import check_folder, check_key
+from segtrain.cli.words import check_words, expand_home, typed
 from segtrain.errors import ConfigError, one_line
 from segtrain.files import config_dir
 from segtrain.schema.origin import Origin
@@ -50,7 +51,7 @@ def quoted(words: Sequence[str]) -> list[str]:
         >>> quoted(["trainer.best=iou[pole]", "seed=1"])
         ["trainer.best='iou[pole]'", 'seed=1']
     """
-    return [_CLASS_OF_METRIC.sub(r"\1='\2'", word) for word in words]
+    return [_CLASS_OF_METRIC.sub(r"\1='\2'", expand_home(word)) for word in words]
 
 
 def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = None) -> list[str]:
@@ -66,20 +67,33 @@ def rewrite(words: Sequence[str], command: str = "train", extra: Path | None = N
     groups = _GROUPS.get(command, ("dataset",))
     parser = OverridesParser.create()
     rewritten = []
+    check_words(words)
     for word in quoted(words):
         if word == "experiment=null":  # the same as without the word
             continue
         try:
             override = parser.parse_override(word)
         except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"cannot read {word!r} as key=value ({reason}); put quotes around unusual values"
-            ) from None
+            raise ConfigError(_unreadable(word, error)) from None
         if override.key_or_group in REPLACED and isinstance(override.value(), dict):
             rewritten.append(f"++{override.key_or_group}=null")
         rewritten.append(_rewrite_one(word, override, groups, extra))
     return rewritten
+
+
+def _unreadable(word: str, error: HydraException) -> str:
+    """The message about a word that Hydra's grammar cannot read."""
+    key, _, value = word.partition("=")
+    bare = value.strip()
+    if not bare or bare[0] not in "[{":
+        return (
+            f"cannot read the value of {key}, {value}; if it is one text, type {typed(key, bare)}"
+        )
+    reason = str(error).splitlines()[0]
+    return (
+        f"cannot read {word!r} as key=value ({reason}); put quotes around a text in it that has"
+        " other signs than letters, digits and . _ - /"
+    )
 
 
 def _rewrite_one(word: str, override: Override, groups: Sequence[str], extra: Path | None) -> str:
@@ -221,7 +235,11 @@ def compose_run(
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
             given = str(override.input_line).lstrip("+")
-            raise ConfigError(f"{given} has several values: add -m to start a run for each")
+            key, _, value = given.partition("=")
+            raise ConfigError(
+                f"{given} has several values: add -m to start a run for each, or, if it is one"
+                f" text, type {typed(key, value)}"
+            )
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):

@@ -172,10 +172,11 @@ Keys:
   seed                     seed of the random order
   plugins                  files that register the dataset""",
     "list": """\
-List the choices of every config group, or the cost of every model.
+List what can be chosen by name, with a line about each, or the cost of every model.
 
 Examples:
   {program}                            registered names and config files of each group
+  {program} losses                     the losses; also minings, datasets, metrics, heads, ...
   {program} models                     parameters, multiply-adds, outputs and source of each model
   {program} models plugins=[mine.py]   the same, with your own models
 
@@ -184,4 +185,10 @@ The columns of models:
   GMACs                    multiply-adds of convolutions and matrix products in 1e9, for one image
   at                       the size of that image, which is the one used in the model's paper
   outputs, source          names of the outputs, and the paper or library""",
+    "completion": """\
+Print a script that completes commands, keys and names in a shell.
+
+Examples:
+  eval "$({program} bash)"             in ~/.bashrc
+  eval "$({program} zsh)"              in ~/.zshrc""",
 }

@@ -21,7 +21,9 @@ from segtrain.cli.compose import (
     plugins_in,
 )
 from segtrain.cli.help import HELP
+from segtrain.cli.listing import completion_script, list_choices
 from segtrain.cli.sweep import train_many
+from segtrain.cli.words import check_options
 from segtrain.commands import (
     evaluate as evaluate_command,
 )
@@ -30,9 +32,6 @@ from segtrain.commands import (
 )
 from segtrain.commands import (
     inspect as inspect_command,
-)
-from segtrain.commands import (
-    list_models as list_command,
 )
 from segtrain.commands import (
     predict as predict_command,
@@ -52,10 +51,6 @@ from segtrain.errors import (
     one_line,
     printable,
 )
-from segtrain.files import config_dir
-from segtrain.metrics import list_metrics
-from segtrain.models.build import list_backbones, list_heads
-from segtrain.models.table import model_specs
 from segtrain.models.weights import list_of
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.sections import (
@@ -68,6 +63,7 @@ from segtrain.schema.sections import (
 )
 from segtrain.schema.values import build_dataclass, did_you_mean
 from segtrain.terminal import console, start_logging
+from segtrain.version import __version__
 
 
 def train(
@@ -191,25 +187,15 @@ def inspect(words: Sequence[str], *, extra: Path | None = None, augment: bool = 
 
 
 def list_names(words: Sequence[str], *, extra: Path | None = None) -> None:
-    """Print the choices of each group, or with the word ``models`` the cost of each model."""
-    others = [word for word in words if not word.startswith("plugins=")]
-    if others not in ([], ["models"]):
-        raise ConfigError(f"list takes only the word models and plugins=[...], got {others[-1]!r}")
-    load_plugins(plugins_in(words, extra))
-    if others:
+    """Print what can be chosen by name: losses, models, datasets, metrics, ..."""
+    if "models" in words:
         _check_installation()
-        folders = [config_dir(), *([extra] if extra else [])]
-        list_command.list_models(model_specs(*(folder / "model" for folder in folders)))
-        return
-    for group in (*SECTIONS, *PLAIN_GROUPS):
-        sys.stdout.write(f"{group}: {', '.join(group_choices(group, extra))}\n")
-    backbones = [*list_backbones(), "timm/<name>", "torchvision/<name>"]
-    for key, names in (
-        ("model.backbone", backbones),
-        ("model.head", list_heads()),
-        ("evaluation.metrics", list_metrics()),
-    ):
-        sys.stdout.write(f"{key}: {', '.join(names)}\n")
+    sys.stdout.write(list_choices(words, extra))
+
+
+def completion(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Print a script that completes commands, keys and names in a shell."""
+    sys.stdout.write(completion_script(words, list(COMMANDS), extra))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -221,6 +207,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "shards": shards,
     "list": list_names,
+    "completion": completion,
 }
 
 
@@ -237,6 +224,7 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="KEY=VALUE", help="values that replace the defaults"
     )
+    parser.add_argument("--version", action="version", version=f"segtrain {__version__}")
     parser.add_argument(
         "--config-dir", type=Path, help="a folder with your own configs, in the same groups"
     )
@@ -262,6 +250,7 @@ def _parser(command: str, program: str) -> argparse.ArgumentParser:
 
 def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     parser = _parser(command, program)
+    check_options(arguments, _options_of(parser))
     options = parser.parse_intermixed_args(list(arguments))
     if options.config_dir is not None and not options.config_dir.is_dir():
         raise ConfigError(f"--config-dir {options.config_dir} is not a folder")
@@ -271,6 +260,10 @@ def _run(command: str, program: str, arguments: Sequence[str]) -> None:
     if command == "train":
         keywords.update(multirun=options.multirun, show=options.cfg, dry_run=options.dry_run)
     COMMANDS[command](options.words, **keywords)
+
+
+def _options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings}
 
 
 def _check_installation() -> None:
@@ -330,13 +323,30 @@ def _fail(message: str, code: int) -> int:
 
 def main() -> int:
     """``segtrain COMMAND ...``, the command of an installed package."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        given = sys.argv[1] if len(sys.argv) > 1 else ""
-        sys.stdout.write("usage: segtrain {" + ",".join(COMMANDS) + "} [KEY=VALUE ...]\n")
-        if given in ("-h", "--help"):
-            return 0
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    if given == "--version":
+        sys.stdout.write(f"segtrain {__version__}\n")
+        return 0
+    if given not in COMMANDS:
+        if given in ("", "-h", "--help"):
+            sys.stdout.write(_overview())
+            return 0 if given else ConfigError.exit_code
         return _fail(
             f"unknown command {given!r}{did_you_mean(given, COMMANDS)}", ConfigError.exit_code
         )
-    command = sys.argv[1]
-    return run_command(command, sys.argv[2:], f"segtrain {command}")
+    return run_command(given, sys.argv[2:], f"segtrain {given}")
+
+
+def _overview() -> str:
+    """The commands with what they do, for ``segtrain --help``."""
+    rows = [f"  {name:11}{(do.__doc__ or '').splitlines()[0]}" for name, do in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: segtrain COMMAND [KEY=VALUE ...]",
+            "",
+            *rows,
+            "",
+            "segtrain COMMAND --help has examples and keys; segtrain --version prints the version.",
+            "",
+        ]
+    )

@@ -140,7 +140,8 @@ def test_list_names_the_parts_of_a_model(capsys: pytest.CaptureFixture[str]) -> 
 def test_list_takes_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("list", ["modles"]) == 2
     assert (
-        "list takes only the word models and plugins=[...], got 'modles'" in capsys.readouterr().err
+        "list takes one group and plugins=[...], got 'modles'; did you mean 'models'?"
+        in capsys.readouterr().err
     )
 
 
