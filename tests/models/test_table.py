@@ -118,7 +118,7 @@ def test_list_models_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     specs = {name: name for name in FAST} | {"nowhere": {"name": "smp", "arch": "unett"}}
-    monkeypatch.setattr("segtrain.cli.main.model_specs", lambda *_folders: specs)
+    monkeypatch.setattr("segtrain.cli.listing.model_specs", lambda *_folders: specs)
     assert run_command("list", ["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
