@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import DerivedTarget, Loss, MeanMining, PixelLoss
-from segtrain.losses.base import at_least_float32, safe_ratio
+from segtrain.losses.base import at_least_float32, is_finite, safe_ratio
 
 MAIN_OUTPUT = "out"
 LEARNED = "learned"
@@ -297,7 +297,7 @@ class Criterion(nn.Module):
         loss, factor = goal.loss, goal.factor
         target = loss.check_target(goal.target, logits, resized=True)
         with torch.autocast(logits.device.type, enabled=False):
-            logits = at_least_float32(logits)
+            logits = loss.usable(at_least_float32(logits), target)
             weights = loss.term_weights(logits)
             weights = weights if factor is None else weights * factor
             total, values = self._terms(loss, logits, target, weights)
@@ -327,13 +327,15 @@ class Criterion(nn.Module):
             logits = F.interpolate(
                 logits, size=size, mode="bilinear", align_corners=self.align_corners
             )
-        values = torch.stack([term.value(logits, target) for term in terms])
+        values = torch.stack([term.checked_value(logits, target) for term in terms])
         return (values * weights).sum(), values.detach()
 
     def _rows(self, logits: Tensor, target: Tensor) -> int | None:
         """The number of rows in a strip; None: all rows at once."""
         if logits.shape[-2:] == target.shape[-2:] or not target.numel():
             return None
+        if logits.device.type == "cpu" and not is_finite(logits):
+            return None  # strips do not look at what is at ignored pixels
         if self.strip_rows != "auto":
             return self.strip_rows
         pixels = len(target) * target.shape[-2] * target.shape[-1]

@@ -44,7 +44,9 @@ class Loss(nn.Module, ABC):
         super().__init__()
         if num_classes < 1:
             raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
-        if 0 <= ignore_label < num_classes:
+        if isinstance(ignore_label, bool) or not isinstance(ignore_label, int):
+            raise ConfigError(f"ignore_label must be a whole number, got {ignore_label!r}")
+        if 0 <= ignore_label < max(num_classes, 2):  # one channel tells two classes apart
             raise ConfigError(
                 f"ignore_label {ignore_label} is also a class id: num_classes is {num_classes}"
             )
@@ -102,11 +104,23 @@ class Loss(nn.Module, ABC):
         """
         target = self.check_target(target, logits)
         with torch.autocast(logits.device.type, enabled=False):
-            logits = at_least_float32(logits)
-            values = torch.stack([term.value(logits, target) for term in self.terms().values()])
+            logits = self.usable(at_least_float32(logits), target)
+            values = torch.stack(
+                [term.checked_value(logits, target) for term in self.terms().values()]
+            )
             total = (values * self.term_weights(logits)).sum()
             penalties = self.term_penalties(logits)
             return total if penalties is None else total + self.penalty(penalties, target)
+
+    def usable(self, logits: Tensor, target: Tensor) -> Tensor:
+        """`logits` for a checked `target`, which may rule classes out by minus infinity.
+
+        With a dense target such a class would give 0 times infinity, so it gets a very small number
+        instead, whose probability is 0 as well.
+        """
+        if target.dim() == 3 or self.dense == "regression":
+            return logits
+        return logits.clamp(min=torch.finfo(logits.dtype).min / 4)
 
     def penalty(self, penalties: Tensor, target: Tensor) -> Tensor:
         """The sum of the `penalties` of those terms that have a share in `target`."""
@@ -213,6 +227,13 @@ class Term(Loss):
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss ``()``, with a graph, of checked logits and target of the same size."""
 
+    def checked_value(self, logits: Tensor, target: Tensor) -> Tensor:
+        """:meth:`value`, on which no number at an ignored pixel has an effect, not even NaN."""
+        # Reading one number from another device would wait for it; a copy does not.
+        if logits.device.type == "cpu" and is_finite(logits):
+            return self.value(logits, target)
+        return self.value(torch.where(self.valid(target)[:, None], logits, 0), target)
+
     def term_share(self, target: Tensor) -> Tensor:
         """:meth:`Loss.share` of this term, ``()``: by default the number of valid pixels."""
         return self.valid(target).count_nonzero().float()
@@ -241,6 +262,11 @@ def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Te
     exists = denominator > 0
     ratio = numerator / torch.where(exists, denominator, 1)
     return torch.where(exists, ratio, ratio * 0 + empty)
+
+
+def is_finite(logits: Tensor) -> bool:
+    """Whether no number is infinite or NaN. Very large numbers may count as infinite."""
+    return bool(logits.detach().sum().isfinite())
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

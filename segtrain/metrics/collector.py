@@ -150,7 +150,7 @@ class MetricCollector:
     def _add_probabilities(self, logits: Tensor, target: Tensor) -> None:
         problems = self._problems(logits, target)
         for metric in self._probabilities:
-            sums = torch.stack([metric.sums(*problem) for problem in problems])
+            sums = torch.stack([_sums(metric, *problem) for problem in problems])
             self._values[metric.name].append(self._value(metric, sums))
             known = self._sums.get(metric.name)
             self._sums[metric.name] = sums if known is None else known + sums
@@ -298,3 +298,10 @@ def _class_ids(classes: Sequence[str] | None, class_names: Sequence[str]) -> Ten
     if not classes:
         raise ConfigError("evaluation.classes is empty; name at least one class, or set it to null")
     return torch.tensor([class_names.index(name) for name in classes])
+
+
+def _sums(metric: ProbabilityMetric, log_probability: Tensor, target: Tensor) -> Tensor:
+    """The sums of a metric; NaN if a probability is, so that it is not counted as another one."""
+    missing = log_probability.isnan()
+    sums = metric.sums(log_probability.masked_fill(missing, 0), target)
+    return torch.where(missing.any(), torch.nan, sums)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segtrain.errors import ConfigError
 from segtrain.metrics.base import Counts
 from segtrain.metrics.counting import confusion_of_images, counts_of
 from segtrain.metrics.counts import Accuracy, IoU, MeanAccuracy
@@ -42,8 +43,11 @@ class ConfusionMatrix:
     .. math:: \text{IoU}_c = \frac{M_{cc}}{\sum_j M_{cj} + \sum_i M_{ic} - M_{cc}}
 
     Args:
-        num_classes: Number of classes C.
+        num_classes: Number of classes C; 1 means one logit, with the ids 0 and 1.
         ignore_label: Target value of ignored pixels.
+
+    Raises:
+        ConfigError: When `ignore_label` is a class id.
 
     Example:
         >>> matrix = ConfusionMatrix(num_classes=3)
@@ -55,6 +59,11 @@ class ConfusionMatrix:
     """
 
     def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
+        self.num_ids = max(num_classes, 2)
+        if 0 <= ignore_label < self.num_ids:
+            raise ConfigError(
+                f"ignore_label {ignore_label} is also a class id: num_classes is {num_classes}"
+            )
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.counts: Tensor | None = None
@@ -67,18 +76,33 @@ class ConfusionMatrix:
             - target: the same shape, integer class ids or ``ignore_label``.
 
         Raises:
-            ValueError: When the shapes differ.
+            TypeError: When a tensor does not hold integers.
+            ValueError: When the shapes differ, or a value is not a class id.
         """
         _check_shapes(prediction, target)
+        self._check_ids("prediction", prediction[target != self.ignore_label], "")
+        self._check_ids("target", target, f" and ignore_label {self.ignore_label}")
         counts = confusion_of_images(
-            prediction.reshape(1, -1), target.reshape(1, -1), self.num_classes, self.ignore_label
+            prediction.reshape(1, -1), target.reshape(1, -1), self.num_ids, self.ignore_label
         )[0]
         self.counts = counts if self.counts is None else self.counts + counts
+
+    def _check_ids(self, name: str, ids: Tensor, also: str) -> None:
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise TypeError(f"{name} must hold integers, got {ids.dtype}")
+        outside = (ids < 0) | (ids >= self.num_ids)
+        if also:
+            outside &= ids != self.ignore_label
+        if bool(outside.any()):
+            raise ValueError(
+                f"{name} holds {int(ids[outside][0])} at {int(outside.sum())} pixels; allowed are 0"
+                f" to {self.num_ids - 1}{also}"
+            )
 
     def matrix(self, device: torch.device | str = "cpu") -> Tensor:
         """The counts ``(C, C)``, int64: rows are the target, columns the prediction."""
         if self.counts is None:
-            return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64, device=device)
+            return torch.zeros(self.num_ids, self.num_ids, dtype=torch.int64, device=device)
         return self.counts.to(device)
 
     def scores(self) -> Scores:

@@ -46,6 +46,8 @@ class ClassMapLoss(ClassMean):
             or a list of ids.
         per_image: One value per image and class instead of one per class over the batch, averaged
             over the images that have a valid pixel.
+        only_present: Whether a class without a valid target pixel is left out, such as one of a
+            list. None: as `classes` says.
 
     Attributes:
         reads_logits: Whether the map is that of the logits themselves, without an activation.

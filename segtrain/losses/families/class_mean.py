@@ -32,6 +32,7 @@ class ClassMean(Term):
         activation: Activation = "softmax",
         classes: Classes = "present",
         per_image: bool = False,
+        only_present: bool | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes, ignore_label=ignore_label)
         self.class_weights: Tensor | None
@@ -41,7 +42,11 @@ class ClassMean(Term):
         check_one_of("activation", activation, get_args(Activation))
         self.activation = activation if num_classes > 1 else "sigmoid"
         self.per_image = per_image
-        self.present_only = classes == "present"
+        if classes == "present" and only_present is False:
+            raise ConfigError("classes=present and only_present=false contradict; use classes=all")
+        # One channel is a class of its own: without an object, it has to learn that there is none.
+        by_default = classes == "present" and num_classes > 1
+        self.present_only = by_default if only_present is None else only_present
         self.selected: Tensor
         self.register_buffer("selected", self._choose_classes(classes), persistent=False)
 
@@ -63,7 +68,7 @@ class ClassMean(Term):
         weight = self.selected.to(actual.dtype)
         if self.class_weights is not None:  # one channel has two weights; it stands for class 1
             weight = weight * self.class_weights[-self.num_classes :].to(actual.dtype)
-        if self.present_only and self.num_classes > 1:
+        if self.present_only:
             return weight * (actual > 0)
         return weight.expand_as(actual)
 

@@ -63,9 +63,12 @@ class RegionLoss(ClassMean):
         activation: How logits become probabilities: ``softmax`` for classes that exclude each
             other, ``sigmoid`` for classes that may overlap. One channel always uses a sigmoid.
         classes: The classes in the mean: ``present`` (those with a valid target pixel, because
-            absent classes have no overlap to improve), ``all``, or a list of ids.
+            absent classes have no overlap to improve), ``all``, or a list of ids. One channel
+            always counts.
         per_image: Sum over each image alone and average over the images that have a valid pixel,
             instead of summing over the batch. Only then does a batch equal the mean of its images.
+        only_present: Whether a class without a valid target pixel is left out, such as one of a
+            list. None: as `classes` says.
 
     Attributes:
         needs_squares: Whether :meth:`class_values` reads the sums of squares.

@@ -238,9 +238,9 @@ class FocalTversky(SmoothedRegionLoss):
 
     def class_loss(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         index = tversky_index(tp, fp, fn, alpha=self.alpha, beta=self.beta, smooth=self.smooth)
-        # The gradient of the root is infinite at 0, so the root is not computed there.
-        missed = index < 1
-        return torch.where(missed, torch.where(missed, 1 - index, 1) ** (1 / self.gamma), 0)
+        # The gradient of the root is infinite at 0, so it is not computed there. NaN stays NaN.
+        perfect = index >= 1
+        return torch.where(perfect, 0, torch.where(perfect, 1, 1 - index) ** (1 / self.gamma))
 
 
 @register_loss("log_cosh_dice")
@@ -293,8 +293,9 @@ class GeneralizedDice(RegionLoss):
     Note:
         The weight of an absent class would be infinite. ``classes="present"`` leaves it out;
         otherwise it gets the weight of the rarest present class. A class has at least the size of
-        one pixel. There is no smoothing: one channel without a positive pixel gives 1 with a zero
-        gradient.
+        one pixel. There is no smoothing: if no class of the mean is present, as for one channel
+        without a positive pixel or a list of absent classes, the loss is 1 with a zero gradient;
+        with ``only_present=True`` it is 0.
 
     Example:
         >>> import torch
