@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
+import torch
+
 from segtrain.assembly.criterion import configured_criterion
 from segtrain.criterion.build import check_output_specs
-from segtrain.data import DATASETS
+from segtrain.data import DATASETS, Normalization
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
-from segtrain.metrics import build_metrics
+from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import MODELS
 from segtrain.models.weights import check_weight_keys
 from segtrain.schema.registry import Registry
@@ -54,18 +56,27 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     return replace(config, **filled)  # type: ignore[arg-type]
 
 
-def check_criterion(config: Config) -> None:
-    """Build the losses of `config` once, to run the checks in their constructors.
+def check_parts(config: Config) -> None:
+    """Build what needs no model, to run the checks in constructors that training runs, too.
 
-    Nothing is built when the dataset cannot be opened, since the number of classes is unknown then.
+    Only the schedule is built when the dataset cannot be opened, since the classes and channels are
+    unknown then.
 
     Raises:
-        ConfigError: As :func:`~segtrain.criterion.build.build_criterion`.
+        ConfigError: As training would.
     """
+    if config.trainer.max_steps is not None:
+        some = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        SCHEDULERS.build(config.scheduler, optimizer=some, total_steps=config.trainer.max_steps)
     try:
-        labels = DATASETS.build(config.dataset, split="train").labels
+        dataset = DATASETS.build(config.dataset, split="train")
     except SegtrainError:
         return
+    labels = dataset.labels
+    Normalization(config.augmentation.mean, config.augmentation.std, dataset.channels)
+    metrics = build_metrics(config.evaluation.metrics)
+    check_choice(config.trainer.best, metrics, labels.names)
+    MetricCollector(metrics, class_names=labels.names, classes=config.evaluation.classes)
     weights = config.criterion.output_weights
     configured_criterion(
         config,

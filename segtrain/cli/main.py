@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from segtrain.assembly.check import SECTIONS, check_config, check_criterion
+from segtrain.assembly.check import SECTIONS, check_config, check_parts
 from segtrain.cli.compose import (
     PLAIN_GROUPS,
     compose_config,
@@ -91,7 +91,7 @@ def train(
     composed, origin = compose_run(words, "train", extra)
     config = check_config(composed)
     if show:
-        check_criterion(config)
+        check_parts(config)
         sys.stdout.write(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
         return
     _check_installation()

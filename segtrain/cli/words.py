@@ -54,9 +54,13 @@ def check_words(words: Sequence[str]) -> None:
         ConfigError: When one is not, with the word as it must be typed.
     """
     for index, word in enumerate(words):
-        if "=" in word.strip("=") or word.startswith("~"):
-            continue
         before = words[index - 1] if index else ""
+        if (
+            "=" in word.strip("=")
+            or word.startswith("~")
+            or (word[:1] == "=" and (not before or "=" in before))
+        ):
+            continue  # what is wrong with it is found when it is parsed
         after = words[index + 1 : index + 3]
         if word == "=":
             given, (key, value) = f"{before} = {''.join(after[:1])}", (before, "".join(after[:1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ class Criterion(nn.Module):
             ``"auto"``: chosen by size. It changes memory and time, not the value.
 
     Raises:
-        ConfigError: If `strip_rows` is not valid, or a number although a loss has no strips.
+        ConfigError: If a weight or `strip_rows` is not valid, or `strip_rows` is a number although
+            a loss has no strips.
 
     Example:
         >>> import torch
@@ -151,6 +153,14 @@ class Criterion(nn.Module):
         self.tasks = dict(tasks or {})
         # Lists, as the name of an output may be an attribute of torch's containers by name.
         self.task_losses = nn.ModuleList([task.loss for task in self.tasks.values()])
+        for name, weight in (output_weights or {}).items():
+            if weight != LEARNED and not (
+                isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0
+            ):
+                raise ConfigError(
+                    f"criterion.output_weights.{name} must be finite and at least 0, or"
+                    f" {LEARNED!r}, got {weight!r}"
+                )
         self.output_weights = None if output_weights is None else dict(output_weights)
         weights = (output_weights or {}).items()
         self._learned = [name for name, weight in weights if weight == LEARNED]
@@ -198,6 +208,12 @@ class Criterion(nn.Module):
             ValueError: If an output has no weight or a weight has no output, or as
                 :meth:`Loss.forward`.
         """
+        for what, given in (("outputs", outputs), ("target", target)):
+            if not isinstance(given, (Tensor, Mapping)):
+                raise TypeError(
+                    f"{what} must be a tensor, or a dict of tensors with the key 'out', got"
+                    f" {type(given).__name__}"
+                )
         named = {MAIN_OUTPUT: outputs} if isinstance(outputs, Tensor) else dict(outputs)
         weights = self._weights(named)
         goals = self._goals(target)

@@ -12,6 +12,9 @@ from segtrain.errors import ConfigError
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Autocast to ``bf16`` or ``fp16``; no effect for ``fp32``."""
     return torch.autocast(
@@ -31,6 +34,15 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"device {name!r} is not valid; use auto, cpu, cuda or cuda:0") from None
+    if device.type not in DEVICES:
+        raise ConfigError(
+            f"device {name!r} is not one that segtrain runs on; use auto, {', '.join(DEVICES)}"
+        )
+    if device.type in ("mps", "xpu") and not getattr(torch, device.type).is_available():
+        raise ConfigError(
+            f"device {name!r} is not available: torch {torch.__version__} finds none here; use"
+            " device=cpu"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r} does not exist: {torch.cuda.device_count()} CUDA devices found;"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch.optim import lr_scheduler
 
 from segtrain.errors import ConfigError
 from segtrain.models import Segmentor
+from segtrain.schema.ranges import Range
 from segtrain.schema.registry import Registry
+
+ABOVE_ZERO = Range(0, open_low=True)
+WarmupSteps = Annotated[int, Range(0)]
 
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
 SCHEDULERS: Registry[lr_scheduler.LRScheduler] = Registry("scheduler")
@@ -31,17 +35,7 @@ def parameter_groups(
         weight_decay: Weight decay of all parameters, or of all but norms and biases.
         head_lr_factor: Learning rate of the head divided by that of the backbone.
         decay_norms_and_biases: Whether one-dimensional parameters decay too.
-
-    Raises:
-        ConfigError: When `lr` or a factor is not above 0, or `weight_decay` is negative.
     """
-    if lr <= 0 or head_lr_factor <= 0:
-        raise ConfigError(
-            f"optimizer.lr and optimizer.head_lr_factor must be above 0, got {lr} and"
-            f" {head_lr_factor}"
-        )
-    if weight_decay < 0:
-        raise ConfigError(f"optimizer.weight_decay must be at least 0, got {weight_decay}")
     groups = []
     for part, parameters in model.parameter_groups().items():
         rate = lr * head_lr_factor if part == "head" else lr
@@ -61,11 +55,11 @@ def parameter_groups(
 def sgd(
     model: Segmentor,
     *,
-    lr: float = 0.01,
-    momentum: float = 0.9,
+    lr: Annotated[float, ABOVE_ZERO] = 0.01,
+    momentum: Annotated[float, Range(0, 1)] = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 5e-4,
-    head_lr_factor: float = 1.0,
+    weight_decay: Annotated[float, Range(0)] = 5e-4,
+    head_lr_factor: Annotated[float, ABOVE_ZERO] = 1.0,
     decay_norms_and_biases: bool = False,
 ) -> torch.optim.Optimizer:
     """:class:`torch.optim.SGD` over :func:`parameter_groups`."""
@@ -83,10 +77,10 @@ def sgd(
 def adamw(
     model: Segmentor,
     *,
-    lr: float = 3e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.01,
-    head_lr_factor: float = 1.0,
+    lr: Annotated[float, ABOVE_ZERO] = 3e-3,
+    betas: Annotated[tuple[float, float], Range(0, 1 - 1e-9)] = (0.9, 0.999),
+    weight_decay: Annotated[float, Range(0)] = 0.01,
+    head_lr_factor: Annotated[float, ABOVE_ZERO] = 1.0,
     decay_norms_and_biases: bool = False,
 ) -> torch.optim.Optimizer:
     """:class:`torch.optim.AdamW` over :func:`parameter_groups`."""
@@ -102,7 +96,7 @@ def adamw(
 
 @SCHEDULERS.register("constant")
 def constant(
-    optimizer: torch.optim.Optimizer, total_steps: int, *, warmup_steps: int = 0
+    optimizer: torch.optim.Optimizer, total_steps: int, *, warmup_steps: WarmupSteps = 0
 ) -> lr_scheduler.LRScheduler:
     """A constant learning rate, after the warm-up."""
     main = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
@@ -111,11 +105,13 @@ def constant(
 
 @SCHEDULERS.register("poly")
 def poly(
-    optimizer: torch.optim.Optimizer, total_steps: int, *, power: float = 0.9, warmup_steps: int = 0
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    *,
+    power: Annotated[float, ABOVE_ZERO] = 0.9,
+    warmup_steps: WarmupSteps = 0,
 ) -> lr_scheduler.LRScheduler:
     """``lr * (1 - step / total) ** power``, the schedule of the official HRNet code."""
-    if power <= 0:
-        raise ConfigError(f"scheduler.power must be above 0, got {power}")
     main = lr_scheduler.PolynomialLR(
         optimizer, total_iters=max(total_steps - warmup_steps, 1), power=power
     )
@@ -127,8 +123,8 @@ def cosine(
     optimizer: torch.optim.Optimizer,
     total_steps: int,
     *,
-    min_lr: float = 0.0,
-    warmup_steps: int = 0,
+    min_lr: Annotated[float, Range(0)] = 0.0,
+    warmup_steps: WarmupSteps = 0,
 ) -> lr_scheduler.LRScheduler:
     """Half a cosine period from the learning rate down to `min_lr`."""
     main = lr_scheduler.CosineAnnealingLR(
@@ -142,13 +138,11 @@ def one_cycle(
     optimizer: torch.optim.Optimizer,
     total_steps: int,
     *,
-    pct_start: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    pct_start: Annotated[float, Range(0, 1 - 1e-9, open_low=True)] = 0.3,
+    div_factor: Annotated[float, Range(1)] = 25.0,
+    final_div_factor: Annotated[float, Range(1)] = 1e4,
 ) -> lr_scheduler.LRScheduler:
     """Rise from ``lr / div_factor`` over the first `pct_start` of the steps, then a cosine down."""
-    if not 0 < pct_start < 1:
-        raise ConfigError(f"scheduler.pct_start must be between 0 and 1, got {pct_start}")
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],

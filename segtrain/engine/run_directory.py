@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 from segtrain.engine.results import without_scores
 from segtrain.engine.signals import Interrupted
 from segtrain.engine.status import StatusFile, lock
-from segtrain.errors import RunDirectoryBusyError, SegtrainError, describe_error, exit_code_of
+from segtrain.errors import (
+    ResourceError,
+    RunDirectoryBusyError,
+    SegtrainError,
+    describe_error,
+    exit_code_of,
+)
 from segtrain.files import write_text
 from segtrain.terminal import logger
 
@@ -36,6 +42,7 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
 
     Raises:
         RunDirectoryBusyError: When `run_dir` already holds a run that is not resumed.
+        ResourceError: When it cannot be created.
     """
     if run_dir is not None:
         path = Path(run_dir)
@@ -44,7 +51,12 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
                 f"run_dir {path} already holds a run: add resume=auto to resume it, or choose"
                 " another directory"
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"run_dir {path} cannot be created ({error.strerror}); choose another directory"
+            ) from error
         return path
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     attempt = 0
@@ -211,7 +223,7 @@ class Run:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
 
 
 def _open_tensorboard(path: Path, first_step: int) -> SummaryWriter | None:
@@ -222,6 +234,15 @@ def _open_tensorboard(path: Path, first_step: int) -> SummaryWriter | None:
         logger.warning("no curves are written: tensorboard is missing; pip install tensorboard")
         return None
     return SummaryWriter(path, purge_step=first_step + 1)
+
+
+def _finite(value: Any) -> Any:
+    """A value for JSON, which has no infinity: null instead, such as for a skipped step of fp16."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _step_of(line: str) -> float:

@@ -88,6 +88,7 @@ class Trainer:
         self.run: Run | None = None
         self.metadata = metadata
         self.step = 0
+        self.rate = 0.0  # learning rate of the last step
         self.best: dict[str, float] = {}
         self.evaluate_every = self.options.evaluate_every or max(
             steps_per_epoch, math.ceil(total_steps / MAX_EVALUATIONS)
@@ -183,6 +184,7 @@ class Trainer:
             self.parameters, self.options.clip_grad_norm or float("inf")
         )
         self.finite.watch(self.step + 1, losses["loss"], losses["grad_norm"])
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -243,7 +245,7 @@ class Trainer:
             return None
         line = {
             "loss": values.pop("loss"),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "lr": self.rate,
             "grad_norm": values.pop("grad_norm"),
             "images_per_second": self.clock.rate(),
         }

@@ -131,6 +131,9 @@ class Loss(nn.Module, ABC):
 
         With `resized` the two may differ in height and width.
         """
+        for name, value in (("logits", logits), ("target", target)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
         if logits.dim() != 4 or logits.shape[1] != self.num_classes:
             raise ValueError(
                 f"logits must be (N, {self.num_classes}, H, W), got {tuple(logits.shape)}"

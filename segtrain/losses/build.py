@@ -7,15 +7,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from segtrain.errors import ConfigError
+from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS, Loss
 from segtrain.losses.class_weights import AutoWeights, ClassWeights, resolve_class_weights
 from segtrain.losses.mining.base import MiningSpec, build_mining, is_no_mining
 
 
 def list_losses() -> list[str]:
-    """Return the names that :func:`build_loss` and ``loss=`` accept."""
-    return LOSSES.names()
+    """Return the names that :func:`build_loss` and ``loss=`` accept: losses and presets of them."""
+    return sorted({*LOSSES.names(), *(path.stem for path in _presets().glob("*.yaml"))})
+
+
+def _presets() -> Path:
+    return config_dir() / "loss"
+
+
+def _preset(name: str) -> dict[str, Any] | None:
+    """The parameters of a preset such as ``ce_dice``, a file of ``configs/loss``; None: no file."""
+    path = _presets() / f"{name}.yaml"
+    if name in LOSSES.names() or not path.is_file():
+        return None
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
 
 
 def list_minings() -> list[str]:
@@ -38,7 +54,8 @@ def build_loss(
     """Build a loss by name.
 
     Args:
-        spec: A name, or a mapping with ``name`` and parameters, as in YAML.
+        spec: A name, also of a preset such as ``ce_dice``; or a mapping with ``name`` and
+            parameters, as in YAML.
         num_classes: Number of channels of the logits.
         ignore_label: Target value of ignored pixels.
         class_weights: One weight per class, for the losses that accept them: a list, a file that
@@ -62,7 +79,8 @@ def build_loss(
         >>> loss(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))  # ln 3
         tensor(1.0986)
     """
-    spec = {**LOSSES.named(spec, where=where), **params}
+    preset = _preset(spec) if isinstance(spec, str) else None
+    spec = {**LOSSES.named(spec if preset is None else preset, where=where), **params}
     if class_weights is not None:
         spec["class_weights"] = class_weights
     spec = _with_mining(spec, mining, where)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, ResourceError, describe_error
+from segtrain.models.hub import asked_once
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
@@ -211,7 +212,8 @@ class SMPSegmentor(Segmentor):
                 " model.encoder_weights"
             )
         try:
-            encoder = self._pretrained_encoder(encoders, is_timm=known is None)
+            with asked_once():
+                encoder = self._pretrained_encoder(encoders, is_timm=known is None)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise ResourceError(
                 _where_to_put(self.encoder_name, self.encoder_weights, known, error)

@@ -26,13 +26,22 @@ def load_plugins(plugins: Sequence[str]) -> None:
     Raises:
         ConfigError: When a file or module is missing or fails while it is imported.
     """
-    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        _load(entry_point.load, f"entry point {entry_point.value!r}")
+    load_entry_points()
     for plugin in plugins:
         if plugin.endswith(".py"):
             _load_file(Path(plugin))
         else:
             _load(partial(importlib.import_module, plugin), f"module {plugin!r}")
+
+
+def load_entry_points() -> None:
+    """Import what installed packages offer under the entry point group ``segtrain.plugins``.
+
+    Raises:
+        ConfigError: When one fails while it is imported.
+    """
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        _load(entry_point.load, f"entry point {entry_point.value!r}")
 
 
 def _load_file(path: Path) -> None:

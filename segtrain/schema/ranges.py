@@ -12,7 +12,7 @@ from segtrain.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed range of a number, or of each number in a sequence.
+    """The allowed range of a number, or of each number in a sequence; it is always finite.
 
     A field of a dataclass states its range in its annotation, and :func:`check_ranges` checks all
     of them: ``flip: Annotated[float, Range(0, 1)] = 0.5``.
@@ -43,7 +43,8 @@ class Range:
         return " and ".join([low] * (self.low > -math.inf) + [high] * (self.high < math.inf))
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and not (self.open_low and value == self.low)
+        inside = self.low <= value <= self.high and not (self.open_low and value == self.low)
+        return inside and math.isfinite(value)
 
     def check(self, key: str, value: float | Sequence[float] | None) -> None:
         """Check the value of a key; None is always allowed.
@@ -61,7 +62,13 @@ class Range:
         values = value if isinstance(value, Sequence) else [value]
         if not all(one in self for one in values):
             shown = list(value) if isinstance(value, Sequence) else value
-            raise ConfigError(f"{key} must be {self}, got {shown}{self.hint}")
+            finite = "" if all(map(math.isfinite, values)) else "finite and "
+            raise ConfigError(f"{key} must be {finite}{self}, got {shown}{self.hint}")
+
+
+def ranges_of(annotation: Any) -> list[Range]:
+    """The ranges that an annotation states, as in ``Annotated[float, Range(0)]``."""
+    return [note for note in getattr(annotation, "__metadata__", ()) if isinstance(note, Range)]
 
 
 def check_ranges(section: Any) -> None:
@@ -71,6 +78,5 @@ def check_ranges(section: Any) -> None:
         ConfigError: When a value is out of range.
     """
     for name, annotation in get_type_hints(type(section), include_extras=True).items():
-        for note in getattr(annotation, "__metadata__", ()):
-            if isinstance(note, Range):
-                note.check(name, getattr(section, name))
+        for allowed in ranges_of(annotation):
+            allowed.check(name, getattr(section, name))

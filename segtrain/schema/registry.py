@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from segtrain.errors import ConfigError, SegtrainError, describe_error
+from segtrain.schema.plugins import load_entry_points
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
 
 T = TypeVar("T")
@@ -87,6 +88,8 @@ class Registry(Generic[T]):
             ConfigError: When the name is unknown; the message has the closest name, or the text
                 given to :meth:`explain`.
         """
+        if isinstance(name, str) and name not in self._factories:
+            load_entry_points()  # a name that an installed package registers
         if not isinstance(name, str) or name not in self._factories:
             place = "" if where in (None, self.kind) else f"{where}: "
             raise ConfigError(f"{place}{self.why_not(name)}")

@@ -28,8 +28,7 @@ DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "fw_iou")
 
 
 def _positive(name: str, value: float | None, *, zero: bool = False) -> None:
-    if value is not None and (value < 0 or (value == 0 and not zero)):
-        raise ConfigError(f"{name} must be {'at least 0' if zero else 'above 0'}, got {value}")
+    Range(0, open_low=not zero).check(name, value)
 
 
 def _check_size(size: tuple[int, int] | None) -> None:

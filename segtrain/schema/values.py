@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from segtrain.errors import ConfigError
+from segtrain.schema.ranges import ranges_of
 
 _D = TypeVar("_D")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -124,7 +125,7 @@ def _signature_chain(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # an annotation names what is imported for type checkers only
         return {}
 
@@ -149,10 +150,11 @@ def check_parameters(
             raise ConfigError(
                 f"{where}.{key}: {owner} has no parameter {key!r}{did_you_mean(str(key), allowed)}"
             )
-    checked = {
-        key: check_value(value, allowed[key].annotation, f"{where}.{key}")
-        for key, value in given.items()
-    }
+    checked = {}
+    for key, value in given.items():
+        checked[key] = check_value(value, allowed[key].annotation, f"{where}.{key}")
+        for note in ranges_of(allowed[key].annotation):
+            note.check(f"{where}.{key}", checked[key])
     missing = [
         name for name, parameter in allowed.items() if parameter.required and name not in given
     ]
@@ -215,10 +217,11 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
         Traceback (most recent call last):
         segtrain.errors.ConfigError: classes must be a list of (a text), got 'dot'; write [dot]
     """
-    try:
-        return _convert(value, annotation)
-    except _MismatchError:
-        pass
+    for given in (value, value.tolist()) if hasattr(value, "tolist") else (value,):
+        try:  # a tensor or an array is also given as a list
+            return _convert(given, annotation)
+        except _MismatchError:
+            pass
     message = f"{where} must be {describe(annotation)}, got {value!r}"
     if isinstance(value, str) and _is_allowed([value], annotation):  # brackets were forgotten
         message += f"; write [{value}]"
@@ -239,6 +242,8 @@ class _MismatchError(Exception):
 
 def _convert(value: Any, annotation: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:  # the ranges are checked by the caller, who knows the key
+        return _convert(value, arguments[0])
     if annotation is Any or annotation is inspect.Parameter.empty:
         return value
     if origin in (Union, types.UnionType):
@@ -349,6 +354,8 @@ def describe(annotation: Any) -> str:
     if annotation in _WORDS:
         return _WORDS[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return describe(arguments[0])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))
     if origin is Literal:

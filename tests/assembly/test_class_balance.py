@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from segtrain.assembly.check import check_config, check_criterion
+from segtrain.assembly.check import check_config, check_parts
 from segtrain.cli.main import run_command
 from segtrain.data import ShapesDataset
 from segtrain.engine.checkpoint import load_checkpoint
@@ -97,7 +97,7 @@ def test_a_check_of_the_configuration_needs_no_counts(name: str) -> None:
     }
     for word in WORDS:
         raw["loss"]["class_weights"] = word  # type: ignore[index]
-        check_criterion(check_config(raw))
+        check_parts(check_config(raw))
 
 
 def test_auto_on_a_dataset_without_files(

@@ -114,13 +114,13 @@ def test_a_wrong_dataset_is_a_data_error(
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["optimizer.betas=[1,2]"], 2, "optimizer 'adamw' cannot be built"),
+        (["optimizer.betas=[1,2]"], 2, "optimizer.betas must be from 0 to 1, got [1.0, 2.0]"),
         (
             ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"],
             2,
             "cannot be built",
         ),
-        (["scheduler.div_factor=0"], 2, "cannot be built"),
+        (["scheduler.div_factor=0"], 2, "scheduler.div_factor must be at least 1"),
         (["scheduler=poly", "scheduler.power=-3"], 2, "scheduler.power must be above 0"),
         (["seed=99999999999999999999"], 2, "seed must be from 0"),
         (["criterion.output_weights={out:-1,aux:1}"], 2, "output_weights.out"),

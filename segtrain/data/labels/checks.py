@@ -19,6 +19,8 @@ def check_ignore_label(ignore_label: int, num_classes: int, num_ids: int) -> Non
     Raises:
         ConfigError: When it is one.
     """
+    if isinstance(ignore_label, bool) or not isinstance(ignore_label, int):
+        raise ConfigError(f"dataset.ignore_label must be a whole number, got {ignore_label!r}")
     if 0 <= ignore_label < num_ids:
         raise ConfigError(
             f"dataset.ignore_label={ignore_label} is also a class id, because "

@@ -30,6 +30,7 @@ from segtrain.models.backbones.timm_plan import (
     import_timm,
     plan_features,
 )
+from segtrain.models.hub import asked_once
 from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "timm"
@@ -199,7 +200,7 @@ def timm_weights(architecture: str, **arguments: Any) -> dict[str, Tensor]:
     """
     timm = import_timm()
     try:
-        with _missing_keys() as missing:
+        with _missing_keys() as missing, asked_once():
             net = timm.create_model(
                 architecture, pretrained=True, features_only=True, in_chans=3, **arguments
             )

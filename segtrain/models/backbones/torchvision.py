@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segtrain.errors import CheckpointError, ConfigError, ResourceError, one_line
 from segtrain.models.backbones.base import Backbone
 from segtrain.models.backbones.registry import BACKBONES, Family, check_architecture
+from segtrain.models.hub import is_reachable
 from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "torchvision"
@@ -164,6 +165,8 @@ def imagenet_weights(architecture: str) -> dict[str, Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / weights.url.rsplit("/", 1)[-1]
     try:
+        if not file.exists() and not is_reachable(weights.url):
+            raise URLError("the server does not answer")
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )

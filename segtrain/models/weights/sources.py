@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.errors import CheckpointError, ConfigError, ResourceError, one_line
+from segtrain.models.hub import asked_once
 
 IMAGENET = "imagenet"
 HUB = "hf://"
@@ -114,8 +115,10 @@ def _from_hub(address: HubAddress, given: str) -> Path:
             f"{given} requires huggingface_hub, which is not installed: pip install 'segtrain[hub]'"
         ) from error
     try:
-        name = address.file or choose_file(_files(huggingface_hub, address), given)
-        return Path(huggingface_hub.hf_hub_download(address.repo, name, revision=address.revision))
+        with asked_once():
+            name = address.file or choose_file(_files(huggingface_hub, address), given)
+            download = huggingface_hub.hf_hub_download
+            return Path(download(address.repo, name, revision=address.revision))
     except (CheckpointError, ConfigError):
         raise
     except Exception as error:
