@@ -12,6 +12,7 @@ from segtrain.data import (
     DATASETS,
     EvalTransform,
     FileDataset,
+    ImageValues,
     LabelContract,
     Normalization,
     SegmentationDataset,
@@ -26,6 +27,7 @@ from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config, EvaluateConfig, EvaluationConfig, LoaderConfig
 from segtrain.schema.values import build_dataclass
+from segtrain.terminal import logger
 
 
 def build_evaluator(
@@ -99,6 +101,20 @@ def check_scores(config: Config, labels: LabelContract) -> None:
     check_choice(config.trainer.best, collector.metrics, labels.names)
 
 
+def warn_of_other_values(
+    values: ImageValues | None, metadata: State, what: str, problem: str = "scores"
+) -> None:
+    """Warn if image files hold other values than those that a model was trained on."""
+    trained = metadata.get("image_values")
+    if values is None or trained is None or not values.differs(ImageValues(*trained)):
+        return
+    logger.warning(
+        "%s hold %s, but the model was trained on %s, so the %s may mean nothing: convert them, or"
+        " set dataset.value_range in training",
+        *(what, values, ImageValues(*trained), problem),
+    )
+
+
 def build_evaluation(
     config: EvaluateConfig, processes: Processes
 ) -> tuple[Evaluator, Segmentor, State]:
@@ -141,7 +157,9 @@ def build_evaluation(
     if isinstance(
         dataset, FileDataset
     ):  # every process scans, so that all leave out the same samples
-        _, dataset = scan_split(dataset)
+        report, dataset = scan_split(dataset)
+        if processes.is_main:
+            warn_of_other_values(report.values, state["metadata"], f"the {config.split} images")
     try_dataset(dataset, str(spec["name"]))
     evaluator = build_evaluator(
         trained,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from segtrain.data import LabelContract, Normalization
+from segtrain.data import ImageValues, LabelContract, Normalization
 from segtrain.engine.checkpoint import State
 from segtrain.models import Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
 from segtrain.schema.sections import Config, Spec
 from segtrain.version import __version__
 
-_READING = ("value_range", "exif", "max_pixels")  # keys of the dataset that say how files are read
+# The keys of the dataset that say how image files are read.
+_READING = ("value_range", "exif", "max_pixels", "image_field", "nodata")
 
 
 def checkpoint_metadata(
@@ -19,6 +20,7 @@ def checkpoint_metadata(
     labels: LabelContract,
     model: Segmentor,
     class_weights: Mapping[str, list[float]] | None = None,
+    image_values: ImageValues | None = None,
 ) -> State:
     """Return everything but the weights that a predictor needs, as plain values.
 
@@ -27,6 +29,7 @@ def checkpoint_metadata(
         labels: The label contract of the training split.
         model: The model.
         class_weights: Class weights computed from the data, for a run that resumes.
+        image_values: The values in the image files of the training split.
     """
     given = config.augmentation
     normalization = Normalization(given.mean, given.std, model.in_channels)
@@ -50,6 +53,7 @@ def checkpoint_metadata(
         "align_corners": model.align_corners,
         "precision": config.trainer.precision,
         "channels_last": config.trainer.channels_last,
+        **({} if image_values is None else {"image_values": list(image_values)}),
         **({} if class_weights is None else {"class_weights": dict(class_weights)}),
     }
 

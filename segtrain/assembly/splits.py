@@ -13,6 +13,7 @@ from segtrain.data import (
     DATASETS,
     FileDataset,
     Finding,
+    ImageValues,
     ScanReport,
     SegmentationDataset,
     ShardDataset,
@@ -75,6 +76,11 @@ class Splits:
         """One message per sample that was left out of either split."""
         splits = [split for split in (self.train, self.val) if isinstance(split, FileDataset)]
         return [text for split in splits for text in split.left_out]
+
+    @property
+    def image_values(self) -> ImageValues | None:
+        """The values in the image files of the training split; None before :meth:`check`."""
+        return None if self._report is None else self._report.values
 
     def check(self) -> None:
         """Scan every file of both splits, before training starts.
@@ -186,6 +192,9 @@ def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftO
     _warn(fewer.left_out, f"samples of the {name} split that are left out")
     ignored = [finding.text for finding in report.findings if finding.kind == "ignored"]
     _warn(ignored, f"masks of the {name} split that are ignored as a whole")
+    for finding in report.findings:
+        if finding.kind in ("oriented", "soft"):
+            logger.info("%s", finding.text)
     _warn_of_absent_classes(fewer, report, name)
     kept = {files.name for files in fewer.files}
     gone = [index for index, files in enumerate(split.files) if files.name not in kept]

@@ -77,7 +77,9 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         evaluator=evaluator(val),
         test_evaluator=None if test is None else evaluator(test),
         processes=processes,
-        metadata=checkpoint_metadata(config, splits.train.labels, model, balance.found),
+        metadata=checkpoint_metadata(
+            config, splits.train.labels, model, balance.found, splits.image_values
+        ),
     )
     if resumed.path is not None:
         resume(trainer, resumed.state, resumed.path)

@@ -25,6 +25,8 @@ from segtrain.inference import Predictor
 from segtrain.schema.sections import PredictConfig
 from segtrain.terminal import logger, progress
 
+_PROBED = 5  # images whose values are compared with those of the training
+
 
 def predict(config: PredictConfig) -> list[Path]:
     """Write class ids, coloured masks and overlays of images to ``ids/``, ``color/``, ``overlay/``.
@@ -42,6 +44,7 @@ def predict(config: PredictConfig) -> list[Path]:
     images = _images(Path(config.input))
     valid_files = {} if config.valid is None else _valid_files(config.valid, images)
     predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
+    _warn_of_other_values(predictor, images)
     output = Path(config.output)
     for folder in ("ids", "color", "overlay"):
         (output / folder).mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,17 @@ def predict(config: PredictConfig) -> list[Path]:
             bar.advance()
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
+
+
+def _warn_of_other_values(predictor: Predictor, images: list[Path]) -> None:
+    """Warn of files that hold other values than those of the training, such as 16 bits."""
+    for path in images[:: max(len(images) // _PROBED, 1)][:_PROBED]:
+        found = predictor.other_values(path)
+        if found is not None:
+            logger.warning(
+                "%s holds %s, so predictions may mean nothing: convert the images", path, found
+            )
+            return
 
 
 def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor) -> None:

@@ -25,6 +25,7 @@ from segtrain.data.loading.seeds import SampleKey
 from segtrain.data.scan.content_hash import content_hash
 from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
+from segtrain.data.scan.image_files import ImageValues
 from segtrain.data.scan.scan import (
     ScanReport,
     check_report,
@@ -52,6 +53,7 @@ __all__ = [
     "FileDataset",
     "Finding",
     "FolderDataset",
+    "ImageValues",
     "LabelContract",
     "ListDataset",
     "Mixing",

@@ -28,7 +28,8 @@ class Sample(NamedTuple):
     """One image with its target.
 
     Shape:
-        - image: ``(H, W, channels)``, uint8, or float32 in [0, 1]; three channels are RGB.
+        - image: ``(H, W, channels)``, uint8, or float32 in [0, 1]; three channels are RGB. NaN
+          marks pixels without data.
         - target: ``(H, W)``, integers: class ids or `ignore_label`. For multi-label data
           ``(H, W, num_classes)``: 0, 1 or `ignore_label`.
     """
@@ -146,10 +147,13 @@ class FileDataset(SegmentationDataset):
         files = self.files[index]
         image, raw = self.read_image(index), self.read_mask(index)
         valid = self.read_valid(index)
-        problem = explain_shapes(image.shape, mask_shape(raw), files, self.reader.exif, valid)
+        problem = explain_shapes(image.shape, mask_shape(raw), files, self.reader.turns, valid)
         if problem is not None:
             raise SizeError(problem)
-        return Sample(image, self.labels.to_ids(raw, str(files.mask), valid), files.name)
+        target = self.labels.to_ids(raw, str(files.mask), valid)
+        if self.reader.ignore_nodata and image.dtype.kind == "f":
+            target[np.isnan(image).any(2)] = self.labels.ignore_label
+        return Sample(image, target, files.name)
 
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image of a sample."""
@@ -201,7 +205,7 @@ class FileDataset(SegmentationDataset):
         for mask in [raw] if isinstance(raw, np.ndarray) else raw:
             if valid is not None and mask.shape[:2] != valid.shape:
                 shapes = image_shape(), mask.shape
-                raise SizeError(str(explain_shapes(*shapes, files, self.reader.exif, valid)))
+                raise SizeError(str(explain_shapes(*shapes, files, self.reader.turns, valid)))
         return self.labels.count(raw) if valid is None else self.labels.count(raw, valid)
 
     def mask_kind(self, index: int) -> str:
@@ -288,7 +292,7 @@ def explain_shapes(
     image: Sequence[int],
     mask: Sequence[int],
     files: SampleFiles,
-    exif: str,
+    turns: bool,
     valid: NDArray[np.bool_] | None = None,
 ) -> str | None:
     """Return a message if an image and its mask or its valid file differ in size, else None.
@@ -297,7 +301,7 @@ def explain_shapes(
         image: Height and width of the image.
         mask: Height and width of the mask.
         files: The files of the sample.
-        exif: How the reader treats the EXIF orientation.
+        turns: Whether the EXIF orientation is applied.
         valid: The pixels that count, ``(H, W)``; None: all pixels.
     """
     others = [("mask", files.mask, mask)]
@@ -309,7 +313,7 @@ def explain_shapes(
             continue
         advice = "resize or replace one of them"
         if (width, height) == (*shape[:2],):
-            other, state = ("ignore", "wrong") if exif == "apply" else ("apply", "needed")
+            other, state = ("ignore", "wrong") if turns else ("apply", "needed")
             advice = (
                 f"turn the {what} by 90 degrees, or set dataset.exif={other} if the EXIF"
                 f" orientation of a file is {state}"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segtrain.data import EvalTransform, LabelContract, Reader, as_rgb
+from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader, as_rgb
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
 from segtrain.engine.device import autocast, choose_device
 from segtrain.engine.evaluator import predict_ids
@@ -71,6 +71,7 @@ class Predictor:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: Whether to use that memory format.
         reader: Reads image files; None: with default rules.
+        trained_values: The values in the image files of the training; None: unknown.
 
     Example:
         >>> from segtrain.models import MODELS
@@ -93,7 +94,9 @@ class Predictor:
         precision: str = "fp32",
         channels_last: bool = False,
         reader: Reader | None = None,
+        trained_values: ImageValues | None = None,
     ) -> None:
+        self.trained_values = trained_values
         self.reader = reader or Reader(channels=model.in_channels)
         self.device = choose_device(device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -128,6 +131,7 @@ class Predictor:
             multi_label=metadata.get("multi_label", False),
         )
         reader = Reader(metadata.get("channels", 3), **metadata.get("reading", {}))
+        values = metadata.get("image_values")
         trained_size = (
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
@@ -141,6 +145,7 @@ class Predictor:
             precision=metadata["precision"],
             channels_last=metadata["channels_last"],
             reader=reader,
+            trained_values=None if values is None else ImageValues(*values),
         )
 
     @torch.no_grad()
@@ -188,6 +193,15 @@ class Predictor:
                 f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
                 f" memory of {self.device}{self._less_memory()}"
             ) from error
+
+    def other_values(self, path: str | Path) -> str | None:
+        """Return what an image file holds if a model cannot be expected to fit it, else None."""
+        if self.trained_values is None:
+            return None
+        found = ImageValues(*self.reader.raw_range(path))
+        if not found.differs(self.trained_values):
+            return None
+        return f"{found}, but the model was trained on {self.trained_values}"
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """Read an image file.

@@ -16,7 +16,7 @@ from segtrain.cli.compose import compose_config
 from segtrain.data import DATASETS, FileDataset, check_report, scan_dataset
 from segtrain.errors import SegtrainError
 
-_OVERRIDE = re.compile(r"'dataset\.[^']+'|dataset\.\w+=[^\s,;]+")
+_OVERRIDE = re.compile(r"'dataset\.[^']+'|dataset\.\w+=(?:\[[^\]]*\]|[^\s,;]+)")
 
 
 def write_images(root: Path, masks: Sequence[Any], ending: str = "png") -> Path:

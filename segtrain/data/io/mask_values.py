@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.data.io.missing import is_value
 from segtrain.data.labels.advice import describe_levels
 from segtrain.data.labels.levels import find_levels
 from segtrain.data.labels.mask_facts import NAN, histogram
@@ -116,23 +117,34 @@ def explain_lossy(values: NDArray[Any], lossy: str, name: str) -> str:
     return f"{problem}; {fix}, or read ranges of values: it holds {held}"
 
 
-def whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return a mask as integers; NaN becomes :data:`~segtrain.data.labels.mask_facts.NAN`.
+def whole_numbers(values: NDArray[Any], name: str, nodata: float | None = None) -> NDArray[Any]:
+    """Return a mask as integers; no data becomes :data:`~segtrain.data.labels.mask_facts.NAN`.
+
+    Args:
+        values: The values.
+        name: The name of the file, for error messages.
+        nodata: The value without data, besides NaN; None: only NaN.
 
     Raises:
         DataError: When it holds numbers that are not whole.
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
-    if values.dtype.kind != "f":
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, np.bool_)
+    if nodata is not None:
+        missing |= is_value(values, nodata)
+    if values.dtype.kind != "f" and not missing.any():
         return values
-    missing = np.isnan(values)
     found = np.where(missing, 0, values)
     wrong = (found != np.round(found)) | (np.abs(found) >= -NAN)
     if wrong.any():
+        value = found[wrong][0]
+        fix = "write the ids, not probabilities or scaled values"
+        if np.abs(value) >= -NAN:
+            fix = f"if it marks pixels without a class, set dataset.nodata={float(value)!r}"
         raise DataError(
-            f"{name}: the mask holds {found[wrong][0]:g} at {int(wrong.sum())} pixels, but class"
-            " ids are whole numbers; write the ids, not probabilities or scaled values"
+            f"{name}: the mask holds {value:g} at {int(wrong.sum())} pixels, but class ids are"
+            f" whole numbers; {fix}"
         )
     whole = found.astype(np.int64)
     whole[missing] = NAN

@@ -17,12 +17,13 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from segtrain.data.io.raster import (
     EXIF_ORIENTATION,
     JPEG_END,
     UPRIGHT,
+    NeedsPackageError,
     NotAMaskError,
     Raster,
     check_pixels,
@@ -114,9 +115,31 @@ def open_pillow(stream: IO[bytes], max_pixels: int) -> Iterator[Any]:
             image = Image.open(stream)
         except Image.DecompressionBombError:
             image = _open_large(stream)
+        except UnidentifiedImageError:
+            image = _open_heif(stream)
         with image:
             check_pixels(image.size[1], image.size[0], max_pixels)
             yield image
+
+
+def _open_heif(stream: IO[bytes]) -> Any:
+    """Open a HEIC or AVIF file that Pillow does not know, with pillow-heif.
+
+    Raises:
+        NeedsPackageError: When it is one, and the package is missing.
+    """
+    stream.seek(0)
+    start = stream.read(12)
+    stream.seek(0)
+    if start[4:8] != b"ftyp":
+        raise UnidentifiedImageError("cannot identify image file")
+    kind = "AVIF" if start[8:12].startswith(b"avi") else "HEIC"
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        package = "pillow-heif: pip install pillow-heif"
+        raise NeedsPackageError(f"a {kind} file needs the package {package}") from None
+    return Image.open(stream)
 
 
 def _open_large(stream: IO[bytes]) -> Any:

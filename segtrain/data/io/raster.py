@@ -29,12 +29,14 @@ class Raster(NamedTuple):
         orientation: EXIF orientation, 1 to 8; 1 means upright.
         lossy: Name of the format if its compression changes values, else None.
         has_alpha: Whether the last channel is transparency.
+        nodata: The value of pixels without data, as the file declares it; None: it does not.
     """
 
     pixels: NDArray[Any]
     orientation: int = UPRIGHT
     lossy: str | None = None
     has_alpha: bool = False
+    nodata: float | None = None
 
 
 class TooLargeError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from segtrain.data.io.mask_values import (
     one_channel,
     whole_numbers,
 )
+from segtrain.data.io.missing import MAX_CLASS_ID, missing_pixels
 from segtrain.data.io.raster import (
     READ_ERRORS,
     NeedsFieldError,
@@ -38,6 +39,20 @@ _STREAM = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow
 
 
+class RawRange(NamedTuple):
+    """The values in an image file, as it holds them.
+
+    Attributes:
+        dtype: Their type, such as ``uint16``.
+        low: The smallest one.
+        high: The largest one.
+    """
+
+    dtype: str
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Reader:
     """The rules for reading images and masks.
@@ -48,10 +63,15 @@ class Reader:
             become RGB, transparency is dropped without blending. For any other number the file must
             have this number of channels.
         value_range: The two pixel values that become 0 and 1, for images with more than 8 bits or
-            with floats. The image is then float32, and NaN (pixels without data) becomes 0. With
-            None, 8 bits stay uint8; from 16 bits the high byte is kept if `channels` is 1 or 3, and
-            otherwise 65535 becomes 1.
-        exif: Whether the EXIF orientation of a file is applied, to images and masks alike.
+            with floats. The image is then float32. With None, 8 bits stay uint8; from 16 bits the
+            high byte is kept if `channels` is 1 or 3, and otherwise 65535 becomes 1.
+        nodata: The value of pixels without data. They are left out of mean and deviation, and are 0
+            after normalisation; in a mask they are ignored. None: the value that a GeoTIFF declares
+            (GDAL's tag), if it is no class id of a mask. NaN never is data.
+        ignore_nodata: Whether pixels without data in an image are ignored in its target.
+        exif: Whether the EXIF orientation of a file is applied, to images and masks alike:
+            ``apply`` or ``ignore``. None: it is applied, and an image with an orientation is
+            refused if its mask has none and their sizes do not tell which of both is meant.
         max_pixels: Files with more pixels are refused, before they are decoded.
         mask_channel: The channel of a mask file that holds the values of the mask, from 0, or
             ``alpha``, the channel of transparency. None: masks have one channel, or are colours.
@@ -69,11 +89,13 @@ class Reader:
 
     channels: int = 3
     value_range: tuple[float, float] | None = None
-    exif: Literal["apply", "ignore"] = "apply"
+    exif: Literal["apply", "ignore"] | None = None
     max_pixels: int = MAX_PIXELS
     mask_channel: int | Literal["alpha"] | None = None
     image_field: str | None = None
     mask_field: str | None = None
+    nodata: float | None = None
+    ignore_nodata: bool = False
     soft_masks: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -100,10 +122,15 @@ class Reader:
         """The rules that decide the values of a mask, as one text."""
         more = [
             f"{key}={value}"
-            for key in ("mask_channel", "mask_field", "soft_masks")
+            for key in ("mask_channel", "mask_field", "nodata", "soft_masks")
             if (value := getattr(self, key)) is not None and value is not False
         ]
-        return " ".join([f"exif={self.exif}", *more])
+        return " ".join([f"exif={'apply' if self.turns else 'ignore'}", *more])
+
+    @property
+    def turns(self) -> bool:
+        """Whether the EXIF orientation is applied."""
+        return self.exif != "ignore"
 
     def with_soft_masks(self, soft: bool = True) -> Reader:
         """Return a reader with other `soft_masks`."""
@@ -115,7 +142,8 @@ class Reader:
         """Read an image.
 
         Shape:
-            - output: ``(H, W, channels)``, uint8, or float32 as described for `value_range`.
+            - output: ``(H, W, channels)``, uint8, or float32 as described for `value_range`. An
+              image in which pixels have no data is float32, with NaN in all channels there.
 
         Raises:
             DataError: When the file is missing, unreadable, truncated or too large, or its pixels
@@ -164,7 +192,33 @@ class Reader:
         raster = _read(name, "image", load)
         pixels = self._turned(raster.pixels, raster.orientation)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
+        nodata = raster.nodata if self.nodata is None else self.nodata
+        missing = missing_pixels(pixels, nodata, self.value_range)
+        if missing is None:
+            return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
+        known = np.where(missing[..., None], pixels[~missing].min(initial=0), pixels)
+        known = known.astype(pixels.dtype)
+        scaled = self._scaled(self._with_channels(known, name, has_alpha=raster.has_alpha), name)
+        scaled = scaled / np.float32(255) if scaled.dtype == np.uint8 else scaled
+        scaled[missing] = np.nan
+        return scaled
+
+    def raw_range(self, path: str | Path) -> RawRange:
+        """Read the type and the range of the values in an image file, without those without data.
+
+        Raises:
+            DataError: When the file cannot be read.
+        """
+        data = _content(path, "image")
+        load = partial(load_image, data, self.max_pixels, self.image_field)
+        raster = _read(str(path), "image", load)
+        pixels = raster.pixels[..., None] if raster.pixels.ndim == 2 else raster.pixels
+        nodata = raster.nodata if self.nodata is None else self.nodata
+        missing = missing_pixels(pixels, nodata, self.value_range)
+        known = pixels if missing is None else pixels[~missing]
+        if not known.size:
+            return RawRange(str(pixels.dtype), 0.0, 0.0)
+        return RawRange(str(pixels.dtype), float(known.min()), float(known.max()))
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""
@@ -186,7 +240,10 @@ class Reader:
             values = values[..., 0]
         if raster.lossy is not None and not self.soft_masks:
             raise DataError(explain_lossy(values, raster.lossy, name))
-        return whole_numbers(values, name)
+        nodata = raster.nodata if self.nodata is None else self.nodata
+        if self.nodata is None and nodata is not None and 0 <= nodata <= MAX_CLASS_ID:
+            nodata = None  # 0 is often declared, and is often the class of the background
+        return whole_numbers(values, name, nodata)
 
     def decode_valid(self, data: bytes, name: str) -> NDArray[np.bool_]:
         """Decode which pixels count as :meth:`valid` does, from the content of a file."""
@@ -203,9 +260,17 @@ class Reader:
         return found
 
     def size(self, path: str | Path) -> tuple[int, int]:
-        """Read height and width of an image from its header, with the orientation applied.
+        """Read height and width of an image; see :meth:`header`."""
+        height, width, _ = self.header(path)
+        return height, width
+
+    def header(self, path: str | Path) -> tuple[int, int, int]:
+        """Read height and width of an image, with the orientation applied, and the orientation.
 
         The orientation of a PNG file is missed if it comes after the pixels, which is rare.
+
+        Returns:
+            Height, width, and the EXIF orientation from 1 to 8; 1 means upright.
 
         Raises:
             DataError: When the file is missing or too large, or its header is unreadable.
@@ -216,11 +281,11 @@ class Reader:
                 return load_size(stream, self.max_pixels, self.image_field)
 
         height, width, orientation = _read(str(path), "image", decode)
-        turned = self.exif == "apply" and orientation in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+        turned = self.turns and orientation in (5, 6, 7, 8)
+        return (width, height, orientation) if turned else (height, width, orientation)
 
     def _turned(self, pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-        return orient(pixels, orientation) if self.exif == "apply" and orientation != 1 else pixels
+        return orient(pixels, orientation) if self.turns and orientation != 1 else pixels
 
     def _with_channels(self, pixels: NDArray[Any], name: str, *, has_alpha: bool) -> NDArray[Any]:
         found, wanted = pixels.shape[2], self.channels
@@ -245,7 +310,7 @@ class Reader:
         if self.value_range is not None:
             low, high = self.value_range
             scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-            clean: NDArray[Any] = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0)
+            clean: NDArray[Any] = np.nan_to_num(scaled, nan=np.nan, posinf=1.0, neginf=0.0)
             return clean
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
@@ -280,7 +345,9 @@ def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
         - image: ``(H, W, C)``, uint8, or floats in [0, 1].
         - output: ``(H, W, 3)``, uint8.
     """
-    pixels = image if image.dtype == np.uint8 else (image.clip(0, 1) * 255).round().astype(np.uint8)
+    pixels = image
+    if image.dtype != np.uint8:  # pixels without data are black
+        pixels = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
     return np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]])
 
 

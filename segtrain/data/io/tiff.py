@@ -21,6 +21,7 @@ from segtrain.data.io.raster import (
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ALPHA = (1, 2)  # values of the tag ExtraSamples that mean transparency
+_GDAL_NODATA = 42113
 _FLAT = 2  # dimensions of a page with one channel
 _JPEG = (6, 7, 33003, 33005, 34712, 34892)  # values of the tag Compression
 _FOR_PILLOW = (3, 5, 6, 8, 9, 10)  # photometric tags: palettes, CMYK, YCbCr and CIELAB
@@ -61,7 +62,8 @@ def load(data: bytes, max_pixels: int) -> Raster | None:
         is_inverted = page.photometric == 0 and pixels.dtype == np.uint8
         pixels = (1 if page.bitspersample == 1 else 255) - pixels if is_inverted else pixels
         extra = page.extrasamples
-        return Raster(pixels, orientation, lossy, bool(extra) and extra[-1] in _ALPHA)
+        has_alpha = bool(extra) and extra[-1] in _ALPHA
+        return Raster(pixels, orientation, lossy, has_alpha, _nodata(page))
 
 
 def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:
@@ -78,6 +80,14 @@ def _page_size(page: Any, max_pixels: int) -> tuple[int, int, int]:
     height, width = page.imagelength, page.imagewidth
     check_pixels(height, width, max_pixels)
     return height, width, int(page.tags.valueof(EXIF_ORIENTATION, UPRIGHT))
+
+
+def _nodata(page: Any) -> float | None:
+    """The value without data, from the tag that GDAL writes."""
+    try:
+        return float(page.tags.valueof(_GDAL_NODATA, None))
+    except (TypeError, ValueError):  # no tag, or no number
+        return None
 
 
 def _pages(file: Any) -> NDArray[Any]:

@@ -9,8 +9,12 @@ KINDS = {
     "unreadable": "files that are missing or cannot be read",
     "size": "masks or valid files that differ in size from their image",
     "values": "masks with values outside the label contract",
+    "range": "images whose values do not fit dataset.value_range",
+    "orientation": "images with an EXIF orientation, and masks without one",
     "contract": "label contracts that are probably not intended",
     "overlap": "images in two splits",
+    "oriented": "images with an EXIF orientation",
+    "soft": "masks that are read by ranges of values",
     "left_out": "files without a partner",
     "ignored": "masks without a pixel of any class",
     "duplicate": "images that occur more than once in a split",
@@ -21,7 +25,9 @@ KINDS = {
 }
 """Every kind of finding, with its description in the report."""
 
-WARNINGS = frozenset(("left_out", "ignored", "duplicate", "absent", "tiny", "mixed", "large"))
+WARNINGS = frozenset(
+    ("oriented", "soft", "left_out", "ignored", "duplicate", "absent", "tiny", "mixed", "large")
+)
 """The kinds that do not prevent training."""
 
 _MAX_SHOWN = 3

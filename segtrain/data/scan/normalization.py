@@ -14,6 +14,8 @@ _MAX_CHANNELS = 4  # of OpenCV's meanStdDev
 def image_mean_std(image: NDArray[Any]) -> NDArray[np.float64]:
     """Return mean and standard deviation of each channel, for pixels from 0 to 1.
 
+    Pixels without data, which are NaN, are left out.
+
     Shape:
         - image: ``(H, W, C)``, uint8, or floats from 0 to 1.
         - output: ``(2, C)``.
@@ -23,6 +25,10 @@ def image_mean_std(image: NDArray[Any]) -> NDArray[np.float64]:
         [[0.5], [0.5]]
     """
     channels = image.shape[2]
+    if image.dtype.kind == "f" and np.isnan(image).any():
+        known = image[~np.isnan(image).any(2)].astype(np.float64)
+        empty = np.zeros((2, channels))
+        return np.stack([known.mean(0), known.std(0)]) if len(known) else empty
     if channels <= _MAX_CHANNELS:  # several times as fast as NumPy, and without a copy
         cv2 = importlib.import_module("cv2")
         found = np.stack([part[:channels, 0] for part in cv2.meanStdDev(image)])

@@ -19,20 +19,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset, explain_shapes
-from segtrain.data.io.raster import JPEG_END, PNG_END
+from segtrain.data.io.raster import JPEG_END, PNG_END, UPRIGHT
 from segtrain.data.io.storage import open_file
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.labels.label_map import OTHER
 from segtrain.data.labels.mask_facts import MaskFacts, total_counts
-from segtrain.data.labels.wording import override
+from segtrain.data.labels.wording import override, percent
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
+from segtrain.data.scan.image_files import (
+    ImageValues,
+    check_orientations,
+    check_values,
+    image_values,
+)
 from segtrain.data.scan.normalization import image_mean_std
 from segtrain.errors import DataError, SizeError
 
 _MAX_THREADS = 8
 _ENDS = {".jpg": JPEG_END, ".jpeg": JPEG_END, ".png": PNG_END}
 _WHITE, _TWO = 255, 2  # the value and the number of classes of binary masks
+_HEADER_FACTS = 4  # of an image that was not decoded
+_NEAR = 32  # of a threshold between two classes
 _FAILED, _HEADER, _DECODED = -1, 0, 1  # how an image was read
 Progress = Callable[[int, int], object]
 
@@ -50,6 +58,7 @@ class ScanReport:
             float64, shape ``(N, 2, channels)``; NaN where an image was not decoded.
         invalid_pixels: Pixels of each image that do not count, by its valid file, int64, shape
             ``(N,)``.
+        values: The values in some of the image files; None: unknown.
     """
 
     image_pixels: NDArray[np.int64]
@@ -58,6 +67,7 @@ class ScanReport:
     findings: tuple[Finding, ...]
     mean_std: NDArray[np.float64]
     invalid_pixels: NDArray[np.int64]
+    values: ImageValues | None = None
 
     @property
     def num_files(self) -> int:
@@ -84,6 +94,7 @@ class _ScannedSample(NamedTuple):
     facts: MaskFacts | None = None
     finding: Finding | None = None
     mean_std: Sequence[Sequence[float]] | None = None
+    orientation: int = UPRIGHT
 
 
 def scan_dataset(
@@ -120,9 +131,14 @@ def scan_dataset(
     findings = [Finding("left_out", text.partition(": ")[0], text) for text in dataset.left_out]
     findings += _check_samples(dataset, samples, pixels)
     findings += _check_contract(dataset, samples, pixels)
+    findings += _check_soft(dataset, samples)
+    orientations = [sample.orientation for sample in samples]
+    findings += check_orientations(dataset, orientations, [sample.size for sample in samples])
+    values = image_values(dataset)
+    findings += check_values(dataset, values)
     sizes = np.array([sample.size for sample in samples], dtype=np.int64)
     mean_std = _all_mean_std(samples, dataset.channels)
-    return ScanReport(pixels, ignored, sizes, tuple(findings), mean_std, invalid)
+    return ScanReport(pixels, ignored, sizes, tuple(findings), mean_std, invalid, values)
 
 
 def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None) -> ScanReport:
@@ -206,29 +222,31 @@ def _scan_sample(
 ) -> _ScannedSample:
     files = dataset.files[index]
     known = dataset.known_facts(index)
-    mean_std = None
+    mean_std, orientation = None, UPRIGHT
     if known is not None:
         size, facts = known
         if decode_images:
             mean_std = image_mean_std(dataset.read_image(index)).tolist()
     else:
-        height, width, _, *mean_std = _image_facts(dataset, index, cache, decode_images)
+        height, width, _, orientation, *mean_std = _image_facts(
+            dataset, index, cache, decode_images
+        )
         size = height, width
         facts = _mask_facts(dataset, index, cache)
-    problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
+    problem = explain_shapes(size, facts.shape, files, dataset.reader.turns)
     if problem is not None and known is None:  # the header may not show the orientation
         size = dataset.read_image(index).shape[:2]
-        problem = explain_shapes(size, facts.shape, files, dataset.reader.exif)
+        problem = explain_shapes(size, facts.shape, files, dataset.reader.turns)
     finding = None if problem is None else Finding("size", str(files.mask), problem, index)
-    return _ScannedSample((size[0], size[1]), facts, finding, mean_std)
+    return _ScannedSample((size[0], size[1]), facts, finding, mean_std, orientation)
 
 
 def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: bool) -> list[Any]:
-    """Return height, width and how the image was read; mean and std too, where it was decoded."""
+    """Return height, width, how the image was read, its orientation; mean and std if decoded."""
     image, reader = dataset.files[index].image, dataset.reader
     kind = f"image {reader}"
     stored: list[Any] | None = cache.get(kind, image)
-    if stored is not None and (len(stored) > 3 or (stored[2] > _FAILED and not decode)):
+    if stored is not None and (len(stored) > _HEADER_FACTS or (stored[2] > _FAILED and not decode)):
         return stored
     if decode or stored is not None or not _has_end(image):
         try:
@@ -236,11 +254,13 @@ def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: boo
         except DataError:
             # The cause of the failure may pass, so a later scan decodes the image again.
             with contextlib.suppress(OSError):
-                cache.put([0, 0, _FAILED], kind, image)
+                cache.put([0, 0, _FAILED, UPRIGHT], kind, image)
             raise
-        found = [*pixels.shape[:2], _DECODED, *image_mean_std(pixels).tolist()]
+        *_, orientation = reader.header(image)
+        found = [*pixels.shape[:2], _DECODED, orientation, *image_mean_std(pixels).tolist()]
     else:
-        found = [*reader.size(image), _HEADER]
+        height, width, orientation = reader.header(image)
+        found = [height, width, _HEADER, orientation]
     cache.put(found, kind, image)
     return found
 
@@ -324,6 +344,27 @@ def _check_contract(
             f" dataset.ignore_label={labels.ignore_label}"
         )
         yield Finding("contract", "", text)
+
+
+def _check_soft(dataset: FileDataset, samples: Sequence[_ScannedSample]) -> Iterator[Finding]:
+    """Say how many pixels of masks that are read by ranges lie near a threshold."""
+    labels = dataset.labels
+    facts = [sample.facts for sample in samples if sample.facts is not None]
+    if not labels.reads_ranges or not facts or labels.multi_label:
+        return
+    counts, mapping = total_counts(facts), labels.mapping
+    known = [mapping.get(value, labels.map.other) for value in range(_WHITE + 1)]
+    edges = [value for value in range(_WHITE) if known[value] != known[value + 1]]
+    near = sum(
+        n for v, n in counts.items() if any(-_NEAR <= v - edge - 1 < _NEAR for edge in edges)
+    )
+    if not near:
+        return
+    text = (
+        f"the masks in {dataset.files[0].mask.parent} hold {len(counts)} values, read by ranges;"
+        f" {percent(near, sum(counts.values()))} of the pixels are within {_NEAR} of a threshold"
+    )
+    yield Finding("soft", "", text)
 
 
 def _ignores_all_objects(labels: LabelContract, pixels: NDArray[np.int64]) -> bool:

@@ -65,7 +65,7 @@ def _pack(dataset: FileDataset, index: int, key: str) -> PackedSample:
     files = dataset.files[index]
     image, mask = dataset.read_image(index), dataset.read_mask(index)
     facts = dataset.count_valid(mask, dataset.read_valid(index), files, lambda: image.shape)
-    problem = explain_shapes(image.shape, facts.shape, files, dataset.reader.exif)
+    problem = explain_shapes(image.shape, facts.shape, files, dataset.reader.turns)
     problem = problem or dataset.labels.explain(facts, str(files.mask))
     if problem is not None:
         raise DataError(problem)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from segtrain.data.io.missing import fill_missing
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, normalize
 from segtrain.schema.ranges import Range
@@ -52,6 +53,7 @@ class EvalTransform:
             - output: ``(C, h, w)``, float32, and ``(H, W)`` or ``(K, H, W)``, the target's type.
         """
         del seed
+        image = fill_missing(image, self.mean)
         if self.size is not None and image.shape[:2] != self.size:
             image = _smoothly_resized(image, self.size)
         return normalize(image, self.mean, self.std), channels_first(target)

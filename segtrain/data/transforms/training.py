@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segtrain.data.io.missing import fill_missing
 from segtrain.data.labels.contract import LabelContract
 from segtrain.data.transforms.albumentations import AlbumentationsTransforms
 from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
@@ -70,6 +71,7 @@ class TrainTransform:
               with ``(h, w) = crop_size``.
         """
         rng = np.random.default_rng(seed)
+        image = fill_missing(image, self.mean)
         carried = self._carried(target)
         crop, mask = self._draw_crop(rng, carried)
         pixels = cut(image, crop, self._padding(image.dtype))

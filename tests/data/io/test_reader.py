@@ -218,10 +218,10 @@ def test_pages_of_one_size_are_channels(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "b.tif"), planes[0])
 
 
-def test_nan_becomes_zero(tmp_path):
+def test_nan_marks_pixels_without_data(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[1.0, np.nan, np.inf]], dtype=np.float32))
     image = Reader(channels=1, value_range=(0, 2)).image(tmp_path / "a.tif")
-    assert image.ravel().tolist() == [0.5, 0.0, 1.0]
+    np.testing.assert_array_equal(image.ravel(), [0.5, np.nan, 1.0])
 
 
 def test_floats_need_a_range(tmp_path):
