@@ -135,6 +135,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
         "inspect",
         "shards",
         "list",
+        "completion",
     }
 
 

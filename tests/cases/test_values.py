@@ -123,7 +123,7 @@ def test_entry_points_are_known_in_python(monkeypatch: pytest.MonkeyPatch) -> No
         @staticmethod
         def load() -> None:
             if "offered_loss" not in segtrain.losses.LOSSES.names():
-                segtrain.register_loss("offered_loss")(segtrain.losses.LOSSES.get("dice"))
+                segtrain.register_loss("offered_loss")(lambda logits, target: logits[:, 0])
 
     monkeypatch.setattr(
         segtrain.losses.LOSSES, "_factories", dict(segtrain.losses.LOSSES._factories)

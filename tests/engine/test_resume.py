@@ -122,7 +122,7 @@ def test_resume_with_a_larger_budget_walks_the_new_schedule(
     assert train("run", *words, "trainer.max_steps=4") == 0
     assert train("run", *words, "trainer.max_steps=8", "resume=auto") == 0
     rates = [line["lr"] for line in lines("run") if "lr" in line]
-    assert rates == pytest.approx([0.075, 0.05, 0.025, 0.0, 0.0375, 0.025, 0.0125, 0.0])
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.05, 0.0375, 0.025, 0.0125])
 
 
 def test_resume_auto_without_a_checkpoint_starts(train: Callable[..., int], tmp_path: Path) -> None:
