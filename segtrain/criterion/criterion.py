@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from segtrain.criterion.strips import strip_total
 from segtrain.errors import ConfigError
 from segtrain.losses import DerivedTarget, Loss, MeanMining, PixelLoss
-from segtrain.losses.base import at_least_float32, is_finite, safe_ratio
+from segtrain.losses.base import at_least_float32, check_is_mean, is_finite, safe_ratio
 
 MAIN_OUTPUT = "out"
 LEARNED = "learned"
@@ -166,6 +166,7 @@ class Criterion(nn.Module):
         self._learned = [name for name, weight in weights if weight == LEARNED]
         self.log_variances = nn.ParameterList([torch.zeros(()) for _ in self._learned])
         self.align_corners = align_corners
+        check_is_mean(self._losses())
         self.strip_rows = self._check_strip_rows(strip_rows)
 
     def _check_strip_rows(self, rows: int | Literal["auto"] | None) -> int | Literal["auto"] | None:

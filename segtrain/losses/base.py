@@ -14,7 +14,8 @@ changes them or moves them to another device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 
 Dense = Literal["probability", "multi_hot", "regression"]
+Reduction = Literal["mean", "sum", "none"]
 
 
 class Loss(nn.Module, ABC):
@@ -201,6 +203,7 @@ class Term(Loss):
     """
 
     can_strip: ClassVar[bool] = True
+    reduction: Reduction = "mean"
 
     @property
     def runs_in_strips(self) -> bool:
@@ -232,10 +235,19 @@ class Term(Loss):
 
     def checked_value(self, logits: Tensor, target: Tensor) -> Tensor:
         """:meth:`value`, on which no number at an ignored pixel has an effect, not even NaN."""
+        return self.value(self.counted(logits, target), target)
+
+    def counted(self, logits: Tensor, target: Tensor) -> Tensor:
+        """`logits` with 0 at ignored pixels, if there may be numbers that are not finite."""
         # Reading one number from another device would wait for it; a copy does not.
         if logits.device.type == "cpu" and is_finite(logits):
-            return self.value(logits, target)
-        return self.value(torch.where(self.valid(target)[:, None], logits, 0), target)
+            return logits
+        return torch.where(self.valid(target)[:, None], logits, 0)
+
+    def prepared(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both tensors as :meth:`value` takes them, checked as in :meth:`forward`."""
+        target = self.check_target(target, logits)
+        return self.counted(self.usable(at_least_float32(logits), target), target), target
 
     def term_share(self, target: Tensor) -> Tensor:
         """:meth:`Loss.share` of this term, ``()``: by default the number of valid pixels."""
@@ -265,6 +277,33 @@ def safe_ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Te
     exists = denominator > 0
     ratio = numerator / torch.where(exists, denominator, 1)
     return torch.where(exists, ratio, ratio * 0 + empty)
+
+
+def check_reduction(reduction: str) -> Reduction:
+    """Check the name of a reduction.
+
+    Raises:
+        ConfigError: When it is not one.
+    """
+    names = get_args(Reduction)
+    if reduction not in names:
+        raise ConfigError(f"reduction must be one of {', '.join(names)}, got {reduction!r}")
+    return reduction  # type: ignore[return-value]
+
+
+def check_is_mean(losses: Iterable[Loss]) -> None:
+    """Check that every term is reduced to its mean, as training and sums of losses need it.
+
+    Raises:
+        ConfigError: When one is not.
+    """
+    for loss in losses:
+        for name, term in loss.terms().items():
+            if term.reduction != "mean":
+                raise ConfigError(
+                    f"loss {name!r} has reduction={term.reduction!r}, which is for direct calls in"
+                    " Python; training takes mean alone"
+                )
 
 
 def is_finite(logits: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.losses.base import Dense, Loss, Term
+from segtrain.losses.base import Dense, Loss, Term, check_is_mean
 from segtrain.losses.class_weights import ClassWeights
 from segtrain.losses.mining.base import MiningSpec, build_mining
 from segtrain.losses.registry import LOSSES, register_loss
@@ -138,6 +138,7 @@ class Combination(Loss):
                 for index, (key, spec) in enumerate(specs.items())
             }
         )
+        check_is_mean([self])
         self.dense = _common_kind(self.terms())  # type: ignore[misc]
         self.weights: Tensor
         start = [plan.at(0, 1) if isinstance(plan, Ramp) else plan for plan in plans]

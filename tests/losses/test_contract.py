@@ -350,7 +350,9 @@ def changes(build: Callable[[Any], Loss], base: Loss, values: list[Any], target:
 )
 def test_every_argument_does_something(name: str, key: str, target: Tensor) -> None:
     parameter = LOSSES.schema(name)[key]
-    listed = {"classes": [0, 3]} if key == "only_present" else {}
+    listed: dict[str, Any] = {"classes": [0, 3]} if key == "only_present" else {}
+    if key == "reduction" and "per_image" in LOSSES.schema(name):
+        listed = {"per_image": True}
     base = make(name, **listed)
     assert changes(
         lambda value: make(name, **listed, **{key: value}),

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from segtrain.errors import ConfigError
-from segtrain.losses.base import Term, safe_ratio
+from segtrain.losses.base import Reduction, Term, check_reduction, safe_ratio
 from segtrain.losses.class_weights import ClassWeights, check_class_weights
 from segtrain.losses.mining.base import MeanMining, Mining, MiningSpec, build_mining
 
 
 class PixelLoss(Term):
-    """A loss per pixel, averaged over the valid pixels or reduced by a mining.
+    r"""A loss per pixel, averaged over the valid pixels or reduced by a mining.
 
     A subclass writes :meth:`pixel_loss`. The base class adds ignored pixels, class weights, mining
     and strips. If the loss depends on the target only through the softmax probability of its class,
@@ -31,6 +32,14 @@ class PixelLoss(Term):
             have several classes, as for every sigmoid loss, it is the mean weight of its labels.
         mining: Which pixels count how much: the name of a mining, or a mapping with its name and
             parameters.
+        label_smoothing: :math:`\varepsilon` in [0, 1), the share of a class id that is spread over
+            all classes. The loss is then :math:`1 - \varepsilon` times that of the id plus
+            :math:`\varepsilon` times the mean over all classes as target, or, if the loss takes a
+            target of probabilities, the loss of the smoothed one. It has no effect on such targets.
+        reduction: ``mean``; ``sum``, over the pixels that are kept; or ``none``, the map ``(N, H,
+            W)``, with 0 at ignored pixels and at those that mining drops. Pixels have their class
+            weights, and with ``ghm`` its factors: the sum divided by the sum of the weights of the
+            kept pixels is the mean. Only ``mean`` can be trained with.
 
     Note:
         In strips :meth:`pixel_loss` sees a few rows of the image at a time. A loss that reads
@@ -59,6 +68,9 @@ class PixelLoss(Term):
         tensor(0.2500)
     """
 
+    smooths_itself: ClassVar[bool] = False
+    """Whether :meth:`weighted_pixel_loss` takes `label_smoothing` into account."""
+
     def __init__(
         self,
         *,
@@ -66,8 +78,16 @@ class PixelLoss(Term):
         ignore_label: int = 255,
         class_weights: ClassWeights = None,
         mining: MiningSpec = None,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(num_classes=num_classes, ignore_label=ignore_label)
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(
+                f"label_smoothing must be at least 0 and below 1, got {label_smoothing}"
+            )
+        self.label_smoothing = label_smoothing
+        self.reduction = check_reduction(reduction)
         self.class_weights: Tensor | None
         self.register_buffer(
             "class_weights", check_class_weights(class_weights, num_classes), persistent=False
@@ -147,6 +167,47 @@ class PixelLoss(Term):
         weights = self.class_weight_map(target, values.dtype)
         return values if weights is None else values * weights
 
+    def smoothed_pixel_loss(
+        self, logits: Tensor, target: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """:meth:`weighted_pixel_loss` with label smoothing, ``(N, R, W)``."""
+        share = self.label_smoothing
+        if not share or target.dim() == 4 or self.smooths_itself:
+            return self.weighted_pixel_loss(logits, target, context)
+        if self.dense == "probability" and self.num_classes > 1:
+            smoothed = F.one_hot(target, self.num_classes).movedim(-1, 1).to(logits.dtype)
+            smoothed = (1 - share) * smoothed + share / self.num_classes
+            return self.weighted_pixel_loss(logits, smoothed, context)
+        own = self.weighted_pixel_loss(logits, target, context)
+        return (1 - share) * own + share * self.mean_pixel_loss(logits, target, context)
+
+    def mean_pixel_loss(
+        self, logits: Tensor, target: Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The mean of :meth:`weighted_pixel_loss` over all classes as target, ``(N, R, W)``."""
+        ids = range(max(self.num_classes, 2))
+        losses = [
+            self.weighted_pixel_loss(logits, torch.full_like(target, index), context)
+            for index in ids
+        ]
+        return torch.stack(losses).mean(0)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.reduction == "mean":
+            return super().forward(logits, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            found = self.kept_losses(*self.prepared(logits, target))
+        return found if self.reduction == "none" else found.sum()
+
+    def kept_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The map of the losses, ``(N, H, W)``, each times its factor in the mining."""
+        values, probability = self.maps(logits, target, self.context(target))
+        with torch.enable_grad():  # the slope of the value is the factor of each pixel, over a sum
+            leaf = values.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.reduce(leaf, probability, target), leaf)
+        weights = self.pixel_weights(target, values.dtype)
+        return values * slope * torch.where(slope != 0, weights, 0).sum()
+
     def class_weight_map(self, target: Tensor, dtype: torch.dtype) -> Tensor | None:
         """The weight of each pixel of a clean target, ``(N, R, W)``; None without class weights."""
         if self.class_weights is None:
@@ -181,7 +242,7 @@ class PixelLoss(Term):
         """
         valid = self.valid(target)
         clean = self.clean(target, valid)
-        values = torch.where(valid, self.weighted_pixel_loss(logits, clean, context), 0)
+        values = torch.where(valid, self.smoothed_pixel_loss(logits, clean, context), 0)
         if not self.mining.needs_probability:
             return values, None
         with torch.no_grad():
@@ -272,7 +333,7 @@ class TargetProbabilityLoss(PixelLoss):
 
     def reads_target_probability(self, target: Tensor) -> bool:
         """Whether :meth:`loss_of` gives the loss of a target of this kind: here, of class ids."""
-        return target.dim() == 3
+        return target.dim() == 3 and self.label_smoothing == 0
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.loss_of(logits.log_softmax(1).gather(1, target[:, None])[:, 0], target)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from segtrain.losses.base import Dense, safe_ratio
+from segtrain.losses.base import Dense, Reduction, check_reduction, safe_ratio
 from segtrain.losses.families.class_mean import ClassMean, class_counts, count_pixels
 
 
@@ -69,6 +70,9 @@ class RegionLoss(ClassMean):
             instead of summing over the batch. Only then does a batch equal the mean of its images.
         only_present: Whether a class without a valid target pixel is left out, such as one of a
             list. None: as `classes` says.
+        reduction: ``mean``; ``none``, the loss of each class ``(C,)``, or of each image and class
+            ``(N, C)`` with `per_image`, times its class weight, and 0 where it is left out of the
+            mean; or ``sum``, their sum. Only ``mean`` can be trained with.
 
     Attributes:
         needs_squares: Whether :meth:`class_values` reads the sums of squares.
@@ -83,6 +87,10 @@ class RegionLoss(ClassMean):
 
     dense: Dense | None = "probability"  # type: ignore[misc]
     needs_squares: bool = False
+
+    def __init__(self, *, reduction: Reduction = "mean", **common: Any) -> None:
+        super().__init__(**common)
+        self.reduction = check_reduction(reduction)
 
     @property
     def runs_in_strips(self) -> bool:
@@ -119,17 +127,36 @@ class RegionLoss(ClassMean):
         actual = class_counts(clean, weight, self.num_classes)
         return torch.stack([tp[0], predicted[0], actual, *tp[1:], *predicted[1:]], dim=1)
 
+    def each(self, sums: RegionSums, weight: Tensor) -> Tensor:
+        """The loss of each image and class times its weight, ``(..., C)``."""
+        return torch.where(weight > 0, weight * self.class_values(sums), 0)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.reduction == "mean":
+            return super().forward(logits, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, target = self.prepared(logits, target)
+            found, counted = self._found(self.sums(logits, target), target)
+            each = self.each(found, self._mean_weights(found.actual) * counted)
+        if self.reduction == "sum":
+            return each.sum()
+        return each if self.per_image else each[0]
+
     def reduce(self, sums: Tensor, target: Tensor) -> Tensor:
         """Reduce the sums of the whole batch, ``(N, K, C)``, to the value ``()``."""
+        found, counted = self._found(sums, target)
+        weight = self._mean_weights(found.actual) * counted
+        return safe_ratio(self.mean(found, weight).sum(), counted.sum())
+
+    def _found(self, sums: Tensor, target: Tensor) -> tuple[RegionSums, Tensor]:
+        """The sums by name, and 1 for each image that counts, ``(..., 1)``."""
         count = count_pixels(self.valid(target))[:, None]
         if not self.per_image:
             sums, count = sums.sum(0, keepdim=True), count.sum(0, keepdim=True)
         tp, predicted, actual, *squares = sums.unbind(1)
         found = RegionSums(tp, predicted, actual.detach(), count.to(sums.dtype), *squares)
         # An image without a valid pixel is left out of the mean; it would score as perfect.
-        counted = (count > 0).to(sums.dtype)
-        weight = self._mean_weights(found.actual) * counted
-        return safe_ratio(self.mean(found, weight).sum(), counted.sum())
+        return found, (count > 0).to(sums.dtype)
 
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.reduce(self.sums(logits, target), target)

@@ -48,8 +48,8 @@ class CrossEntropy(TargetProbabilityLoss):
 
     Args:
         label_smoothing: :math:`\varepsilon` in [0, 1), the share of the target that is spread over
-            all classes.
-        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining`` of
+            all classes, also of a dense one.
+        **common: ``num_classes``, ``ignore_label``, ``class_weights``, ``mining``, ``reduction`` of
             :class:`PixelLoss`.
 
     Note:
@@ -77,20 +77,13 @@ class CrossEntropy(TargetProbabilityLoss):
     """
 
     dense = "probability"
+    smooths_itself = True
 
     def __init__(self, *, label_smoothing: float = 0.0, **common: Any) -> None:
-        super().__init__(**common)
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(
-                f"label_smoothing must be at least 0 and below 1, got {label_smoothing}"
-            )
-        self.label_smoothing = label_smoothing
+        super().__init__(label_smoothing=label_smoothing, **common)
 
     def loss_of(self, log_probability: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
         return -log_probability
-
-    def reads_target_probability(self, target: Tensor) -> bool:
-        return self.label_smoothing == 0 and super().reads_target_probability(target)
 
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self._cross_entropy(logits, target, None)

@@ -74,6 +74,17 @@ class LabelRelaxation(PixelLoss):
     def pixel_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.pixel_loss_in_context(logits, target, self.context(target))
 
+    def mean_pixel_loss(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        context: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        # A class alone as target has no neighbours.
+        values = -logits.log_softmax(1).mean(1)
+        weights = self.class_weight_map(target, values.dtype)
+        return values if weights is None else values * weights
+
     def pixel_loss_in_context(
         self,
         logits: Tensor,

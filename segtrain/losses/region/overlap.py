@@ -323,6 +323,9 @@ class GeneralizedDice(RegionLoss):
         # A ratio of 1 where all weights are 0 makes the loss 0.
         return 1 - safe_ratio(overlap, (weight * (sums.predicted + sums.actual)).sum(-1), empty=1.0)
 
+    def each(self, sums: RegionSums, weight: Tensor) -> Tensor:
+        return self.mean(sums, weight)  # one ratio over all classes
+
     def _rarity(self, actual: Tensor, weight: Tensor) -> Tensor:
         """Inverse of a power of the size of each class, ``(..., C)``."""
         counted = torch.where((weight > 0) & (actual > 0), actual, torch.inf)
