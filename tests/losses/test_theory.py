@@ -522,7 +522,9 @@ class TestOneChannel:
     @pytest.mark.parametrize("per_image", [False, True])
     def test_classes(self, name: str, per_image: bool, ids: Tensor) -> None:
         one = make(name, num_classes=1, per_image=per_image)
-        two = make_softmax(name, num_classes=2, per_image=per_image, classes=[1])
+        # One ratio over all classes needs the background as the second one.
+        classes = [0, 1] if name == "generalized_dice" else [1]
+        two = make_softmax(name, num_classes=2, per_image=per_image, classes=classes)
         self.compare(one, two, ids)
 
 

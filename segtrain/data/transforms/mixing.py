@@ -25,8 +25,10 @@ class Mixing:
         ignore_label: The value of target pixels without a class.
 
     References:
-        Yun et al., CutMix, ICCV 2019, with lambda from Beta(1, 1); Olsson et al., ClassMix, WACV
-        2021, which mixes unlabelled images.
+        Yun et al., CutMix, ICCV 2019, with lambda from Beta(1, 1). As there, the share is that of
+        the whole box: at a border it is cut off, and what is pasted is smaller. Olsson et al.,
+        ClassMix, WACV 2021, which mixes unlabelled images; its code rounds half of the classes
+        down.
     """
 
     mix: Literal["cutmix", "classmix"]

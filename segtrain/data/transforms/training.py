@@ -22,7 +22,7 @@ from segtrain.data.transforms.tensors import RGB, Normalization, channels_first,
 from segtrain.errors import ConfigError
 from segtrain.schema.sections import AugmentationConfig
 
-_MAX_CROPS = 10  # as in DeepLab and mmsegmentation
+_MAX_CROPS = 11  # one, and up to ten more, as in mmsegmentation
 
 
 class TrainTransform:

@@ -64,7 +64,8 @@ class CenterlineDice(ClassMapLoss):
     References:
         Shit et al., clDice: a Novel Topology-Preserving Loss Function for Tubular Structure
         Segmentation, CVPR 2021, algorithms 1 and 2, without the Dice term. The shapes of erosion
-        and dilation are those of the authors' code, as is :math:`s = 1`.
+        and dilation are those of the authors' code, as is :math:`s = 1`. The code adds up all
+        classes before the ratio; here each class has its own.
     """
 
     def __init__(self, *, iterations: int = 10, smooth: float = 1.0, **common: Any) -> None:

@@ -50,7 +50,8 @@ class LabelRelaxation(PixelLoss):
     References:
         Zhu et al., Improving Semantic Segmentation via Video Propagation and Label Relaxation, CVPR
         2019, eq. 3; with any radius in place of 1. The released code weighs a pixel by the mean
-        class weight of :math:`K`.
+        class weight of :math:`K`, and there a neighbour without a class (void) is a class of its
+        own, which is accepted, too.
     """
 
     def __init__(self, *, radius: int = 1, **common: Any) -> None:

@@ -224,7 +224,8 @@ class FocalTversky(SmoothedRegionLoss):
         Abraham and Khan, A Novel Focal Tversky Loss Function with Improved Attention U-Net for
             Lesion Segmentation, ISBI 2019. The paper gives :math:`\alpha = 0.7` to false negatives
             and :math:`\beta = 0.3` to false positives: the same numbers under the other letters,
-            which here are those of ``tversky``. It sums over classes; here it is the mean.
+            which here are those of ``tversky``. It sums over classes; here it is the mean. Its
+            smooth of 1 in numerator and denominator is a `smooth` of 2 here, which is halved.
     """
 
     def __init__(
@@ -291,11 +292,12 @@ class GeneralizedDice(RegionLoss):
             ``per_image`` of :class:`RegionLoss`; `class_weights` multiply :math:`w_c`.
 
     Note:
+        With one channel, the background is the second class, as in the paper.
+
         The weight of an absent class would be infinite. ``classes="present"`` leaves it out;
         otherwise it gets the weight of the rarest present class. A class has at least the size of
-        one pixel. There is no smoothing: if no class of the mean is present, as for one channel
-        without a positive pixel or a list of absent classes, the loss is 1 with a zero gradient;
-        with ``only_present=True`` it is 0.
+        one pixel. There is no smoothing: if no class of the mean is present, as for a list of
+        absent classes, the loss is 1 with a zero gradient; with ``only_present=True`` it is 0.
 
     Example:
         >>> import torch
@@ -318,10 +320,23 @@ class GeneralizedDice(RegionLoss):
         self.power = powers[weighting]
 
     def mean(self, sums: RegionSums, weight: Tensor) -> Tensor:
-        weight = weight * self._rarity(sums.actual, weight)
-        overlap = (weight * 2 * sums.tp).sum(-1)
+        tp, predicted, actual = sums.tp, sums.predicted, sums.actual
+        if self.num_classes == 1:  # alone, the weight of the object would cancel
+            tp = torch.cat([sums.tn, tp], -1)
+            predicted = torch.cat([sums.count - predicted, predicted], -1)
+            actual = torch.cat([sums.count - actual, actual], -1)
+            weight = self._two_weights(weight)
+        weight = weight * self._rarity(actual, weight)
+        overlap = (weight * 2 * tp).sum(-1)
         # A ratio of 1 where all weights are 0 makes the loss 0.
-        return 1 - safe_ratio(overlap, (weight * (sums.predicted + sums.actual)).sum(-1), empty=1.0)
+        return 1 - safe_ratio(overlap, (weight * (predicted + actual)).sum(-1), empty=1.0)
+
+    def _two_weights(self, weight: Tensor) -> Tensor:
+        """The weights of background and object, ``(..., 2)``, from that of the object."""
+        counted = weight.sign()
+        if self.class_weights is None:
+            return counted.expand(*weight.shape[:-1], 2)
+        return counted * self.class_weights.to(weight.dtype)
 
     def each(self, sums: RegionSums, weight: Tensor) -> Tensor:
         return self.mean(sums, weight)  # one ratio over all classes

@@ -203,8 +203,8 @@ def test_the_preset_is_half_and_half() -> None:
     [
         ({"radius": 0}, "radius must be at least 1, got 0"),
         ({"pool_size": 0}, "pool_size must be at least 1, got 0"),
-        ({"epsilon": 0.0}, "epsilon must be from 1e-8 to 1, got 0.0"),
-        ({"epsilon": 2.0}, "epsilon must be from 1e-8 to 1, got 2.0"),
+        ({"epsilon": 0.0}, "epsilon must be from 1e-8 to 1, or published, got 0.0"),
+        ({"epsilon": 2.0}, "epsilon must be from 1e-8 to 1, or published, got 2.0"),
         ({"pooling": "median"}, "pooling"),
     ],
 )

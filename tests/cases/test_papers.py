@@ -1,0 +1,99 @@
+"""Where a default departs from a paper, a preset or a parameter gives the paper's loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import segtrain
+from segtrain.data.transforms import training
+
+
+def published_rmi(logits: Tensor, target: Tensor, pool: int = 4, noise: float = 5e-4) -> Tensor:
+    """Half the log-determinant of the scatter that is not explained, as in the authors' code."""
+    num_classes = logits.shape[1]
+    prediction = F.avg_pool2d(logits.sigmoid(), pool)
+    truth = F.avg_pool2d(F.one_hot(target, num_classes).movedim(-1, 1).to(logits.dtype), pool)
+    identity = torch.eye(9, dtype=logits.dtype)
+    total = logits.new_zeros(())
+    for image in range(len(logits)):
+        for index in range(num_classes):
+            p, y = (regions(maps[image, index]) for maps in (prediction, truth))
+            inverse = torch.linalg.inv(p @ p.T + noise * identity)
+            left = y @ y.T - (y @ p.T) @ inverse @ (p @ y.T)
+            total = total + torch.logdet(left + noise * identity) / 18
+    return total / len(logits) / num_classes
+
+
+def regions(plane: Tensor) -> Tensor:
+    """The centred squares of side 3 around each pixel, ``(9, P)``."""
+    padded = F.pad(plane[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    height, width = plane.shape
+    rows = [padded[r : r + height, c : c + width].flatten() for r in range(3) for c in range(3)]
+    stacked = torch.stack(rows)
+    return stacked - stacked.mean(1, keepdim=True)
+
+
+def data(num_classes: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, num_classes, 32, 32, dtype=torch.float64, generator=generator)
+    target = torch.randint(num_classes - 1, (2, 32, 32), generator=generator)  # the last is absent
+    return logits.requires_grad_(), target
+
+
+def gradient(value: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(value, logits)[0]
+
+
+def test_rmi_of_the_paper() -> None:
+    logits, target = data(4)
+    loss = segtrain.build_loss("bce_rmi_paper", num_classes=4)
+    rmi = loss.terms()["rmi"]
+    expected = gradient(published_rmi(logits, target), logits)
+    torch.testing.assert_close(gradient(rmi(logits, target), logits), expected)
+    bce = F.binary_cross_entropy_with_logits(
+        logits, F.one_hot(target, 4).movedim(-1, 1).to(logits.dtype)
+    )
+    whole = gradient(0.5 * bce + 0.5 * published_rmi(logits, target), logits)
+    torch.testing.assert_close(gradient(loss(logits, target), logits), whole)
+
+
+def test_the_default_counts_more_as_noise_and_fewer_classes() -> None:
+    logits, target = data(4)
+    size = {
+        name: gradient(
+            segtrain.build_loss(name, num_classes=4).terms()["rmi"](logits, target), logits
+        ).norm()
+        for name in ("bce_rmi", "bce_rmi_paper")
+    }
+    assert size["bce_rmi"] != size["bce_rmi_paper"]
+
+
+def test_generalized_dice_of_one_logit_has_two_classes() -> None:
+    """Sudre's weights of object and background, by hand; alone, the weight would cancel."""
+    logits, target = torch.randn(2, 1, 8, 8), (torch.rand(2, 8, 8) > 0.8).long()
+    p, y = logits[:, 0].sigmoid(), target.float()
+    above = below = torch.zeros(())
+    for prediction, truth in ((1 - p, 1 - y), (p, y)):
+        weight = 1 / truth.sum() ** 2
+        above = above + weight * (prediction * truth).sum()
+        below = below + weight * (prediction + truth).sum()
+    found = segtrain.build_loss("generalized_dice", num_classes=1)(logits, target)
+    torch.testing.assert_close(found, 1 - 2 * above / below)
+    two = segtrain.build_loss("generalized_dice", num_classes=2)
+    both = two(torch.cat([torch.zeros_like(logits), logits], 1), target)
+    torch.testing.assert_close(found, both)
+    plain = segtrain.build_loss("dice", num_classes=1, smooth=0.0)(logits, target)
+    assert not torch.allclose(found, plain)
+
+
+def test_an_object_that_is_absent_from_one_logit_keeps_a_gradient() -> None:
+    logits = torch.randn(1, 1, 8, 8, requires_grad=True)
+    loss = segtrain.build_loss("generalized_dice", num_classes=1)
+    value = loss(logits, torch.zeros(1, 8, 8, dtype=torch.long))
+    assert gradient(value, logits).abs().sum() > 0
+
+
+def test_ten_more_crops_are_drawn() -> None:
+    assert training._MAX_CROPS == 11
