@@ -20,6 +20,7 @@ from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
 from segtrain.errors import NumericError
 from segtrain.metrics import Evaluation, MetricCollector, confusion_picture
+from segtrain.precision import wide
 from segtrain.terminal import progress
 
 
@@ -208,7 +209,7 @@ class _MeanLoss:
 
     def __init__(self, criterion: Criterion, device: torch.device) -> None:
         self.criterion = criterion
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # weighted losses, weights
+        self.sums = wide(torch.zeros(2, device=device))  # weighted losses, weights
 
     def update(self, outputs: dict[str, Tensor], target: Tensor, ignore_label: int) -> None:
         """Add the images of a batch one by one, so that the value is that of any batch size."""
@@ -219,7 +220,7 @@ class _MeanLoss:
                 {name: logits[part] for name, logits in outputs.items()}, wanted[part]
             ).total
             valid = (wanted[part] != ignore_label).sum()
-            self.sums += torch.stack([value.double() * valid, valid.double()])
+            self.sums += torch.stack([wide(value) * wide(valid), wide(valid)])
 
     def value(self, processes: Processes) -> float:
         """The mean over the images of all processes; NaN if there is no valid pixel."""

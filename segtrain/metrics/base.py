@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.precision import wide
 from segtrain.schema.registry import Registry
 
 ALIASES = {"mIoU": "iou"}
@@ -67,7 +68,7 @@ class Counts:
     @classmethod
     def of(cls, counts: Tensor, *, exclusive: bool = True) -> Counts:
         """The counts in a tensor ``(..., 4, C)``."""
-        tp, fp, fn, tn = counts.double().unbind(-2)
+        tp, fp, fn, tn = wide(counts).unbind(-2)
         return cls(tp, fp, fn, tn, exclusive)
 
     def over(self, classes: Tensor) -> Counts:

@@ -17,6 +17,7 @@ from segtrain.errors import ConfigError
 from segtrain.files import atomic_write
 from segtrain.metrics.base import ALIASES, METRICS, Counts, Metric, ratio
 from segtrain.metrics.counts import Accuracy, IoU, MeanAccuracy
+from segtrain.precision import wide
 from segtrain.schema.values import did_you_mean
 
 _CHOICE = re.compile(r"([^\[\]]+)(?:\[(.+)\])?")
@@ -223,4 +224,4 @@ def mean_of(values: Tensor, classes: Tensor) -> Tensor:
     """The mean of the defined values of the class ids `classes`, ``(...)`` from ``(..., C)``."""
     chosen = values[..., classes]
     defined = ~chosen.isnan()
-    return ratio(torch.where(defined, chosen, 0).sum(-1), defined.double().sum(-1))
+    return ratio(torch.where(defined, chosen, 0).sum(-1), wide(defined.float()).sum(-1))

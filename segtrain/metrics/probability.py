@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from segtrain.metrics.base import METRICS, ProbabilityMetric, ratio
+from segtrain.precision import wide
 from segtrain.schema.arguments import check_at_least_one
 
 
@@ -65,10 +66,10 @@ class ExpectedCalibrationError(ProbabilityMetric):
 
     def sums(self, log_probability: Tensor, target: Tensor) -> Tensor:
         top, predicted = log_probability.max(0)
-        confidence = top.exp().double()
+        confidence = wide(top.exp())
         # The bins are (0, 1/B], (1/B, 2/B], ...: a confidence of exactly 1 is in the last one.
         index = ((confidence * self.bins).ceil() - 1).clamp(0, self.bins - 1).long()
-        columns = (torch.ones_like(confidence), confidence, (predicted == target).double())
+        columns = (torch.ones_like(confidence), confidence, wide((predicted == target).float()))
         return torch.stack(
             [torch.bincount(index, weights=column, minlength=self.bins) for column in columns]
         )
@@ -104,7 +105,7 @@ class RocAuc(ProbabilityMetric):
             place = position.clamp(0, self.bins - 1).long()
             place = place + self.bins * (target == index)
             histograms.append(torch.bincount(place, minlength=2 * self.bins))
-        return torch.stack(histograms).reshape(len(log_probability), 2, self.bins).double()
+        return wide(torch.stack(histograms).reshape(len(log_probability), 2, self.bins))
 
     def value(self, sums: Tensor) -> Tensor:
         negative, positive = sums.unbind(1)
@@ -122,5 +123,5 @@ def _of_target(values: Tensor, target: Tensor) -> Tensor:
 
 
 def _sum_and_count(values: Tensor) -> Tensor:
-    total = values.double().sum()
+    total = wide(values).sum()
     return torch.stack([total, torch.full_like(total, values.numel())])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segtrain.precision import sums_by_class
+
 _CHUNK = 2**17  # elements of the largest temporary tensor beside the strip
 
 
@@ -72,12 +74,10 @@ class SoftmaxStrip:
     def sums(self) -> tuple[Tensor, Tensor]:
         """The sums of each class's probability, ``(N, C)``: over its own pixels, and over all."""
         weight = self.valid.to(self._exponentials.dtype)
-        # The scatter adds one number after the other, for which float32 is not precise enough.
-        of_target = (self.log_probability.exp() * weight).flatten(1).double()
-        shape = self._exponentials.shape[:2]
-        tp = of_target.new_zeros(shape).scatter_add_(1, self.ids.flatten(1), of_target)
+        of_target = (self.log_probability.exp() * weight).flatten(1)
+        tp = sums_by_class(of_target, self.ids.flatten(1), self._exponentials.shape[1])
         share = (weight / self._total[:, 0]).flatten(1)[..., None]
-        return tp.to(weight.dtype), torch.bmm(self._exponentials.flatten(2), share)[..., 0]
+        return tp, torch.bmm(self._exponentials.flatten(2), share)[..., 0]
 
     def gradient(self, wanted: SoftmaxGradient) -> Tensor:
         r"""The gradient for the logits, ``(N, C, R, W)``, written over the exponentials.

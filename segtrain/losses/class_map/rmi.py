@@ -13,6 +13,7 @@ from segtrain.errors import ConfigError
 from segtrain.losses.families.class_map import ClassMapLoss
 from segtrain.losses.families.class_mean import Activation
 from segtrain.losses.registry import register_loss
+from segtrain.precision import wide
 from segtrain.schema.arguments import check_at_least_one, check_one_of
 
 Pooling = Literal["average", "max"]
@@ -101,8 +102,8 @@ class RegionMutualInformation(ClassMapLoss):
 
     def class_map_loss(self, probability: Tensor, positive: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002
         pair = torch.stack([probability, positive.to(probability.dtype)])
-        prediction, target = self._regions(self._pooled(pair).double())
-        return self._unexplained(prediction, target).to(probability.dtype)
+        prediction, target = self._regions(wide(self._pooled(pair)))
+        return self._unexplained(prediction, target).to(probability)
 
     def _pooled(self, maps: Tensor) -> Tensor:
         pool = F.avg_pool2d if self.pooling == "average" else F.max_pool2d

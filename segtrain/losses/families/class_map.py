@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segtrain.losses.base import Dense, safe_ratio
 from segtrain.losses.families.class_mean import ClassMean, class_counts
+from segtrain.precision import wide
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class ClassMapLoss(ClassMean):
         clean, weight = self.clean(target, valid), valid.flatten(1).float()
         clean = clean.flatten(-2) if target.dim() == 3 else clean.flatten(-2).float()
         # In float64: a weight such as 1/3 in float32 would make the loss of float64 logits inexact.
-        actual = class_counts(clean, weight, self.num_classes).double()
-        counted = weight.sum(1).sign().double()
+        actual = wide(class_counts(clean, weight, self.num_classes))
+        counted = wide(weight.sum(1).sign())
         if not self.per_image:
             actual, counted = actual.sum(0, keepdim=True), counted.sum(0, keepdim=True).sign()
         weight = self._mean_weights(actual) * counted[:, None]
@@ -108,7 +109,7 @@ class ClassMapLoss(ClassMean):
         valid = self.valid(target)
         values = torch.where(valid, values, 0)
         found = self.class_map_loss(values, self.positive(target, item.index), valid)
-        return found * item.weight.to(found.dtype)
+        return found * item.weight.to(found)
 
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.reads_logits:

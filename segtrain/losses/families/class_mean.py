@@ -65,9 +65,9 @@ class ClassMean(Term):
 
     def _mean_weights(self, actual: Tensor) -> Tensor:
         """The weight of each class in the mean, ``(..., C)``; `actual` counts its target pixels."""
-        weight = self.selected.to(actual.dtype)
+        weight = self.selected.to(actual)
         if self.class_weights is not None:  # one channel has two weights; it stands for class 1
-            weight = weight * self.class_weights[-self.num_classes :].to(actual.dtype)
+            weight = weight * self.class_weights[-self.num_classes :].to(actual)
         if self.present_only:
             return weight * (actual > 0)
         return weight.expand_as(actual)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segtrain.losses.base import Dense, Reduction, check_reduction, safe_ratio
 from segtrain.losses.families.class_mean import ClassMean, class_counts, count_pixels
+from segtrain.precision import sums_by_class
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,5 @@ def _overlap(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         return (values * target * weight[:, None]).sum(-1)
     if values.shape[1] == 1:
         return (values * (weight * target)[:, None]).sum(-1)
-    # A scatter adds one number after the other, for which float32 is not precise enough.
-    of_target = (values.gather(1, target[:, None])[:, 0] * weight).double()
-    total = of_target.new_zeros(values.shape[:2]).scatter_add(1, target, of_target)
-    return total.to(values.dtype)
+    of_target = values.gather(1, target[:, None])[:, 0] * weight
+    return sums_by_class(of_target, target, values.shape[1])
