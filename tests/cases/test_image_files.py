@@ -15,6 +15,7 @@ from PIL import Image, features
 from segtrain.cli.main import run_command
 from segtrain.data import EvalTransform, scan_dataset
 from segtrain.data.scan.normalization import total_mean_std
+from segtrain.errors import DataError
 from tests.cases.helpers import advised, open_folder, problem, write_images
 from tests.helpers import TINY
 
@@ -94,6 +95,15 @@ def test_values_far_outside_the_range_are_found(tmp_path: Path, value: float) ->
     words = advised(message)
     assert words == [f"dataset.nodata={value!r}"]
     assert problem(tmp_path, NUMBER, "dataset.value_range=[0,1]", *words) is None
+
+
+def test_floats_from_0_to_1_have_a_line_to_paste(tmp_path: Path) -> None:
+    write_tiles(tmp_path, [tile(-9999)], -9999)
+    with pytest.raises(DataError) as caught:  # training reads one sample before its first step
+        open_folder(tmp_path, NUMBER)[0]
+    words = advised(str(caught.value))
+    assert words == ["dataset.value_range=[0,1]"]
+    assert np.isfinite(open_folder(tmp_path, NUMBER, *words)[0].image[10:]).all()
 
 
 def test_another_range_is_proposed(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_cfg_prints_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("train", ["loss=focal", "--cfg"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     expected = {"name": "focal", "gamma": 2.0, "alpha": 1.0}
-    assert shown["loss"] == {**expected, "class_weights": None, "mining": None}
+    shared = {"class_weights": None, "mining": None, "label_smoothing": 0.0, "reduction": "mean"}
+    assert shown["loss"] == {**expected, **shared}
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,7 @@ class Reader:
         raise DataError(
             f"{name}: the image holds {kind} from {least:g} to {most:g}, and the file does not"
             " state which of them are black and white; set dataset.value_range=[LOW,HIGH]"
+            + (", here dataset.value_range=[0,1]" if least >= 0 and 0.5 < most <= 1 else "")
         )
 
 
