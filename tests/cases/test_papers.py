@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import segtrain
+from segtrain.data import (
+    LabelContract,
+    ShapesDataset,
+    StepSampler,
+    TrainTransform,
+    TrainView,
+    build_train_loader,
+    count_dataset,
+    iterate,
+)
+from segtrain.data.loading.rare_classes import rare_class_order
 from segtrain.data.transforms import training
+from segtrain.schema.sections import AugmentationConfig
 
 
 def published_rmi(logits: Tensor, target: Tensor, pool: int = 4, noise: float = 5e-4) -> Tensor:
@@ -97,3 +111,64 @@ def test_an_object_that_is_absent_from_one_logit_keeps_a_gradient() -> None:
 
 def test_ten_more_crops_are_drawn() -> None:
     assert training._MAX_CROPS == 11
+
+
+# ------------------------------------------------- the class of rare-class sampling in the crop
+
+
+def corner_dataset() -> tuple[np.ndarray, np.ndarray]:
+    """An image in which class 1 fills a corner of 12 x 12 of 96 x 96 pixels."""
+    target = np.zeros((96, 96), np.uint8)
+    target[:12, :12] = 1
+    return np.zeros((96, 96, 3), np.uint8), target
+
+
+def test_more_crops_are_drawn_until_one_holds_the_class() -> None:
+    image, target = corner_dataset()
+    given = AugmentationConfig(crop_size=(48, 48), scale=(1.0, 1.0))
+    transform = TrainTransform(LabelContract(2), given)
+    shares = {}
+    for wanted in (None, 1):
+        held = [
+            int((transform(image, target, seed, wanted)[1] == 1).sum()) >= 6 for seed in range(200)
+        ]
+        shares[wanted] = 1 - np.mean(held)
+    assert shares[None] > 0.85  # one crop seldom holds the corner
+    assert shares[1] == pytest.approx(shares[None] ** 11, abs=0.1)
+    # A crop that holds it at once is the same crop.
+    same = [
+        torch.equal(transform(image, target, seed)[1], transform(image, target, seed, 1)[1])
+        for seed in range(200)
+    ]
+    assert 0 < sum(same) < 200
+
+
+def test_every_draw_has_the_class_it_was_made_for() -> None:
+    pixels = np.array([[90, 10], [95, 5], [100, 0]] * 4)
+    order = rare_class_order(pixels, temperature=1.0, seed=3)
+    sampler = StepSampler(len(pixels), batch_size=4, seed=3, order=order)
+    keys = [key for step in range(9) for key in sampler.keys(step, 0)]
+    assert {order.class_of(key) for key in keys} == {0, 1}
+    for key in keys:
+        assert pixels[key[1], order.class_of(key)] > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_of_a_loader_hold_their_class(workers: int) -> None:
+    dataset = ShapesDataset(num_train=12, size=(96, 96))
+    counts = count_dataset(dataset)
+    order = rare_class_order(counts.image_pixels, temperature=0.01, seed=0)
+    sampler = StepSampler(12, batch_size=4, seed=0, order=order)
+    given = AugmentationConfig(crop_size=(32, 32), scale=(1.0, 1.0))
+    transform = TrainTransform(dataset.labels, given)
+    loader = build_train_loader(dataset, transform, sampler, num_workers=workers)
+    stream = iterate(loader)
+    missed, plain = 0, 0
+    for step in range(6):
+        for key, target in zip(sampler.keys(step, 0), next(stream)["target"], strict=True):
+            wanted = order.class_of(key)
+            missed += not bool((target == wanted).any())
+            one = TrainView(dataset, transform, 0)[key]
+            assert isinstance(one, dict)
+            plain += not bool((one["target"] == wanted).any())
+    assert missed < plain

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypedDict, TypeVar
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from segtrain.data.dataset import SegmentationDataset
+from segtrain.data.loading.rare_classes import RareClassOrder
 from segtrain.data.loading.sampler import StepSampler
 from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed
 from segtrain.data.transforms.evaluation import EvalTransform
@@ -36,6 +37,8 @@ class TrainView(Dataset[Item | SegtrainError]):
         dataset: The samples.
         transform: Their augmentation.
         seed: The seed of the run; together with the key it determines the augmentation.
+        class_of: Returns the class that a sample was drawn for, which its crop should hold; None:
+            any crop will do.
 
     Shape:
         - images: ``(C, h, w)``, float32. target: ``(h, w)``, or ``(K, h, w)`` for multi-label data,
@@ -43,9 +46,13 @@ class TrainView(Dataset[Item | SegtrainError]):
     """
 
     def __init__(
-        self, dataset: SegmentationDataset, transform: TrainTransform | EvalTransform, seed: int
+        self,
+        dataset: SegmentationDataset,
+        transform: TrainTransform | EvalTransform,
+        seed: int,
+        class_of: Callable[[SampleKey], int] | None = None,
     ) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.dataset, self.transform, self.seed, self.class_of = dataset, transform, seed, class_of
 
     def __getitem__(self, key: SampleKey) -> Item | SegtrainError:
         """Return the sample of an epoch and an index, or the error that it raised."""
@@ -53,7 +60,8 @@ class TrainView(Dataset[Item | SegtrainError]):
             sample = self.dataset[key[1]]
             self.dataset.labels.check_ids(sample.target, sample.name)
             seed = sample_seed(self.seed, key)
-            images, target = self.transform(sample.image, sample.target, seed)
+            wanted = None if self.class_of is None else self.class_of(key)
+            images, target = self.transform(sample.image, sample.target, seed, wanted)
         except SegtrainError as error:
             return error
         return {"images": images, "target": target, "index": key[1], "seed": seed}
@@ -189,8 +197,10 @@ def build_train_loader(
         num_workers: Number of worker processes; 0: this process loads.
         prefetch_factor: Batches that each worker loads ahead; None: 2. No effect without workers.
     """
+    order = sampler.order
+    class_of = order.class_of if isinstance(order, RareClassOrder) else None
     return DataLoader(
-        TrainView(dataset, transform, sampler.seed),
+        TrainView(dataset, transform, sampler.seed, class_of),
         batch_sampler=sampler,
         collate_fn=partial(collate_train, mixing=mixing),
         **_common(num_workers, prefetch_factor),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.data.loading.seeds import Stream, epoch_generator
+from segtrain.data.loading.seeds import SampleKey, Stream, epoch_generator
 from segtrain.errors import DataError
 
-_MIN_SHARE = 0.0015  # 3000 pixels of the 1052 x 1914 images of the paper
+MIN_SHARE = 0.0015  # 3000 pixels of the 1052 x 1914 images of the paper
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,27 @@ class RareClassOrder:
     images: Sequence[NDArray[np.int64]]
     length: int
     seed: int
+    _known: dict[int, dict[int, list[int]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def class_of(self, key: SampleKey) -> int:
+        """Return the class that a sample was drawn for."""
+        epoch, index, *repeat = key
+        if epoch not in self._known:
+            self._known.clear()  # one epoch after the other
+            found: dict[int, list[int]] = defaultdict(list)
+            for image, drawn in zip(self(epoch).tolist(), self._classes(epoch), strict=True):
+                found[image].append(int(drawn))
+            self._known[epoch] = found
+        return self._known[epoch][index][sum(repeat)]
+
+    def _classes(self, epoch: int) -> NDArray[np.int64]:
+        return epoch_generator(self.seed, Stream.RARE_CLASSES, epoch).choice(
+            len(self.probabilities), size=self.length, p=self.probabilities
+        )
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
         """Return the samples of an epoch in order, a function of the seed and the epoch only."""
-        drawn = epoch_generator(self.seed, Stream.RARE_CLASSES, epoch).choice(
-            len(self.probabilities), size=self.length, p=self.probabilities
-        )
+        drawn = self._classes(epoch)
         rng = epoch_generator(self.seed, Stream.IMAGES_OF_RARE_CLASSES, epoch)
         order = np.empty(self.length, dtype=np.int64)
         for class_id, images in enumerate(self.images):
@@ -55,7 +71,7 @@ def rare_class_order(
     *,
     temperature: float = 0.01,
     seed: int = 0,
-    min_share: float = _MIN_SHARE,
+    min_share: float = MIN_SHARE,
 ) -> RareClassOrder:
     r"""Draw class :math:`c` with a probability proportional to :math:`\exp((1 - f_c) / T)`.
 
@@ -78,7 +94,9 @@ def rare_class_order(
     References:
         Hoyer, Dai, Van Gool: DAFormer: Improving Network Architectures and Training Strategies for
         Domain-Adaptive Semantic Segmentation. CVPR 2022, section 3.2. There an image needs 3000
-        pixels of the class, which is the default `min_share` of its images.
+        pixels of the class, which is the default `min_share` of its images. As there, up to ten
+        more crops are drawn until one holds half as many: see
+        :class:`~segtrain.data.transforms.training.TrainTransform`.
 
     Example:
         >>> order = rare_class_order(np.array([[90, 0], [90, 0], [80, 10]]), temperature=0.1)

@@ -69,8 +69,8 @@ class StepSampler(Sampler[list[SampleKey]]):
         self.world_size, self.rank = world_size, rank
         self.seed, self.start_step = seed, start_step
         self.step_size = batch_size * accumulate * world_size
-        order = order or partial(epoch_order, seed, length=length)
-        self._plan = lru_cache(maxsize=2)(lambda epoch: _with_repeats(order(epoch)))
+        self.order: Order = order or partial(epoch_order, seed, length=length)
+        self._plan = lru_cache(maxsize=2)(lambda epoch: _with_repeats(self.order(epoch)))
         if length < self.step_size:
             raise DataError(
                 f"the train split has {length} samples, fewer than one step needs: batch_size "

@@ -43,16 +43,20 @@ class EvalTransform:
         self.labels, self.size = labels, size
 
     def __call__(
-        self, image: NDArray[Any], target: NDArray[Any], seed: int = 0
+        self,
+        image: NDArray[Any],
+        target: NDArray[Any],
+        seed: int = 0,
+        wanted: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return a sample as tensors; `seed` is accepted as in `TrainTransform`, and not used.
+        """Return a sample as tensors; `seed` and `wanted` are those of `TrainTransform`, not used.
 
         Shape:
             - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
               ``(H, W, K)`` for multi-label data, integers.
             - output: ``(C, h, w)``, float32, and ``(H, W)`` or ``(K, H, W)``, the target's type.
         """
-        del seed
+        del seed, wanted
         image = fill_missing(image, self.mean)
         if self.size is not None and image.shape[:2] != self.size:
             image = _smoothly_resized(image, self.size)

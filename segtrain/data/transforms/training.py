@@ -22,6 +22,7 @@ from segtrain.data.transforms.tensors import RGB, Normalization, channels_first,
 from segtrain.errors import ConfigError
 from segtrain.schema.sections import AugmentationConfig
 
+_WANTED_SHARE = 0.00075  # half of the share that an image needs to be drawn for a class
 _MAX_CROPS = 11  # one, and up to ten more, as in mmsegmentation
 
 
@@ -60,9 +61,16 @@ class TrainTransform:
             )
 
     def __call__(
-        self, image: NDArray[Any], target: NDArray[Any], seed: int
+        self, image: NDArray[Any], target: NDArray[Any], seed: int, wanted: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return an augmented sample as tensors.
+
+        Args:
+            image: The image.
+            target: Its target.
+            seed: Determines the augmentation.
+            wanted: A class of which the crop should hold some pixels; up to ten more crops are
+                drawn until it does. None: any crop will do.
 
         Shape:
             - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
@@ -73,7 +81,7 @@ class TrainTransform:
         rng = np.random.default_rng(seed)
         image = fill_missing(image, self.mean)
         carried = self._carried(target)
-        crop, mask = self._draw_crop(rng, carried)
+        crop, mask = self._draw_crop(rng, carried, wanted)
         pixels = cut(image, crop, self._padding(image.dtype))
         # Both flips together are half a turn, after which a left arm is still a left arm.
         if crop.mirrored != crop.upside_down and self._swaps is not None:
@@ -83,7 +91,9 @@ class TrainTransform:
             pixels, mask = self._albumentations(pixels, mask, rng)
         return normalize(pixels, self.mean, self.std), self._restored(mask, target.dtype)
 
-    def _draw_crop(self, rng: np.random.Generator, mask: NDArray[Any]) -> tuple[Crop, NDArray[Any]]:
+    def _draw_crop(
+        self, rng: np.random.Generator, mask: NDArray[Any], wanted: int | None = None
+    ) -> tuple[Crop, NDArray[Any]]:
         """Return a random crop, and the mask cropped by it."""
         height, width = mask.shape[:2]
         given = self.augmentation
@@ -92,7 +102,8 @@ class TrainTransform:
         angle = float(rng.uniform(-given.rotate, given.rotate)) if given.rotate else 0.0
         mirrored = bool(rng.random() < given.flip)
         upside_down = bool(rng.random() < given.vertical_flip)
-        for _ in range(_MAX_CROPS if given.cat_max_ratio < 1 else 1):
+        needed = 0 if wanted is None else self._needed_pixels(mask, wanted)
+        for _ in range(_MAX_CROPS if given.cat_max_ratio < 1 or needed else 1):
             # Only the position is drawn again, so that no scale becomes rarer than another.
             rows, columns = (
                 draw_span(rng, source, wanted, factor)
@@ -100,9 +111,21 @@ class TrainTransform:
             )
             crop = Crop(rows, columns, size, angle, mirrored, upside_down)
             found = cut(mask, crop, self._void, nearest=True)
-            if given.cat_max_ratio == 1 or self._largest_share(found) <= given.cat_max_ratio:
+            varied = given.cat_max_ratio == 1 or self._largest_share(found) <= given.cat_max_ratio
+            if varied and (not needed or self._pixels_of(found, wanted) >= needed):
                 break
         return crop, found
+
+    def _needed_pixels(self, mask: NDArray[Any], wanted: int | None) -> int:
+        """The pixels of a class that a crop should hold: half of what makes it drawn for it."""
+        there = self._pixels_of(mask, wanted)
+        enough = _WANTED_SHARE * mask.shape[0] * mask.shape[1]
+        return min(there, max(1, int(min(enough, there / 2))))
+
+    def _pixels_of(self, mask: NDArray[Any], wanted: int | None) -> int:
+        if mask.ndim == 3:
+            return int(np.count_nonzero(mask[..., wanted] == 1))
+        return int(np.count_nonzero(mask == wanted))
 
     def _draw_jitter(self, rng: np.random.Generator) -> Jitter:
         given = self.augmentation
