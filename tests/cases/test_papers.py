@@ -21,6 +21,7 @@ from segtrain.data import (
 )
 from segtrain.data.loading.rare_classes import rare_class_order
 from segtrain.data.transforms import training
+from segtrain.errors import ConfigError
 from segtrain.schema.sections import AugmentationConfig
 
 
@@ -111,6 +112,68 @@ def test_an_object_that_is_absent_from_one_logit_keeps_a_gradient() -> None:
 
 def test_ten_more_crops_are_drawn() -> None:
     assert training._MAX_CROPS == 11
+
+
+# ------------------------------------------------- an example per class, as in GHM-C
+
+
+def ghm_c(logits: Tensor, target: Tensor, bins: int) -> Tensor:
+    """The sum over bins of the mean loss in each, as the authors' code has it."""
+    labels = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+    norm = (logits.sigmoid() - labels).abs()
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    means = []
+    for index in range(bins):
+        low, high = index / bins, (index + 1) / bins + (index == bins - 1)
+        inside = (norm >= low) & (norm < high)
+        if inside.any():
+            means.append(losses[inside].mean())
+    return torch.stack(means).mean()
+
+
+def test_ghm_of_the_paper_has_an_example_per_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 5, 8, 8, dtype=torch.float64, generator=generator)
+    logits.requires_grad_()
+    target = torch.randint(5, (2, 8, 8), generator=generator)
+    loss = segtrain.build_loss("bce", num_classes=5, mining={"name": "ghm", "per_class": True})
+    expected = ghm_c(logits, target, 10)
+    torch.testing.assert_close(loss(logits, target), expected)
+    torch.testing.assert_close(gradient(loss(logits, target), logits), gradient(expected, logits))
+    plain = segtrain.build_loss("bce", num_classes=5, mining="ghm")
+    assert not torch.allclose(plain(logits, target), expected)
+
+
+def test_four_easy_pixels_do_not_get_the_weight_of_all_others() -> None:
+    """They share a bin with the easy classes of the hard pixels."""
+    target = torch.zeros(1, 64, 64, dtype=torch.long)
+    logits = torch.full((1, 3, 64, 64), -6.0)  # class 0 is missed, the other two are right
+    logits[0, 0, 0, :4] = 6.0
+    factors = {}
+    for per_class in (False, True):
+        mining = {"name": "ghm", "per_class": per_class}
+        loss = segtrain.build_loss("bce", num_classes=3, mining=mining)
+        mean = segtrain.build_loss("bce", num_classes=3)
+        slopes = []
+        for one in (loss, mean):
+            given = logits.clone().requires_grad_()
+            slopes.append(gradient(one(given, target), given)[0, 0, 0, 0])
+        factors[per_class] = float(slopes[0] / slopes[1])
+    assert factors[False] > 400
+    assert factors[True] < 2
+
+
+def test_ghm_per_class_ignores_pixels_and_needs_a_sigmoid() -> None:
+    logits, target = torch.randn(1, 3, 8, 8), torch.randint(3, (1, 8, 8))
+    mining = {"name": "ghm", "per_class": True}
+    loss = segtrain.build_loss("bce", num_classes=3, mining=mining)
+    target[:, 4:] = 255
+    torch.testing.assert_close(loss(logits, target), loss(logits[:, :, :4], target[:, :4]))
+    with pytest.raises(ConfigError, match="needs a loss with a sigmoid per class"):
+        segtrain.build_loss("cross_entropy", num_classes=3, mining=mining)
+    criterion = segtrain.Criterion(loss)
+    assert criterion.strip_rows is None
+    assert torch.isfinite(criterion(torch.randn(1, 3, 4, 4), target).total)
 
 
 # ------------------------------------------------- the class of rare-class sampling in the crop

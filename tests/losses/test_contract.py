@@ -373,10 +373,12 @@ def test_every_argument_of_a_mining_does_something(name: str, key: str, target: 
     known = MININGS.schema(name)
     start = {"name": name, **{item: value for item, value in small.items() if item in known}}
 
-    def build(value: Any) -> Loss:
-        return make("cross_entropy", mining={**start, key: value})
+    loss = "bce" if key == "per_class" else "cross_entropy"
 
-    base = make("cross_entropy", mining=start)
+    def build(value: Any) -> Loss:
+        return make(loss, mining={**start, key: value})
+
+    base = make(loss, mining=start)
     assert changes(build, base, alternatives(key, known[key].annotation), target)
 
 

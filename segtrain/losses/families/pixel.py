@@ -68,6 +68,8 @@ class PixelLoss(Term):
         tensor(0.2500)
     """
 
+    has_elements: ClassVar[bool] = False
+    """Whether the loss of a pixel is the mean of :meth:`elements`, one per class."""
     smooths_itself: ClassVar[bool] = False
     """Whether :meth:`weighted_pixel_loss` takes `label_smoothing` into account."""
 
@@ -94,10 +96,16 @@ class PixelLoss(Term):
         )
         self.mining: Mining = build_mining(mining) if mining is not None else MeanMining()
         self.mining.check_classes(max(num_classes, 2))
+        if self.mining.per_class and (not self.has_elements or reduction != "mean"):
+            raise ConfigError(
+                "mining.per_class=true needs a loss with a sigmoid per class, such as bce, and"
+                " reduction=mean"
+            )
 
     @property
     def runs_in_strips(self) -> bool:
-        return self.can_strip and type(self).value is PixelLoss.value
+        by_strips = self.can_strip and type(self).value is PixelLoss.value
+        return by_strips and not self.mining.per_class
 
     @property
     def is_reduced_by_mining(self) -> bool:
@@ -271,7 +279,23 @@ class PixelLoss(Term):
         value: Tensor = self.mining(values, weights, valid, **needed)
         return value
 
+    def elements(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each class of a pixel, and its probability, ``(N, C, H, W)`` each."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss per class")
+
+    def _value_by_class(self, logits: Tensor, target: Tensor) -> Tensor:
+        valid = self.valid(target)
+        clean = self.clean(target, valid)
+        losses, probability = self.elements(logits, clean)
+        weights = self.pixel_weights(target, losses.dtype)[:, None].expand_as(losses)
+        counted = valid[:, None].expand_as(losses)
+        values = torch.where(counted, losses * weights, 0)
+        value: Tensor = self.mining(values, weights, counted, probability=probability)
+        return value
+
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.mining.per_class:
+            return self._value_by_class(logits, target)
         return self.reduce(*self.maps(logits, target, self.context(target)), target)
 
     def term_share(self, target: Tensor) -> Tensor:

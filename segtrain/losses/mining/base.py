@@ -30,10 +30,13 @@ class Mining(nn.Module, ABC):
     Attributes:
         needs_probability: Whether :meth:`forward` is called with ``probability``.
         needs_target: Whether :meth:`forward` is called with ``target``.
+        per_class: Whether each class of a pixel is an example of its own. :meth:`forward` then gets
+            maps ``(N, C, H, W)``, of a loss with a sigmoid per class, and there are no strips.
     """
 
     needs_probability: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
+    per_class: bool = False
 
     @abstractmethod
     def forward(

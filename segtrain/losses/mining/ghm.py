@@ -28,6 +28,9 @@ class GhmMining(Mining):
             \alpha R_b + (1 - \alpha) \cdot \text{count}`, and :math:`N` is their sum. Set it above
             0 if batches are too small to fill every bin; the authors train with 0.75 and 30 bins.
             With 0 every batch has its own counts.
+        per_class: Count each class of a pixel as an example, as in the paper: for losses with a
+            sigmoid per class, such as ``bce``. Otherwise a pixel is one example, with the gradient
+            norm of its worst class. Training then holds all upsampled logits at once.
 
     Attributes:
         running_counts: ``(bins,)``; None without a momentum. It is part of the state, so a resumed
@@ -37,9 +40,10 @@ class GhmMining(Mining):
     Note:
         If all bins hold the same number of pixels it is the mean, weighted by class if there are
         class weights. For smooth L1, whose ``target_probability`` is one minus the normalised
-        gradient norm, it is GHM-R. A pixel of a dense or multi-label target is one example here,
-        with its ``target_probability``; in the paper it is one example per class. The values of the
-        parts of a batch do not add up to the value of the batch.
+        gradient norm, it is GHM-R. Without `per_class`, four pixels that are easy in all classes,
+        among many hard ones, share the weight of a whole bin; with it, their easy examples are
+        among those of all other pixels. The values of the parts of a batch do not add up to the
+        value of the batch.
 
     Example:
         >>> valid = torch.ones(1, 1, 4, dtype=torch.bool)
@@ -59,7 +63,7 @@ class GhmMining(Mining):
 
     needs_probability = True
 
-    def __init__(self, *, bins: int = 10, momentum: float = 0.0) -> None:
+    def __init__(self, *, bins: int = 10, momentum: float = 0.0, per_class: bool = False) -> None:
         super().__init__()
         if bins < 1:
             raise ConfigError(f"mining.bins must be at least 1, got {bins}")
@@ -67,6 +71,7 @@ class GhmMining(Mining):
             raise ConfigError(f"mining.momentum must be at least 0 and below 1, got {momentum}")
         self.bins = bins
         self.momentum = momentum
+        self.per_class = per_class
         self.running_counts: Tensor | None
         self.register_buffer("running_counts", torch.zeros(bins) if momentum else None)
 
@@ -101,7 +106,7 @@ class GhmMining(Mining):
         return averaged
 
     def extra_repr(self) -> str:
-        return f"bins={self.bins}, momentum={self.momentum}"
+        return f"bins={self.bins}, momentum={self.momentum}, per_class={self.per_class}"
 
 
 def _histogram(index: Tensor, valid: Tensor, bins: int) -> Tensor:

@@ -28,6 +28,7 @@ class SigmoidLoss(PixelLoss):
     """
 
     dense: ClassVar[Dense | None] = "multi_hot"
+    has_elements = True
 
     @property
     def is_multi_label(self) -> bool:
@@ -64,6 +65,15 @@ class SigmoidLoss(PixelLoss):
             return self.negative(logits).scatter_(1, index, of_target).mean(1)
         return self.dense_loss(logits, _labels(target, logits)).mean(1)
 
+    def elements(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self._has_class_ids(target):
+            labels = F.one_hot(target, self.num_classes).movedim(-1, 1).to(logits.dtype)
+            share = self.label_smoothing
+            labels = (1 - share) * labels + share / self.num_classes
+        else:
+            labels = _labels(target, logits)
+        return self.dense_loss(logits, labels), _right(logits, labels)
+
     def target_probability(self, logits: Tensor, target: Tensor) -> Tensor:
         r"""Probability of the worst label of each pixel, :math:`\min_c 1 - |y_c - p_c|`.
 
@@ -75,10 +85,7 @@ class SigmoidLoss(PixelLoss):
             index = target[:, None]
             worst = logits.scatter(1, index, -logits.gather(1, index)).amax(1)
             return (-worst).sigmoid()
-        labels = _labels(target, logits)
-        # 1 - |y - p| without a difference of two numbers near 1
-        right = torch.minimum(1 - labels + logits.sigmoid(), labels + (-logits).sigmoid())
-        return right.amin(1)
+        return _right(logits, _labels(target, logits)).amin(1)
 
     def _has_class_ids(self, target: Tensor) -> bool:
         return target.dim() == 3 and self.num_classes > 1
@@ -249,6 +256,12 @@ def focal_term(logits: Tensor, gamma: float) -> Tensor:
         tensor([0.3466])
     """
     return -F.logsigmoid(logits) * torch.exp(gamma * F.logsigmoid(-logits))
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """One minus the error of each label, :math:`1 - |y - p|`."""
+    # Without a difference of two numbers near 1.
+    return torch.minimum(1 - labels + logits.sigmoid(), labels + (-logits).sigmoid())
 
 
 def _labels(target: Tensor, like: Tensor) -> Tensor:
