@@ -194,4 +194,4 @@ def test_path_of_the_devices_counts_the_same() -> None:
 
 
 def test_repr() -> None:
-    assert repr(GhmMining()) == "GhmMining(bins=10, momentum=0.0)"
+    assert repr(GhmMining()) == "GhmMining(bins=10, momentum=0.0, per_class=False)"
