@@ -101,17 +101,15 @@ def check_scores(config: Config, labels: LabelContract) -> None:
     check_choice(config.trainer.best, collector.metrics, labels.names)
 
 
-def warn_of_other_values(
-    values: ImageValues | None, metadata: State, what: str, problem: str = "scores"
-) -> None:
+def warn_of_other_values(values: ImageValues | None, metadata: State, split: str) -> None:
     """Warn if image files hold other values than those that a model was trained on."""
     trained = metadata.get("image_values")
     if values is None or trained is None or not values.differs(ImageValues(*trained)):
         return
     logger.warning(
-        "%s hold %s, but the model was trained on %s, so the %s may mean nothing: convert them, or"
-        " set dataset.value_range in training",
-        *(what, values, ImageValues(*trained), problem),
+        "the %s images hold %s, but the model was trained on %s, so the scores may mean nothing:"
+        " convert the images, or train with dataset.value_range",
+        *(split, values, ImageValues(*trained)),
     )
 
 
@@ -159,7 +157,7 @@ def build_evaluation(
     ):  # every process scans, so that all leave out the same samples
         report, dataset = scan_split(dataset)
         if processes.is_main:
-            warn_of_other_values(report.values, state["metadata"], f"the {config.split} images")
+            warn_of_other_values(report.values, state["metadata"], config.split)
     try_dataset(dataset, str(spec["name"]))
     evaluator = build_evaluator(
         trained,

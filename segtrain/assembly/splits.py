@@ -184,8 +184,7 @@ def _on_main(processes: Processes, scan: Callable[[], _Scanned]) -> _Scanned:
 
 def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftOut]:
     """Scan a split; return its counts, and the samples that are left out of it."""
-    for note in split.notes:
-        logger.info("%s", note)
+    log_notes(split)
     with progress(f"check {name} masks", len(split)) as bar:
         report, fewer = scan_split(split, lambda *_: bar.advance())
     try_dataset(fewer, title)
@@ -280,6 +279,12 @@ def open_splits(config: Config, processes: Processes) -> Splits:
     if processes.is_main:
         log_fold(config.dataset)
     return Splits(train, val, dataset_title(config), processes)
+
+
+def log_notes(split: FileDataset) -> None:
+    """Log how the files of a split were paired, and which ones were passed over."""
+    for note in split.notes:
+        logger.info("%s", note)
 
 
 def log_fold(spec: Spec) -> None:

@@ -5,6 +5,7 @@ from segtrain.data.datasets.coco import CocoDataset
 from segtrain.data.datasets.folder import FolderDataset
 from segtrain.data.datasets.lists import ListDataset
 from segtrain.data.datasets.shapes import ShapesDataset
+from segtrain.data.io.image_values import ImageValues
 from segtrain.data.io.reader import Reader, as_rgb, read_image, read_mask
 from segtrain.data.io.writer import write_mask, write_palette_mask
 from segtrain.data.labels.contract import LabelContract
@@ -25,7 +26,6 @@ from segtrain.data.loading.seeds import SampleKey
 from segtrain.data.scan.content_hash import content_hash
 from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
-from segtrain.data.scan.image_files import ImageValues
 from segtrain.data.scan.scan import (
     ScanReport,
     check_report,

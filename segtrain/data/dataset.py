@@ -155,6 +155,12 @@ class FileDataset(SegmentationDataset):
             target[np.isnan(image).any(2)] = self.labels.ignore_label
         return Sample(image, target, files.name)
 
+    @property
+    def reads_whole_files(self) -> bool:
+        """Whether every image is a whole file that the base class reads."""
+        own = type(self).read_image is FileDataset.read_image
+        return own and type(self.reader) is Reader
+
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image of a sample."""
         return self.reader.image(self.files[index].image)

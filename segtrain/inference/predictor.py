@@ -198,7 +198,7 @@ class Predictor:
         """Return what an image file holds if a model cannot be expected to fit it, else None."""
         if self.trained_values is None:
             return None
-        found = ImageValues(*self.reader.raw_range(path))
+        found = self.reader.values(path)
         if not found.differs(self.trained_values):
             return None
         return f"{found}, but the model was trained on {self.trained_values}"

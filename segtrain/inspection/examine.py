@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from segtrain.assembly.splits import check_overlap, log_fold, sound_part
+from segtrain.assembly.splits import check_overlap, log_fold, log_notes, sound_part
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     DATASETS,
@@ -157,7 +157,9 @@ def _open(spec: Spec, split: str) -> tuple[SegmentationDataset, str | None]:
 
 
 def _scan(title: str, split: str, dataset: SegmentationDataset, *, decode: bool) -> ScannedSplit:
-    if not isinstance(dataset, FileDataset):
+    if isinstance(dataset, FileDataset):
+        log_notes(dataset)
+    else:
         try_dataset(dataset, title)
     with progress(f"scan {split}", len(dataset)) as bar:
         if isinstance(dataset, FileDataset):

@@ -76,6 +76,61 @@ def test_pixels_without_data_do_not_count(tmp_path: Path, value: float, how: str
     assert (ignoring == 255).sum() == 48
 
 
+def test_mean_and_deviation_are_those_of_all_pixels_with_data(tmp_path: Path) -> None:
+    """Images with much and with little data count by their pixels."""
+    images = [tile(-9999, seed) for seed in range(3)]
+    images[1][4:] = -9999
+    images[2][:] = -9999
+    images[0] = images[0] * np.float32(0.5)
+    images[0][:6, :8] = -9999
+    write_tiles(tmp_path, images, -9999)
+    dataset = open_folder(tmp_path, NUMBER, "dataset.value_range=[0,1]")
+    report = scan_dataset(dataset, decode_images=True)
+    found = total_mean_std(report.mean_std, report.sizes)
+    assert found is not None
+    there = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64)
+    there = there[(there != -9999).all(1)]
+    np.testing.assert_allclose(found[0], there.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found[1], there.std(0), atol=1e-6)
+
+
+def test_inspect_prints_the_mean_without_pixels_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: list[str]
+) -> None:
+    write_tiles(tmp_path, [tile(-9999, seed) for seed in range(6)], -9999)
+    (tmp_path / "images/notes.txt").write_text("x")
+    words = ["dataset=folder", f"dataset.root={tmp_path}", NUMBER, "dataset.val_share=0.5"]
+    words += ["dataset.train.images=images", "dataset.train.masks=masks", "output=report"]
+    assert run_command("inspect", [*words, "dataset.value_range=[0,1]"]) == 0
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if "augmentation.mean=" in x)
+    mean = line.partition("mean=[")[2].partition("]")[0]
+    assert all(0.4 < float(value) < 0.6 for value in mean.split(","))
+    assert any("other files are passed over: 1 .txt" in text for text in messages)
+
+
+def test_black_images_without_data_leave_the_class_0_of_masks_alone(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(1, 255, (*SHAPE, 3), dtype=np.uint8)
+    image[:4] = 0
+    write_tiles(tmp_path, [image])
+    sample = open_folder(tmp_path, NUMBER, "dataset.nodata=0")[0]
+    assert np.isnan(sample.image[:4]).all()
+    assert set(np.unique(sample.target)) == {0, 1}
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_without_data_turn_with_their_image(tmp_path: Path, orientation: int) -> None:
+    side = 24
+    write_images(tmp_path, [np.zeros((side, side), np.uint8)])
+    path = tmp_path / "images/000.png"
+    pixels = np.array(Image.open(path)).clip(min=1)
+    pixels[:5, :9] = 0
+    Image.fromarray(pixels).save(path)
+    turn(tmp_path, orientation)
+    found = open_folder(tmp_path, NUMBER, "dataset.nodata=0", "dataset.exif=apply")[0].image
+    expected = np.rot90((pixels == 0).all(2), {3: 2, 6: -1}[orientation])
+    assert np.array_equal(np.isnan(found).all(2), expected)
+
+
 def test_a_tag_of_zero_means_pixels_that_are_black_in_all_channels(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(1, 255, (*SHAPE, 3), dtype=np.uint8)
     image[:2] = 0
@@ -211,7 +266,7 @@ def test_an_orientation_that_the_size_does_not_betray(
     turn(tmp_path, orientation)
     message = problem(tmp_path, NUMBER)
     assert message is not None
-    assert "3 of 3 images are so" in message
+    assert "3 of 3 images are like that" in message
     assert "dataset.exif=apply if the masks were drawn on images as a viewer shows them" in message
     assert problem(tmp_path, NUMBER, "dataset.exif=apply") is None
     assert np.array_equal(open_folder(tmp_path, NUMBER, "dataset.exif=ignore")[0].image, stored)

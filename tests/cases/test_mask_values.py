@@ -112,7 +112,7 @@ def test_soft_edges_of_three_levels(tmp_path: Path) -> None:
     write_images(tmp_path, [picture])
     message = problem(tmp_path, "dataset.num_classes=3")
     assert message is not None
-    assert "pixels between two other classes get the class between them" in message
+    assert "soft edges between 0 and 255 get a class in between" in message
     assert advised(message) == ["dataset.label_map={0-64:0,65-191:1,192-255:2}"]
 
 

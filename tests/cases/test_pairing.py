@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segtrain.cli.compose import compose_config
 from segtrain.cli.main import run_command
+from segtrain.data import DATASETS
 from tests.cases.helpers import advised, open_folder, problem
 
 NUMBER = "dataset.num_classes=2"
@@ -171,6 +173,26 @@ def test_images_without_a_mask_can_be_skipped(tmp_path: Path) -> None:
     message = problem(tmp_path, NUMBER, *words)
     assert message is not None
     assert "a name without extension that is not unique" in message
+
+
+def test_images_without_a_valid_file_can_be_skipped(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{folder}/{n}.png" for folder in ("images", "masks") for n in "abcd"))
+    fill(tmp_path, *(f"fov/{n}.png" for n in "abc"))
+    valid = "dataset.train.valid=fov"
+    words = advised(problem(tmp_path, NUMBER, valid))
+    assert words == ["dataset.unpaired=skip"]
+    dataset = open_folder(tmp_path, NUMBER, valid, *words)
+    assert [sample.name for sample in dataset.files] == ["a", "b", "c"]
+
+
+def test_names_of_a_list_in_another_unicode_form(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "Übung") for form in ("NFC", "NFD"))
+    fill(tmp_path, f"i/{other}.png", f"m/{other}.png", "i/b.png", "m/b.png")
+    (tmp_path / "train.tsv").write_text(f"i/{other}.png\tm/{other}.png\ni/b.png\tm/b.png\n")
+    words = ["dataset=list", f"dataset.root={tmp_path}", "dataset.train.list=train.tsv", NUMBER]
+    for name in (one, other):
+        config = compose_config([*words, f"dataset.train.names=['i/{name}']"])["dataset"]
+        assert len(DATASETS.build(config, split="train")) == 1
 
 
 # ------------------------------------------------- files that are passed over

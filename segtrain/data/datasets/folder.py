@@ -9,7 +9,7 @@ from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.datasets.found_files import FoundFiles, Location, find_files, list_endings
 from segtrain.data.datasets.names import Names
-from segtrain.data.datasets.pairing import Pairing, pair_files, pair_valid_files
+from segtrain.data.datasets.pairing import Pairing, Pairs, pair_files, pair_valid_files
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
@@ -150,12 +150,7 @@ class FolderDataset(ConfiguredDataset):
         wanted = {sample.image for sample in samples} if only else None
         where = f"dataset.{self.split}"
         pairs = pair_valid_files(images, valid, where, self.pairing, wanted)
-        if pairs.error and self.max_bad == 0:
-            raise pairs.error
-        known = {text.partition(": ")[0] for text in self.left_out}
-        self.left_out += [text for text in pairs.left_out if text.partition(": ")[0] not in known]
-        if pairs.rule:
-            self.notes.append(pairs.shown(where))
+        self._settle(pairs, where)
         files = {image: file for image, file, _ in pairs.triples}
         return [
             sample._replace(valid=files[sample.image])
@@ -175,17 +170,27 @@ class FolderDataset(ConfiguredDataset):
     ) -> list[Any]:
         where = f"dataset.{self.split}"
         pairs = pair_files(images, masks, where, self.pairing, partial=partial, names=names)
-        if self.unpaired == "skip" and not pairs.twice:
-            if pairs.unpaired:
-                first = next(iter(pairs.unpaired))
-                self.notes.append(
-                    f"{where}: {len(pairs.unpaired)} files without a partner are left out, such as"
-                    f" {first}"
-                )
-        elif pairs.error and self.max_bad == 0:
-            raise pairs.error
-        else:
-            self.left_out += pairs.left_out
+        self._settle(pairs, where)
+        return pairs.triples
+
+    def _settle(self, pairs: Pairs, where: str) -> None:
+        """Refuse, skip or list the files without a partner.
+
+        Raises:
+            DataError: When there are any, and neither `unpaired` nor `max_bad` allows them.
+        """
         if pairs.rule:
             self.notes.append(pairs.shown(where))
-        return pairs.triples
+        if pairs.error is None:
+            return
+        if self.unpaired == "skip" and not pairs.twice:
+            first = next(iter(pairs.unpaired))
+            self.notes.append(
+                f"{where}: {len(pairs.unpaired)} files without a partner are left out, such as"
+                f" {first}"
+            )
+        elif self.max_bad == 0:
+            raise pairs.error
+        else:
+            known = {text.partition(": ")[0] for text in self.left_out}
+            self.left_out += [t for t in pairs.left_out if t.partition(": ")[0] not in known]

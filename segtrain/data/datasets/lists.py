@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -146,7 +147,7 @@ class ListDataset(ConfiguredDataset):
             words = [str(Path(*filter(None, pair))) for pair in pairs]
             name = Path(reading[0]).with_suffix("").as_posix()
         image, mask, *valid = (self._inside(word, line) for word in words)
-        return SampleFiles(image, (mask,), name, *valid)
+        return SampleFiles(image, (mask,), unicodedata.normalize("NFC", name), *valid)
 
     def _inside(self, word: str, line: ListLine) -> Path:
         path = Path(word)

@@ -281,9 +281,9 @@ def _result(match: _Match, where: str, kind: str, found: FoundFiles, partners: F
 
 
 def _check_differ(triples: Sequence[Triple], where: str, kind: str) -> None:
-    """Refuse images that are their own masks, perhaps by a link."""
-    for image, other, _ in triples:
-        if image == other or _is_same_file(image, other):
+    """Refuse images that are their own masks; links are looked for in the first pairs only."""
+    for number, (image, other, _) in enumerate(triples):
+        if image == other or (number < _SHOWN and _is_same_file(image, other)):
             key = "masks" if kind == "mask" else "valid"
             raise DataError(
                 f"{where}: the image {image} is its own {kind}; set {where}.images and"

@@ -81,12 +81,12 @@ def _by_ending(
 ) -> str | None:
     """Return a glob for one of several masks of each image: ``x_color``, ``x_labelIds``."""
     endings: dict[str, list[Path]] = defaultdict(list)
-    starts = [_bare(stem) for stem in images.values()]
+    starts = {_bare(stem) for stem in images.values()}
     for path, stem in others.items():
         name = stem.rpartition("/")[2]
-        start = max((s for s in starts if name.startswith(s)), key=len, default=None)
-        if start is not None:
-            endings[name[len(start) :] + path.suffix].append(path)
+        length = next((n for n in range(len(name), 0, -1) if name[:n] in starts), None)
+        if length is not None:
+            endings[name[length:] + path.suffix].append(path)
     whole = [ending for ending, files in endings.items() if len(files) >= _LEAST * len(images)]
     if len(whole) < 2:
         return None

@@ -31,8 +31,8 @@ def load(data: bytes, max_pixels: int, field: str | None = None) -> Raster:
         data: The content of the file.
         max_pixels: Limit of the number of pixels.
         field: The array of a file with several: its name, or names of structs and fields joined by
-            dots, such as ``groundTruth.Segmentation``. Of a cell array the first entry is meant
-            unless a number names another one: ``groundTruth.1.Segmentation``. None: the only array.
+            dots, such as ``groundTruth.Segmentation``. In a cell array this is the first entry; a
+            number names another one, as in ``groundTruth.1.Segmentation``. None: the only array.
 
     Raises:
         ValueError: When it is not an array ``(H, W)`` or ``(H, W, C)``.

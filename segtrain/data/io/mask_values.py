@@ -130,11 +130,12 @@ def whole_numbers(values: NDArray[Any], name: str, nodata: float | None = None) 
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
-    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, np.bool_)
+    is_float = values.dtype.kind == "f"
+    if not is_float and nodata is None:
+        return values
+    missing = np.isnan(values) if is_float else np.zeros(values.shape, np.bool_)
     if nodata is not None:
         missing |= is_value(values, nodata)
-    if values.dtype.kind != "f" and not missing.any():
-        return values
     found = np.where(missing, 0, values)
     wrong = (found != np.round(found)) | (np.abs(found) >= -NAN)
     if wrong.any():

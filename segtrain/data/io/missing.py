@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_CLASS_ID = 65535  # a larger value that a file declares as "no data" is no class id
+MAX_CLASS_ID = 65535
+"""The largest value that may be a class id; "no data" in a mask is a larger or a negative one."""
 
 
 def missing_pixels(

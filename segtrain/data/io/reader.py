@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.io.formats import load_image, load_mask, load_size
+from segtrain.data.io.image_values import ImageValues
 from segtrain.data.io.mask_values import (
     ALPHA,
     chosen_channel,
@@ -27,6 +28,7 @@ from segtrain.data.io.raster import (
     NeedsFieldError,
     NeedsPackageError,
     NotAMaskError,
+    Raster,
     TooLargeError,
     orient,
 )
@@ -37,20 +39,6 @@ _T = TypeVar("_T")
 MAX_PIXELS = 178_956_970  # Pillow's limit; an RGB image of this size takes half a gigabyte
 _STREAM = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R BT.601, as in Pillow
-
-
-class RawRange(NamedTuple):
-    """The values in an image file, as it holds them.
-
-    Attributes:
-        dtype: Their type, such as ``uint16``.
-        low: The smallest one.
-        high: The largest one.
-    """
-
-    dtype: str
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -65,13 +53,14 @@ class Reader:
         value_range: The two pixel values that become 0 and 1, for images with more than 8 bits or
             with floats. The image is then float32. With None, 8 bits stay uint8; from 16 bits the
             high byte is kept if `channels` is 1 or 3, and otherwise 65535 becomes 1.
-        nodata: The value of pixels without data. They are left out of mean and deviation, and are 0
-            after normalisation; in a mask they are ignored. None: the value that a GeoTIFF declares
-            (GDAL's tag), if it is no class id of a mask. NaN never is data.
+        nodata: The value of pixels without data, besides NaN. In images they are left out of mean
+            and deviation, and they are 0 after normalisation. In masks they are ignored, unless the
+            value may be a class id (0 to 65535). None: the value that a GeoTIFF declares (GDAL's
+            tag).
         ignore_nodata: Whether pixels without data in an image are ignored in its target.
         exif: Whether the EXIF orientation of a file is applied, to images and masks alike:
-            ``apply`` or ``ignore``. None: it is applied, and an image with an orientation is
-            refused if its mask has none and their sizes do not tell which of both is meant.
+            ``apply`` or ``ignore``. None: it is applied, but a dataset is refused if an image has
+            an orientation, its mask has none, and the sizes do not show which one is right.
         max_pixels: Files with more pixels are refused, before they are decoded.
         mask_channel: The channel of a mask file that holds the values of the mask, from 0, or
             ``alpha``, the channel of transparency. None: masks have one channel, or are colours.
@@ -188,14 +177,11 @@ class Reader:
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
-        load = partial(load_image, data, self.max_pixels, self.image_field)
-        raster = _read(name, "image", load)
+        raster, missing = self._load(data, name)
         pixels = self._turned(raster.pixels, raster.orientation)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        nodata = raster.nodata if self.nodata is None else self.nodata
-        missing = missing_pixels(pixels, nodata, self.value_range)
         if missing is None:
             return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
+        missing = self._turned(missing, raster.orientation)
         known = np.where(missing[..., None], pixels[~missing].min(initial=0), pixels)
         known = known.astype(pixels.dtype)
         scaled = self._scaled(self._with_channels(known, name, has_alpha=raster.has_alpha), name)
@@ -203,22 +189,25 @@ class Reader:
         scaled[missing] = np.nan
         return scaled
 
-    def raw_range(self, path: str | Path) -> RawRange:
-        """Read the type and the range of the values in an image file, without those without data.
+    def values(self, path: str | Path) -> ImageValues:
+        """Read the type and the range of the values in an image file.
 
         Raises:
             DataError: When the file cannot be read.
         """
-        data = _content(path, "image")
+        raster, missing = self._load(_content(path, "image"), str(path))
+        known = raster.pixels if missing is None else raster.pixels[~missing]
+        low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+        return ImageValues(str(raster.pixels.dtype), float(low), float(high))
+
+    def _load(self, data: bytes, name: str) -> tuple[Raster, NDArray[np.bool_] | None]:
+        """Return an image ``(H, W, C)`` as its file holds it, and its pixels without data."""
         load = partial(load_image, data, self.max_pixels, self.image_field)
-        raster = _read(str(path), "image", load)
-        pixels = raster.pixels[..., None] if raster.pixels.ndim == 2 else raster.pixels
+        raster = _read(name, "image", load)
+        if raster.pixels.ndim == 2:
+            raster = raster._replace(pixels=raster.pixels[..., None])
         nodata = raster.nodata if self.nodata is None else self.nodata
-        missing = missing_pixels(pixels, nodata, self.value_range)
-        known = pixels if missing is None else pixels[~missing]
-        if not known.size:
-            return RawRange(str(pixels.dtype), 0.0, 0.0)
-        return RawRange(str(pixels.dtype), float(known.min()), float(known.max()))
+        return raster, missing_pixels(raster.pixels, nodata, self.value_range)
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""
@@ -241,8 +230,8 @@ class Reader:
         if raster.lossy is not None and not self.soft_masks:
             raise DataError(explain_lossy(values, raster.lossy, name))
         nodata = raster.nodata if self.nodata is None else self.nodata
-        if self.nodata is None and nodata is not None and 0 <= nodata <= MAX_CLASS_ID:
-            nodata = None  # 0 is often declared, and is often the class of the background
+        if nodata is not None and 0 <= nodata <= MAX_CLASS_ID:
+            nodata = None  # black images have no data, while 0 in masks is often the background
         return whole_numbers(values, name, nodata)
 
     def decode_valid(self, data: bytes, name: str) -> NDArray[np.bool_]:

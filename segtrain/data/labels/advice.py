@@ -100,9 +100,8 @@ def describe_levels(levels: Levels, number: int) -> str:
         levels: The levels.
         number: Number of different values.
     """
-    edges = "; pixels between two other classes get the class between them" * (
-        len(levels.values) > 2
-    )
+    first, *inner, last = levels.values
+    edges = f"; soft edges between {first} and {last} get a class in between" * bool(inner)
     return (
         f"{number} values around {in_words(levels.values)}, as after JPEG compression or resizing"
         f" ({percent(levels.between, levels.total)} of the pixels lie between): if these are the"

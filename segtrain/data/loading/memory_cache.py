@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class CachedDataset(SegmentationDataset):
 
     def __init__(self, dataset: SegmentationDataset, kind: CacheKind) -> None:
         super().__init__(dataset.labels, dataset.channels, dataset.title)
-        if kind == "compressed" and not _reads_whole_files(dataset):
+        if kind == "compressed" and not _is_of_files(dataset):
             raise ConfigError(
                 "loader.cache=compressed keeps the bytes of image and mask files, and this dataset"
                 f" ({type(dataset).__name__}) does not read whole files; use loader.cache=decoded"
@@ -204,11 +204,8 @@ def _read_from(
     return same
 
 
-def _reads_whole_files(dataset: SegmentationDataset) -> bool:
-    """Return whether every image is a whole file that the base class reads."""
-    return isinstance(dataset, FileDataset) and (
-        type(dataset).read_image is FileDataset.read_image and type(dataset.reader) is Reader
-    )
+def _is_of_files(dataset: SegmentationDataset) -> TypeGuard[FileDataset]:
+    return isinstance(dataset, FileDataset) and dataset.reads_whole_files
 
 
 def _paths(dataset: SegmentationDataset) -> dict[Path, None]:
@@ -261,7 +258,7 @@ def _area(dataset: FileDataset, index: int) -> int:
     known = dataset.known_facts(index)
     if known is not None:
         height, width = known[0]
-    elif _reads_whole_files(dataset):
+    elif _is_of_files(dataset):
         height, width = dataset.reader.size(dataset.files[index].image)
     else:
         height, width = dataset[index].target.shape[:2]

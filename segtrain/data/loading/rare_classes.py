@@ -33,7 +33,9 @@ class RareClassOrder:
     images: Sequence[NDArray[np.int64]]
     length: int
     seed: int
-    _known: dict[int, dict[int, list[int]]] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[int, dict[int, list[int]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def class_of(self, key: SampleKey) -> int:
         """Return the class that a sample was drawn for."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from segtrain.data.dataset import FileDataset
+from segtrain.data.io.image_values import ImageValues
 from segtrain.data.io.raster import UPRIGHT
-from segtrain.data.io.reader import RawRange, Reader
 from segtrain.data.scan.findings import Finding
 from segtrain.errors import DataError
 
@@ -28,50 +28,16 @@ _TURNS = {
 }
 
 
-class ImageValues(NamedTuple):
-    """The values in some image files of a split.
-
-    Attributes:
-        dtype: Their type, such as ``uint16``.
-        low: The smallest value.
-        high: The largest value.
-    """
-
-    dtype: str
-    low: float
-    high: float
-
-    def differs(self, trained: ImageValues) -> bool:
-        """Whether a model that was trained on other values cannot be expected to fit these."""
-        if self.dtype != trained.dtype:
-            return True
-        span = trained.high - trained.low
-        is_far = self.high > trained.high + 4 * span or self.low < trained.low - 4 * span
-        return self.dtype != "uint8" and (is_far or self.high - self.low < span / 64)
-
-    def __str__(self) -> str:
-        return f"{self.dtype} values from {self.low:g} to {self.high:g}"
-
-
-def reads_files(dataset: FileDataset) -> bool:
-    """Whether the images of a dataset are files that its reader reads."""
-    return type(dataset).read_image is FileDataset.read_image and isinstance(dataset.reader, Reader)
-
-
-def image_values(dataset: FileDataset) -> ImageValues | None:
+def probe_images(dataset: FileDataset) -> ImageValues | None:
     """Return the values in up to five image files of a split; None: they cannot be read."""
-    if not reads_files(dataset) or not len(dataset):
+    if not dataset.reads_whole_files or not len(dataset):
         return None
     chosen = np.unique(np.linspace(0, len(dataset) - 1, _PROBED).round().astype(int))
-    found: list[RawRange] = []
+    found = []
     for index in chosen:
-        try:
-            found.append(dataset.reader.raw_range(dataset.files[index].image))
-        except DataError:  # the scan itself reports it
-            continue
-    if not found:
-        return None
-    return ImageValues(found[0].dtype, min(f.low for f in found), max(f.high for f in found))
+        with contextlib.suppress(DataError):  # the scan itself reports it
+            found.append(dataset.reader.values(dataset.files[index].image))
+    return ImageValues.together(found) if found else None
 
 
 def check_values(dataset: FileDataset, values: ImageValues | None) -> Iterator[Finding]:
@@ -139,9 +105,9 @@ def check_orientations(
             "orientation",
             str(files.image),
             f"{files.image}: its EXIF orientation {_TURNS[orientations[undecided[0]]]}, and its"
-            f" mask {files.mask} has none ({len(undecided)} of {len(dataset)} images are so): set"
-            " dataset.exif=apply if the masks were drawn on images as a viewer shows them, or"
-            " dataset.exif=ignore if on the pixels as they are stored",
+            f" mask {files.mask} has none; {len(undecided)} of {len(dataset)} images are like that;"
+            " set dataset.exif=apply if the masks were drawn on images as a viewer shows them;"
+            " set dataset.exif=ignore if they were drawn on the pixels as they are stored",
             undecided[0],
         )
         return

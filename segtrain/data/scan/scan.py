@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset, explain_shapes
+from segtrain.data.io.image_values import ImageValues
 from segtrain.data.io.raster import JPEG_END, PNG_END, UPRIGHT
 from segtrain.data.io.storage import open_file
 from segtrain.data.labels.contract import LabelContract
@@ -27,12 +28,7 @@ from segtrain.data.labels.mask_facts import MaskFacts, total_counts
 from segtrain.data.labels.wording import override, percent
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
-from segtrain.data.scan.image_files import (
-    ImageValues,
-    check_orientations,
-    check_values,
-    image_values,
-)
+from segtrain.data.scan.image_files import check_orientations, check_values, probe_images
 from segtrain.data.scan.normalization import image_mean_std
 from segtrain.errors import DataError, SizeError
 
@@ -54,8 +50,8 @@ class ScanReport:
         ignored_pixels: Number of pixels without a class, `invalid_pixels` among them.
         sizes: Height and width of each image, int64, shape ``(N, 2)``; 0 where unknown.
         findings: Problems, in the order of the samples.
-        mean_std: Mean and standard deviation of each channel of each image, for pixels from 0 to 1,
-            float64, shape ``(N, 2, channels)``; NaN where an image was not decoded.
+        mean_std: See :func:`~segtrain.data.scan.normalization.image_mean_std`, of each image,
+            float64, shape ``(N, 3, channels)``; NaN where an image was not decoded.
         invalid_pixels: Pixels of each image that do not count, by its valid file, int64, shape
             ``(N,)``.
         values: The values in some of the image files; None: unknown.
@@ -134,7 +130,7 @@ def scan_dataset(
     findings += _check_soft(dataset, samples)
     orientations = [sample.orientation for sample in samples]
     findings += check_orientations(dataset, orientations, [sample.size for sample in samples])
-    values = image_values(dataset)
+    values = probe_images(dataset)
     findings += check_values(dataset, values)
     sizes = np.array([sample.size for sample in samples], dtype=np.int64)
     mean_std = _all_mean_std(samples, dataset.channels)
@@ -154,7 +150,7 @@ def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None
     labels, total = dataset.labels, len(dataset)
     pixels = np.zeros((total, labels.num_ids), dtype=np.int64)
     sizes = np.zeros((total, 2), dtype=np.int64)
-    mean_std = np.full((total, 2, dataset.channels), np.nan)
+    mean_std = np.full((total, 3, dataset.channels), np.nan)
     ignored = 0
     for index in range(total):
         image, target, name = dataset[index]
@@ -266,7 +262,7 @@ def _image_facts(dataset: FileDataset, index: int, cache: ScanCache, decode: boo
 
 
 def _all_mean_std(samples: Sequence[_ScannedSample], channels: int) -> NDArray[np.float64]:
-    mean_std = np.full((len(samples), 2, channels), np.nan)
+    mean_std = np.full((len(samples), 3, channels), np.nan)
     for index, sample in enumerate(samples):
         if sample.mean_std:
             mean_std[index] = sample.mean_std
