@@ -35,7 +35,7 @@ complete -o nospace -F _segtrain segtrain
 
 
 def list_choices(words: Sequence[str], extra: Path | None = None) -> str:
-    """Return the choices of every group; with a word such as ``losses``, those of one with more.
+    """Return the choices of every group, or of one group with a line about each choice.
 
     Args:
         words: Nothing, ``models``, the name of a group in the singular or the plural, and
@@ -68,7 +68,7 @@ def list_choices(words: Sequence[str], extra: Path | None = None) -> str:
 
 
 def completion_script(words: Sequence[str], commands: Sequence[str], extra: Path | None) -> str:
-    """Return a script that completes commands, keys, and ``loss=`` and the like with their names.
+    """Return a script that completes commands, keys, and choices such as ``loss=focal``.
 
     Raises:
         ConfigError: When the words are not the name of a shell.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -143,11 +142,6 @@ def _output_weights(
         return None
     kind = dict[str, float | Literal["learned"]]
     weights: OutputWeights = check_value(given, kind, "criterion.output_weights")
-    for name, weight in weights.items():
-        if not isinstance(weight, str) and not 0 <= weight < math.inf:
-            raise ConfigError(
-                f"criterion.output_weights.{name} must be finite and at least 0, got {weight}"
-            )
     return weights
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
+from segtrain.schema.arguments import check_ignore_label
 
 Dense = Literal["probability", "multi_hot", "regression"]
 Reduction = Literal["mean", "sum", "none"]
@@ -46,14 +47,8 @@ class Loss(nn.Module, ABC):
         super().__init__()
         if num_classes < 1:
             raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
-        if isinstance(ignore_label, bool) or not isinstance(ignore_label, int):
-            raise ConfigError(f"ignore_label must be a whole number, got {ignore_label!r}")
-        if 0 <= ignore_label < max(num_classes, 2):  # one channel tells two classes apart
-            raise ConfigError(
-                f"ignore_label {ignore_label} is also a class id: num_classes is {num_classes}"
-            )
         self.num_classes = num_classes
-        self.ignore_label = ignore_label
+        self.ignore_label = check_ignore_label(ignore_label, num_classes)
 
     @property
     def is_multi_label(self) -> bool:
@@ -115,10 +110,10 @@ class Loss(nn.Module, ABC):
             return total if penalties is None else total + self.penalty(penalties, target)
 
     def usable(self, logits: Tensor, target: Tensor) -> Tensor:
-        """`logits` for a checked `target`, which may rule classes out by minus infinity.
+        """`logits` for a checked `target`, without minus infinity, which rules a class out.
 
-        With a dense target such a class would give 0 times infinity, so it gets a very small number
-        instead, whose probability is 0 as well.
+        A dense target would multiply it by 0, which is NaN. A large negative number takes its
+        place; its probability is 0 as well.
         """
         if target.dim() == 3 or self.dense == "regression":
             return logits

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
 from segtrain.metrics.base import Counts
 from segtrain.metrics.counting import confusion_of_images, counts_of
 from segtrain.metrics.counts import Accuracy, IoU, MeanAccuracy
+from segtrain.schema.arguments import check_ignore_label
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,8 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, ignore_label: int = 255) -> None:
         self.num_ids = max(num_classes, 2)
-        if 0 <= ignore_label < self.num_ids:
-            raise ConfigError(
-                f"ignore_label {ignore_label} is also a class id: num_classes is {num_classes}"
-            )
         self.num_classes = num_classes
-        self.ignore_label = ignore_label
+        self.ignore_label = check_ignore_label(ignore_label, num_classes)
         self.counts: Tensor | None = None
 
     def update(self, prediction: Tensor, target: Tensor) -> None:

@@ -45,6 +45,21 @@ def check_at_least_one(name: str, value: int) -> int:
     return value
 
 
+def check_ignore_label(ignore_label: int, num_classes: int) -> int:
+    """Check that a label is a whole number and no class id; one class has the ids 0 and 1.
+
+    Raises:
+        ConfigError: Otherwise.
+    """
+    if isinstance(ignore_label, bool) or not isinstance(ignore_label, int):
+        raise ConfigError(f"ignore_label must be a whole number, got {ignore_label!r}")
+    if 0 <= ignore_label < max(num_classes, 2):
+        raise ConfigError(
+            f"ignore_label {ignore_label} is also a class id: num_classes is {num_classes}"
+        )
+    return ignore_label
+
+
 def check_one_of(name: str, value: str, allowed: Iterable[str], also: str = "") -> str:
     """Check that `value` is one of the words `allowed`; `also` names what else is accepted.
 

@@ -12,7 +12,7 @@ from segtrain.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed range of a number, or of each number in a sequence; it is always finite.
+    """The allowed range of a number, or of each number in a sequence. Numbers must be finite.
 
     A field of a dataclass states its range in its annotation, and :func:`check_ranges` checks all
     of them: ``flip: Annotated[float, Range(0, 1)] = 0.5``.

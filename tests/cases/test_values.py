@@ -22,7 +22,7 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.engine.moving_average import MovingAverage
 from segtrain.errors import ConfigError
 from segtrain.models import hub
-from tests.helpers import THREE_STEPS, TINY
+from tests.helpers import THREE_STEPS
 
 WRONG = [
     ("scheduler.min_lr=-0.1", "must be at least 0, got -0.1", "scheduler=cosine"),
@@ -210,4 +210,3 @@ def test_the_moving_average_copies_counts() -> None:
 def test_cfg_prints_what_training_accepts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("train", [*THREE_STEPS, "--cfg"]) == 0
     assert check_config(yaml.safe_load(capsys.readouterr().out)).trainer.max_steps == 3
-    assert TINY

@@ -35,7 +35,7 @@ class FolderDataset(ConfiguredDataset):
         test: The same for the test split; None: there is no test split.
         labels: The set of masks, if there are several of the same images.
         unpaired: What happens to images without a mask and masks without an image: ``error``, or
-            ``skip``, which leaves them out and names their number.
+            ``skip``, which leaves them out and logs their number.
         pairing: Regular expressions for ``images``, ``masks`` and, if it is set, ``valid``, which
             are searched for in the path below `root`. Files pair if the groups are equal, or the
             whole match if there are no groups. Files without a match are left out. None: files pair

@@ -72,10 +72,12 @@ class StepSampler(Sampler[list[SampleKey]]):
         self.order: Order = order or partial(epoch_order, seed, length=length)
         self._plan = lru_cache(maxsize=2)(lambda epoch: _with_repeats(self.order(epoch)))
         if length < self.step_size:
+            fits = length // (accumulate * world_size)
+            ready = f", here to trainer.batch_size={fits}" if fits else ""
             raise DataError(
                 f"the train split has {length} samples, fewer than one step needs: batch_size "
                 f"{batch_size} x accumulate {accumulate} x processes {world_size} = "
-                f"{self.step_size}; lower trainer.batch_size or trainer.accumulate"
+                f"{self.step_size}; lower trainer.batch_size or trainer.accumulate{ready}"
             )
 
     @property

@@ -47,8 +47,8 @@ class ClassMapLoss(ClassMean):
             or a list of ids.
         per_image: One value per image and class instead of one per class over the batch, averaged
             over the images that have a valid pixel.
-        only_present: Whether a class without a valid target pixel is left out, such as one of a
-            list. None: as `classes` says.
+        only_present: Whether classes without a valid target pixel are left out, also those of a
+            list. None: only if `classes` is ``present``.
 
     Attributes:
         reads_logits: Whether the map is that of the logits themselves, without an activation.

@@ -69,8 +69,8 @@ class RegionLoss(ClassMean):
             always counts.
         per_image: Sum over each image alone and average over the images that have a valid pixel,
             instead of summing over the batch. Only then does a batch equal the mean of its images.
-        only_present: Whether a class without a valid target pixel is left out, such as one of a
-            list. None: as `classes` says.
+        only_present: Whether classes without a valid target pixel are left out, also those of a
+            list. None: only if `classes` is ``present``.
         reduction: ``mean``; ``none``, the loss of each class ``(C,)``, or of each image and class
             ``(N, C)`` with `per_image`, times its class weight, and 0 where it is left out of the
             mean; or ``sum``, their sum. Only ``mean`` can be trained with.

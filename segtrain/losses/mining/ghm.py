@@ -40,9 +40,9 @@ class GhmMining(Mining):
     Note:
         If all bins hold the same number of pixels it is the mean, weighted by class if there are
         class weights. For smooth L1, whose ``target_probability`` is one minus the normalised
-        gradient norm, it is GHM-R. Without `per_class`, four pixels that are easy in all classes,
-        among many hard ones, share the weight of a whole bin; with it, their easy examples are
-        among those of all other pixels. The values of the parts of a batch do not add up to the
+        gradient norm, it is GHM-R. If nearly all pixels are hard, the few that are easy in all
+        classes have the weight of a whole bin. With `per_class` they share this bin with the easy
+        classes of the other pixels. The values of the parts of a batch do not add up to the
         value of the batch.
 
     Example:
