@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from segtrain.assembly.criterion import configured_criterion
 from segtrain.criterion.build import check_output_specs
 from segtrain.data import DATASETS, Normalization
+from segtrain.data.datasets.recognise import hint
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
@@ -89,7 +91,10 @@ def check_parts(config: Config) -> None:
 
 def _checked_section(section: str, spec: Spec) -> Spec:
     registry, provided = SECTIONS[section]
-    name, params = registry.check(spec, provided=provided, where=section)
+    try:
+        name, params = registry.check(spec, provided=provided, where=section)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_export_hint(section, spec)}") from None
     if section == "loss":
         _check_inside(params, section)
     defaults = {
@@ -98,6 +103,13 @@ def _checked_section(section: str, spec: Spec) -> Spec:
         if key not in provided and parameter.default is not MISSING
     }
     return {"name": name, **defaults, **params}
+
+
+def _export_hint(section: str, spec: Spec) -> str:
+    """The end of a message about the dataset if its root is an export that another one reads."""
+    if section != "dataset" or not isinstance(spec.get("root"), str):
+        return ""
+    return hint(Path(spec["root"]).expanduser(), str(spec.get("name")))
 
 
 def _check_inside(params: Mapping[str, Any], where: str) -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+from segtrain.data.datasets.recognise import recognise
 from segtrain.data.scan.class_weights import AUTO_METHOD
 from segtrain.errors import DataError
 from segtrain.inspection import Examination, examine, print_tables, write_report, write_sheet
@@ -20,6 +21,7 @@ def inspect(config: InspectConfig) -> Examination:
     Raises:
         DataError: If training would fail; the report is written before.
     """
+    _name_tool(config)
     examination = examine(config.dataset, decode=config.decode)
     title = re.sub(r"[^\w\- ]", "_", examination.title)
     folder = Path(config.output or Path("outputs", "inspect", title))
@@ -43,3 +45,16 @@ def inspect(config: InspectConfig) -> Examination:
     if examination.normalization is not None:
         sys.stdout.write(f"{normalization_overrides(examination.normalization)}\n")
     return examination
+
+
+def _name_tool(config: InspectConfig) -> None:
+    """Log which annotation tool wrote the data, if a dataset of its own reads it."""
+    root, name = config.dataset.get("root"), config.dataset["name"]
+    found = recognise(Path(root).expanduser()) if root and config.dataset.get("train") else None
+    if found is not None and found.dataset != name:
+        logger.info(
+            "%s looks like %s: dataset=%s reads it, with its classes",
+            root,
+            found.tool,
+            found.dataset,
+        )

@@ -2,6 +2,14 @@
 
 from segtrain.data.dataset import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
 from segtrain.data.datasets.coco import CocoDataset
+from segtrain.data.datasets.exports.ade20k_full import Ade20kFullDataset
+from segtrain.data.datasets.exports.coco_instances import CocoInstancesDataset
+from segtrain.data.datasets.exports.labelme import LabelmeDataset
+from segtrain.data.datasets.exports.object_masks import LabelStudioDataset, ObjectMasksDataset
+from segtrain.data.datasets.exports.png_masks import CvatDataset, RoboflowDataset
+from segtrain.data.datasets.exports.rle_table import RleTableDataset
+from segtrain.data.datasets.exports.supervisely import SuperviselyDataset
+from segtrain.data.datasets.exports.yolo import YoloDataset
 from segtrain.data.datasets.folder import FolderDataset
 from segtrain.data.datasets.lists import ListDataset
 from segtrain.data.datasets.shapes import ShapesDataset
@@ -46,7 +54,10 @@ __all__ = [
     "DATASETS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Ade20kFullDataset",
     "CocoDataset",
+    "CocoInstancesDataset",
+    "CvatDataset",
     "EvalBatch",
     "EvalTransform",
     "EvalView",
@@ -55,10 +66,15 @@ __all__ = [
     "FolderDataset",
     "ImageValues",
     "LabelContract",
+    "LabelStudioDataset",
+    "LabelmeDataset",
     "ListDataset",
     "Mixing",
     "Normalization",
+    "ObjectMasksDataset",
     "Reader",
+    "RleTableDataset",
+    "RoboflowDataset",
     "Sample",
     "SampleFiles",
     "SampleKey",
@@ -68,9 +84,11 @@ __all__ = [
     "ShardDataset",
     "ShardsReport",
     "StepSampler",
+    "SuperviselyDataset",
     "TrainBatch",
     "TrainTransform",
     "TrainView",
+    "YoloDataset",
     "as_rgb",
     "build_eval_loader",
     "build_train_loader",

@@ -13,6 +13,7 @@ from segtrain.data.dataset import FileDataset, SampleFiles, check_split
 from segtrain.data.datasets.download import SOURCES, Source, download_source
 from segtrain.data.datasets.folds import Folds
 from segtrain.data.datasets.names import Names
+from segtrain.data.datasets.recognise import hint
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
@@ -99,11 +100,16 @@ class ConfiguredDataset(FileDataset):
             return self.find()
         except DataError as error:
             if source is None:
-                raise DataError(f"{error}{self._advice(error)}") from None
+                advice = self.export_hint() or self._advice(error)
+                raise type(error)(f"{error}{advice}") from None
             if not download:
                 raise DataError(f"{error}; dataset.download=true fetches the data") from None
         download_source(source, self.root)
         return self.find()
+
+    def export_hint(self) -> str:
+        """Return the end of an error message that names the tool which wrote `root`, if known."""
+        return hint(self.root)
 
     def _advice(self, error: DataError) -> str:
         advice = {
@@ -183,11 +189,10 @@ def _split_by_name(files: Sequence[SampleFiles], split: str, val_share: float) -
         DataError: When there are none.
     """
     limit = val_share * 2**32
-    chosen = [
-        index
-        for index, sample in enumerate(files)
-        if (zlib.crc32(sample.name.encode(errors="surrogateescape")) < limit) == (split == "val")
-    ]
+    hashes = [zlib.crc32(sample.name.encode(errors="surrogateescape")) for sample in files]
+    # Of a few samples none may be below the limit; then the lowest one is held back.
+    limit = max(limit, min(hashes, default=0) + 1)
+    chosen = [index for index, found in enumerate(hashes) if (found < limit) == (split == "val")]
     if not chosen:
         raise DataError(
             f"dataset.val_share={val_share:g} leaves no sample of {len(files)} for the {split}"

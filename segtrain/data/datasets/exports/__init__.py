@@ -1,0 +1,1 @@
+"""Exports of annotation tools as datasets, with the classes and the splits of the export."""

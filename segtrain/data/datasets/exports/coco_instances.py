@@ -1,0 +1,190 @@
+"""COCO's format of instances: one JSON file per split, with polygons and run lengths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segtrain.data.dataset import DATASETS, SampleFiles
+from segtrain.data.datasets.exports.base import SPLIT_NAMES, ObjectDataset, read_json
+from segtrain.data.datasets.exports.objects import AnnotatedObject
+from segtrain.data.io.storage import is_directory, is_file, list_names
+from segtrain.errors import DataError, one_line
+
+_FORMAT = "a file of COCO's instances"
+_FOLDERS = ("annotations", "")
+_IMAGE_FOLDERS = ("", "images", "images/{}", "{}", "{}2017", "data", "JPEGImages")
+_Image = tuple[int, int, list[Mapping[str, Any]]]
+
+
+class _Coco(NamedTuple):
+    """The parts of a JSON file that are used."""
+
+    path: Path
+    images: list[Mapping[str, Any]]
+    annotations: dict[Any, list[Mapping[str, Any]]]
+    categories: dict[Any, str]
+
+
+@DATASETS.register("coco_instances")
+class CocoInstancesDataset(ObjectDataset):
+    """Objects in COCO's format of instances, as one mask of categories per image.
+
+    Files of COCO, CVAT, Roboflow, Label Studio, Datumaro and FiftyOne are found by their usual
+    names. An image without an annotation is background. Crowd regions belong to their category.
+    Where objects overlap, the one with fewer pixels covers the other.
+
+    Args:
+        train: ``annotations``, the JSON file, and ``images``, the folder that the names of the
+            images start from; None: they are searched for below `root`.
+        val: The same for the validation split.
+        test: The same for the test split; None: there is no test split.
+        **common: See :class:`~segtrain.data.datasets.exports.base.ObjectDataset`.
+
+    Raises:
+        ConfigError: When the classes contradict the categories.
+        DataError: When files are missing, or the JSON file does not have this format.
+
+    References:
+        Lin et al.: Microsoft COCO: Common Objects in Context. ECCV 2014. The format is described at
+        https://cocodataset.org/#format-data.
+    """
+
+    tool = "a dataset in COCO's format of instances"
+    keys = ("annotations", "images")
+    layout = "it holds no JSON file with images, annotations and categories"
+
+    def class_list(self) -> Sequence[str]:
+        section = self.class_section()
+        content = self._read(section)
+        return list(dict.fromkeys(content.categories.values()))
+
+    def find_section(self, split: str) -> dict[str, Any] | None:
+        found = [path for path in self._json_files() if _split_of(path, self.root) == split]
+        if not found and split == "train":  # a tool without splits writes one file
+            others = [path for path in self._json_files() if _split_of(path, self.root) is None]
+            found = others if len(others) == 1 else []
+        return {"annotations": str(found[0].relative_to(self.root))} if found else None
+
+    def _json_files(self) -> list[Path]:
+        folders = [self.root / folder for folder in _FOLDERS]
+        folders += [self.root / name for names in SPLIT_NAMES.values() for name in names]
+        return [
+            folder / name
+            for folder in folders
+            for name in list_names(folder)
+            if name.endswith(".json") and not name.startswith(("person_keypoints", "captions"))
+        ]
+
+    def _read(self, section: Mapping[str, Any]) -> _Coco:
+        path = self.root / Path(str(section["annotations"])).expanduser()
+        content = read_json(path, _FORMAT)
+        try:
+            by_image = defaultdict(list)
+            for entry in content["annotations"]:
+                by_image[entry["image_id"]].append(entry)
+            ordered = sorted(content["categories"], key=lambda entry: int(entry["id"]))
+            used = {entry["category_id"] for entry in content["annotations"]}
+            names = {
+                entry["id"]: str(entry["name"])
+                for entry in ordered
+                if entry["id"] in used or not _is_group(entry, ordered)
+            }
+            return _Coco(path, list(content["images"]), dict(by_image), names)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+            raise DataError(f"{path} is not {_FORMAT}: {reason}") from None
+
+    def find(self) -> list[SampleFiles]:
+        section = self.section()
+        content = self._read(section)
+        folder = self._image_folder(section, content)
+        self._categories, self._annotated = content.categories, dict[str, _Image]()
+        found, missing = [], []
+        for entry in content.images:
+            try:
+                image = folder / str(entry["file_name"])
+                name = Path(str(entry["file_name"])).with_suffix("").as_posix()
+                facts = int(entry["height"]), int(entry["width"])
+                objects = content.annotations.get(entry["id"], [])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{content.path} is not {_FORMAT}: an image has no valid {one_line(error)}"
+                ) from None
+            if name in self._annotated:
+                raise DataError(f"{content.path} names the image {name!r} twice; remove one")
+            if not is_file(image):
+                missing.append(f"{image}: the file does not exist, but {content.path} names it")
+                continue
+            self._annotated[name] = (*facts, objects)
+            found.append(SampleFiles(image, (content.path,), name))
+        self.keep_existing(found, missing)
+        return sorted(found, key=lambda files: files.name)
+
+    def _image_folder(self, section: Mapping[str, Any], content: _Coco) -> Path:
+        """Return the folder that the names of the images start from."""
+        if section.get("images"):
+            return self.root / Path(str(section["images"])).expanduser()
+        names = [str(entry.get("file_name")) for entry in content.images[:1]]
+        split = next(
+            (word for word in SPLIT_NAMES[self.split] if word in content.path.as_posix()),
+            self.split,
+        )
+        bases = [content.path.parent, self.root]
+        folders = [base / sub.format(split) for base in bases for sub in _IMAGE_FOLDERS]
+        folders = [folder for folder in folders if is_directory(folder)]
+        for folder in folders:
+            if all(is_file(folder / name) for name in names):
+                return folder
+        raise DataError(
+            f"{content.path} names the image {''.join(names)}, which is in none of"
+            f" {', '.join(map(str, dict.fromkeys(folders)))}; set dataset.{self.split}.images to"
+            f" its folder, and dataset.{self.split}.annotations={section['annotations']}"
+        )
+
+    def size(self, index: int) -> tuple[int, int]:
+        height, width, _ = self._annotated[self.files[index].name]
+        return height, width
+
+    def objects(self, index: int) -> list[AnnotatedObject]:
+        files = self.files[index]
+        found = []
+        for entry in self._annotated[files.name][2]:
+            try:
+                category = self._categories[entry["category_id"]]
+                item = self._object(entry, self.value_of(category, files.mask))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{files.mask}: annotation {entry.get('id')} of the image {files.name} is not"
+                    f" valid: {one_line(repr(error))}"
+                ) from None
+            found += [] if item is None else [item]
+        return found
+
+    def _object(self, entry: Mapping[str, Any], value: int) -> AnnotatedObject | None:
+        shape = entry.get("segmentation")
+        if isinstance(shape, Mapping):
+            return AnnotatedObject(value, rle=shape["counts"])
+        if shape and isinstance(shape[0], (int, float)):  # a polygon that is not in a list
+            shape = [shape]
+        polygons = [outline for outline in shape or () if len(outline) >= 6]
+        if polygons:
+            return AnnotatedObject(value, polygons=polygons)
+        if shape:  # points and lines cover no pixel
+            return None
+        raise ValueError("it has a box but no segmentation; export polygons or masks")
+
+
+def _is_group(entry: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a category is only the group of others, as the first one that Roboflow writes."""
+    return any(other.get("supercategory") == entry["name"] for other in others if other != entry)
+
+
+def _split_of(path: Path, root: Path) -> str | None:
+    """The split that a JSON file names in its name or its folder."""
+    text = path.relative_to(root).with_suffix("").as_posix().lower()
+    words = text.replace("/", "_").replace(".", "_").replace("-", "_").split("_")
+    found = [split for split, names in SPLIT_NAMES.items() if set(names) & set(words)]
+    return found[0] if found else None
