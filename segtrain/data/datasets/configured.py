@@ -98,19 +98,21 @@ class ConfiguredDataset(FileDataset):
         try:
             return self.find()
         except DataError as error:
+            if source is None and isinstance(error, NoFilesError):
+                raise NoFilesError(str(error), self._advice()) from None
             if source is None:
-                raise DataError(f"{error}{self._advice(error)}") from None
+                raise
             if not download:
                 raise DataError(f"{error}; dataset.download=true fetches the data") from None
         download_source(source, self.root)
         return self.find()
 
-    def _advice(self, error: DataError) -> str:
+    def _advice(self) -> str:
         advice = {
             "val": "; to hold back some of the training samples instead, set dataset.val_share=0.2",
             _TEST: "; to go without a test split, set dataset.test=null",
         }
-        return advice.get(self.split, "") if isinstance(error, NoFilesError) else ""
+        return advice.get(self.split, "")
 
     def check_section(
         self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int
