@@ -323,3 +323,125 @@ def test_an_evaluation_is_not_advised_to_score_training_images(
     assert run_command("train", [*RUN, "run_dir=other", *folder("ids"), *words[1:]]) == 3
     advice = {"val": "set dataset.val_share=0.2", "test": "set dataset.test=null"}
     assert advice[split] in last_line()
+
+
+# ------------------------------------------------------------------ resuming with other values
+
+LAST = "run/checkpoints/last.pt"
+AFRESH = (
+    ", or start a new run from the weights alone: leave out resume=, choose another run_dir and"
+    f" set model.weights={LAST}"
+)
+
+
+def resume(before: Sequence[str], now: Sequence[str], code: int = 4) -> None:
+    """Train two of three steps with the words before, then resume with those of now."""
+    run = [*THREE_STEPS, "run_dir=run"]
+    assert run_command("train", [*run, *before, "trainer.stop_after=2"]) == 0
+    kept = Path(LAST).read_bytes()
+    assert run_command("train", [*run, *now, "resume=auto"]) == code
+    assert (Path(LAST).read_bytes() == kept) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "trained", "configured"),
+    [
+        (["optimizer=sgd"], ["optimizer=adamw"], "optimizer=sgd optimizer.momentum=0.9",
+         "optimizer=adamw, which does not fit its moments"),
+        (["optimizer=adamw"], ["optimizer=sgd"], "optimizer=adamw",
+         "optimizer=sgd optimizer.momentum=0.9, which does not fit its moments"),
+        (["optimizer=sgd"], ["optimizer=sgd", "optimizer.momentum=0"], "optimizer.momentum=0.9",
+         "optimizer.momentum=0.0, which does not fit its moments"),
+        (["optimizer.decay_norms_and_biases=true"], [], "optimizer.decay_norms_and_biases=true",
+         "optimizer.decay_norms_and_biases=false, which groups the parameters of the model"),
+        (["scheduler=poly"], ["scheduler=cosine"], "scheduler=poly",
+         "scheduler=cosine, which does not fit its state"),
+        (["trainer.ema_decay=null"], ["trainer.ema_decay=0.5"], "trainer.ema_decay=null",
+         "trainer.ema_decay=0.5, so it holds no moving average"),
+    ],
+)  # fmt: skip
+def test_another_optimizer_or_scheduler_is_refused(
+    before: list[str], now: list[str], trained: str, configured: str, last_line: Callable[[], str]
+) -> None:
+    resume(before, now)
+    line = last_line()
+    assert f"error: {LAST} was trained with {trained}, but the configuration has " in line
+    assert f"but the configuration has {configured}" in line
+    assert line.endswith(f"; resume with {trained}{AFRESH}")
+
+
+UNCERTAINTY = ["loss=uncertainty"]
+GHM = ["mining=ghm", "mining.momentum=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "trained", "configured"),
+    [
+        (UNCERTAINTY, ["loss=focal"], "loss=uncertainty loss.terms.cross_entropy.weight=1.0",
+         "loss=focal loss.gamma=2.0"),
+        (["loss=focal"], UNCERTAINTY, "loss=focal loss.gamma=2.0", "loss=uncertainty"),
+        ([], ["criterion.output_weights=learned"], "loss=cross_entropy mining=none",
+         "loss=cross_entropy mining=none criterion.output_weights=learned"),
+        (["criterion.output_weights=learned"], [],
+         "loss=cross_entropy mining=none criterion.output_weights=learned",
+         "loss=cross_entropy mining=none"),
+        (GHM, ["mining=ohem"], "loss=cross_entropy mining=ghm", "mining=ohem"),
+        (["mining=ohem"], GHM, "loss=cross_entropy mining=ohem", "mining=ghm"),
+        (GHM, [*GHM, "mining.bins=7"], "mining=ghm mining.bins=", "mining=ghm mining.bins=7"),
+    ],
+)  # fmt: skip
+def test_learned_weights_and_averages_of_another_loss_are_refused(
+    before: list[str], now: list[str], trained: str, configured: str, last_line: Callable[[], str]
+) -> None:
+    resume(before, now)
+    line = last_line()
+    said, _, asked = line.partition(", but the configuration has ")
+    assert said.startswith(f"error: {LAST} was trained with ")
+    assert trained in said
+    assert configured in asked.partition("; resume with ")[0]
+    assert "learned weights or running averages of one do not fit the other; resume with" in line
+    assert line.endswith(AFRESH)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "listed"),
+    [
+        (["loss=focal"], ["loss=focal", "loss.gamma=3"], "loss.gamma 2.0 -> 3.0"),
+        ([], ["loss=focal"], "loss cross_entropy -> focal, loss.gamma null -> 2.0"),
+        (["loss.class_weights=inverse_log"], [], "loss.class_weights inverse_log -> null"),
+        ([], ["loss.class_weights=[1,2,1,1,1,1]"],
+         "class_weights null -> [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]"),
+        (["mining=ohem"], ["mining=ohem", "mining.min_kept=7"], "mining.min_kept 100000 -> 7"),
+        (["optimizer=sgd"], ["optimizer=sgd", "optimizer.nesterov=true"],
+         "optimizer.nesterov false -> true"),
+        ([], ["optimizer.lr=0.5", "trainer.max_steps=5", "trainer.batch_size=2"],
+         "optimizer.lr 0.003 -> 0.5, trainer.batch_size 4 -> 2, total steps 3 -> 5"),
+    ],
+)  # fmt: skip
+def test_every_other_change_is_listed_once(
+    before: list[str], now: list[str], listed: str, messages: list[str]
+) -> None:
+    resume(before, now, 0)
+    found = [message for message in messages if "was trained with other values" in message]
+    assert len(found) == 1
+    assert found[0].startswith(f"{LAST} was trained with other values; the new ones are used: ")
+    assert listed in found[0]
+
+
+def test_strips_change_nothing(messages: list[str]) -> None:
+    resume([], ["criterion.strip_rows=null"], 0)
+    assert not [message for message in messages if "was trained with other values" in message]
+
+
+def test_a_finished_run_is_not_given_other_values(last_line: Callable[[], str]) -> None:
+    run = [*THREE_STEPS, "run_dir=run"]
+    assert run_command("train", run) == 0
+    assert run_command("train", [*run, "optimizer.lr=0.5", "resume=auto"]) == 2
+    assert "is finished, but this configuration differs from its own: optimizer.lr" in last_line()
+
+
+def test_the_weights_alone_start_another_run() -> None:
+    run = [*THREE_STEPS, "optimizer=sgd"]
+    assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
+    assert run_command("train", [*run, "run_dir=other", f"model.weights={LAST}"]) == 0
+    assert load_checkpoint(Path("other/checkpoints/last.pt"))["step"] == 3
