@@ -15,6 +15,7 @@ from PIL import Image
 
 from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint, save_checkpoint
+from segtrain.inference import Predictor
 from tests.helpers import THREE_STEPS, TINY
 
 NAMES = ("road", "traffic light", "car")
@@ -445,3 +446,100 @@ def test_the_weights_alone_start_another_run() -> None:
     assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
     assert run_command("train", [*run, "run_dir=other", f"model.weights={LAST}"]) == 0
     assert load_checkpoint(Path("other/checkpoints/last.pt"))["step"] == 3
+
+
+# --------------------------------------------------------------------------- many class ids
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def predicted(output: str) -> dict[str, list[Image.Image]]:
+    """The files of each folder that a prediction wrote."""
+    return {
+        kind: [opened(path) for path in sorted((Path(output) / kind).glob("*.png"))]
+        for kind in ("ids", "color", "overlay")
+    }
+
+
+def train_many(number: int, *words: str) -> list[str]:
+    """Train on this number of classes; return the words that predict its images."""
+    rng = np.random.default_rng(0)
+    write("ids", [rng.integers(0, number, (24, 32)).astype(np.uint16) for _ in range(4)])
+    assert run_command("train", [*RUN, *folder("ids", number), *words]) == 0
+    return ["checkpoint=run", "input=ids/images", "output=out", "device=cpu"]
+
+
+@pytest.mark.parametrize(("number", "ignore"), [(256, "-1"), (257, "-1"), (300, "400")])
+def test_ids_beyond_a_palette(number: int, ignore: str, messages: list[str]) -> None:
+    words = train_many(number, f"dataset.ignore_label={ignore}")
+    assert run_command("predict", words) == 0
+    found, predictor = predicted("out"), Predictor.from_checkpoint("run", device="cpu")
+    assert {image.mode for image in found["ids"]} == {"L" if number == 256 else "I;16"}
+    assert {image.mode for image in found["color"]} == {"P" if number == 256 else "RGB"}
+    assert len(found["overlay"]) == 4
+    for index in range(4):
+        ids = predictor(f"ids/images/{index}.png")
+        assert np.array_equal(np.array(found["ids"][index]), ids)
+        colours = np.array(found["color"][index].convert("RGB"))
+        assert np.array_equal(colours, predictor.colorize(ids))
+    said = any("files of 16 bits" in message for message in messages)
+    assert said == (number > 256)
+
+
+@pytest.mark.parametrize(
+    ("number", "ignore", "written", "modes"),
+    [
+        (3, "255", 255, ("L", "P")),
+        (3, "-1", 255, ("L", "P")),
+        (3, "70000", 255, ("L", "P")),
+        (3, "300", 300, ("I;16", "RGB")),
+        (256, "-1", 65535, ("I;16", "RGB")),
+        (300, "100000", 65535, ("I;16", "RGB")),
+    ],
+)
+def test_ignored_pixels_in_files(
+    number: int, ignore: str, written: int, modes: tuple[str, str]
+) -> None:
+    counts = np.ones((24, 32), np.uint8)
+    counts[:9] = 0
+    words = train_many(number, f"dataset.ignore_label={ignore}")
+    write("ids", [counts] * 4, "fov")
+    assert run_command("predict", [*words, "valid=ids/fov"]) == 0
+    found = predicted("out")
+    for ids, colours in zip(found["ids"], found["color"], strict=True):
+        assert (ids.mode, colours.mode) == modes
+        values = np.array(ids)
+        assert (values[:9] == written).all()
+        assert values[9:].max() < number
+        assert not np.array(colours.convert("RGB"))[:9].any()
+
+
+@pytest.mark.parametrize("valid", [False, True])
+def test_more_ids_than_a_file_holds(
+    last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch, *, valid: bool
+) -> None:
+    words = train_many(3, "dataset.ignore_label=-1")
+    write("ids", [np.ones((24, 32), np.uint8)] * 4, "fov")
+    monkeypatch.setattr("segtrain.inference.mask_files.LARGEST_ID", 2 if valid else 1)
+    monkeypatch.setattr("segtrain.inference.mask_files.SMALL_IGNORED", 2)
+    more = ["valid=ids/fov"] if valid else []
+    assert run_command("predict", [*words, *more]) == 4
+    assert "the model has 3 classes, but a PNG file holds ids from 0 to" in last_line()
+    assert not Path("out").exists()
+
+
+def test_classes_whose_folders_would_have_one_name() -> None:
+    write("ids", masks())
+    for index, mask in enumerate(masks()):
+        np.save(f"ids/masks/{index}.npy", np.stack([mask == 0, mask == 1], 2).astype(np.uint8))
+        Path(f"ids/masks/{index}.png").unlink()
+    words = [*folder("ids", 2), "dataset.multi_label=true", "dataset.class_names=['a/b',a_B]"]
+    assert run_command("train", [*RUN, "loss=bce", *words]) == 0
+    given = ["checkpoint=run", "input=ids/images", "output=out", "device=cpu"]
+    assert run_command("predict", given) == 0
+    found = sorted(path.name for path in Path("out/ids").iterdir())
+    assert found == ["a_B_1", "a_b_0"]
+    assert [len(list(Path(f"out/ids/{name}").iterdir())) for name in found] == [4, 4]
