@@ -38,7 +38,16 @@ class SizeError(DataError):
 
 
 class NoFilesError(DataError):
-    """A folder, archive or pattern of the dataset has no files."""
+    """A folder, archive or pattern of the dataset has no files.
+
+    Args:
+        found: What was found, where, and what is allowed.
+        advice: What else a training run can do; an evaluation leaves it out.
+    """
+
+    def __init__(self, found: str, advice: str = "") -> None:
+        super().__init__(found + advice)
+        self.found = found
 
 
 class CheckpointError(SegtrainError):

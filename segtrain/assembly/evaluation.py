@@ -6,10 +6,10 @@ from dataclasses import asdict
 from functools import partial
 
 from segtrain.assembly.check import check_config
-from segtrain.assembly.splits import download_once, log_fold, scan_split
-from segtrain.assembly.trial import check_channels, try_dataset
+from segtrain.assembly.scored_split import open_scored_split
+from segtrain.assembly.splits import scan_split
+from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
-    DATASETS,
     EvalTransform,
     FileDataset,
     ImageValues,
@@ -135,29 +135,12 @@ def build_evaluation(
     evaluation = build_dataclass(
         EvaluationConfig, {**asdict(trained.evaluation), **(config.evaluation or {})}, "evaluation"
     )
-    given = config.dataset or {}
-    spec = given if "name" in given else {**trained.dataset, **given}
-    download_once(spec, processes)
-    dataset = DATASETS.build(spec, split=config.split)
-    if processes.is_main and config.split != "test":
-        log_fold(spec)
-    if dataset.num_classes != model.num_classes:
-        raise ConfigError(
-            f"the model of the checkpoint has {model.num_classes} classes, but the dataset has"
-            f" {dataset.num_classes}"
-        )
-    if dataset.labels.multi_label != bool(state["metadata"].get("multi_label")):
-        raise ConfigError(
-            f"dataset.multi_label={str(dataset.labels.multi_label).lower()}, but the checkpoint was"
-            " trained with the other value"
-        )
-    check_channels(model, dataset.channels)
-    if isinstance(
-        dataset, FileDataset
-    ):  # every process scans, so that all leave out the same samples
-        report, dataset = scan_split(dataset)
+    metadata = state["metadata"]
+    dataset, spec = open_scored_split(config, trained.dataset, model, metadata, path, processes)
+    if isinstance(dataset, FileDataset):
+        report, dataset = scan_split(dataset)  # in every process: all leave out the same samples
         if processes.is_main:
-            warn_of_other_values(report.values, state["metadata"], config.split)
+            warn_of_other_values(report.values, metadata, config.split)
     try_dataset(dataset, str(spec["name"]))
     evaluator = build_evaluator(
         trained,

@@ -75,9 +75,10 @@ Predict an image, or every image of a folder, at its original size.
 Example:
   {program} checkpoint=RUN_DIR input=FOLDER output=FOLDER
 
-It writes three folders in output: ids (class ids as grey PNG files), color (masks in the colours
-of the classes) and overlay (the colours over the image). For multi-label data, ids has one folder
-per class.
+It writes three folders in output: ids (class ids as grey PNG files, of 16 bits if there are more
+than 256 ids), color (masks in the colours of the classes: palette PNG files, whose values are the
+ids, or RGB files if there are more than 256 ids) and overlay (the colours over the image). For
+multi-label data, ids has one folder per class and color has RGB files.
 
 Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)

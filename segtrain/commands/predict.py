@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from segtrain.data import write_mask, write_palette_mask
 from segtrain.data.datasets.found_files import (
     IMAGE_SUFFIXES,
     FoundFiles,
@@ -20,8 +15,10 @@ from segtrain.data.datasets.found_files import (
     list_endings,
 )
 from segtrain.data.datasets.pairing import Pairing, pair_valid_files
+from segtrain.data.io.writer import LARGEST_PALETTE_ID
 from segtrain.errors import DataError, NoFilesError
 from segtrain.inference import Predictor
+from segtrain.inference.mask_files import MaskFiles
 from segtrain.schema.sections import PredictConfig
 from segtrain.terminal import logger, progress
 
@@ -31,8 +28,9 @@ _PROBED = 5  # images whose values are compared with those of the training
 def predict(config: PredictConfig) -> list[Path]:
     """Write class ids, coloured masks and overlays of images to ``ids/``, ``color/``, ``overlay/``.
 
-    Pixels that do not count by `valid` get the ignore label in ``ids/`` (255 or 65535 if it is
-    negative), are black in ``color/`` and stay as they are in ``overlay/``.
+    Pixels that do not count by `valid` get the ignore label in ``ids/``, are black in ``color/``
+    and stay as they are in ``overlay/``. The files are those of
+    :class:`~segtrain.inference.mask_files.MaskFiles`.
 
     Returns:
         The paths of the images.
@@ -40,14 +38,16 @@ def predict(config: PredictConfig) -> list[Path]:
     Raises:
         DataError: If there are no images, two of them would be written to the same file, or one has
             no valid file.
+        CheckpointError: If the checkpoint cannot be used, or has more classes than a file can hold.
     """
     images = _images(Path(config.input))
     valid_files = {} if config.valid is None else _valid_files(config.valid, images)
     predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
     _warn_of_other_values(predictor, images)
     output = Path(config.output)
-    for folder in ("ids", "color", "overlay"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
+    masks = MaskFiles(output, predictor.labels, with_ignored=bool(valid_files))
+    masks.create_folders()
+    (output / "overlay").mkdir(exist_ok=True)
     with progress("predict", len(images)) as bar:
         for path in images:
             pixels = predictor.read(path)
@@ -55,10 +55,16 @@ def predict(config: PredictConfig) -> list[Path]:
             if path in valid_files:
                 valid = predictor.read_valid(valid_files[path], path, pixels.shape)
             ids = predictor(pixels, valid)
-            _write_ids(output, path.stem, ids, predictor)
+            masks.write(path.stem, ids)
             overlay = Image.fromarray(predictor.overlay(pixels, ids))
             overlay.save(output / "overlay" / f"{path.stem}.png")
             bar.advance()
+    if masks.largest > LARGEST_PALETTE_ID:
+        logger.info(
+            "ids are files of 16 bits and color are RGB files, because ids run up to %d and 8 bits"
+            " hold ids up to %d",
+            *(masks.largest, LARGEST_PALETTE_ID),
+        )
     logger.info("%d images predicted, written to %s/{ids,color,overlay}", len(images), output)
     return images
 
@@ -72,26 +78,6 @@ def _warn_of_other_values(predictor: Predictor, images: list[Path]) -> None:
                 "%s holds %s, so predictions may mean nothing: convert the images", path, found
             )
             return
-
-
-def _write_ids(output: Path, stem: str, ids: NDArray[Any], predictor: Predictor) -> None:
-    """Write the class ids of an image; for multi-label data, a mask of 0 and 1 per class."""
-    labels = predictor.labels
-    drawn = predictor.colorize(ids)
-    if labels.ignore_label < 0:  # a file cannot hold it
-        ids = np.where(ids == labels.ignore_label, 255 if labels.num_ids <= 255 else 65535, ids)
-    if not labels.multi_label:
-        write_mask(output / "ids" / f"{stem}.png", ids)
-        if ids.max() <= 255:
-            write_palette_mask(output / "color" / f"{stem}.png", ids, labels.colours)
-        else:
-            Image.fromarray(drawn).save(output / "color" / f"{stem}.png")
-        return
-    for index, name in enumerate(labels.names):
-        folder = output / "ids" / re.sub(r"[^\w\- ]", "_", name)
-        folder.mkdir(exist_ok=True)
-        write_mask(folder / f"{stem}.png", ids[..., index])
-    Image.fromarray(drawn).save(output / "color" / f"{stem}.png")
 
 
 def _valid_files(given: str, images: Sequence[Path]) -> dict[Path, Path]:

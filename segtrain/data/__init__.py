@@ -3,6 +3,7 @@
 from segtrain.data.dataset import DATASETS, FileDataset, Sample, SampleFiles, SegmentationDataset
 from segtrain.data.datasets.coco import CocoDataset
 from segtrain.data.datasets.exports.ade20k_full import Ade20kFullDataset
+from segtrain.data.datasets.exports.base import ExportDataset
 from segtrain.data.datasets.exports.coco_instances import CocoInstancesDataset
 from segtrain.data.datasets.exports.labelme import LabelmeDataset
 from segtrain.data.datasets.exports.object_masks import LabelStudioDataset, ObjectMasksDataset
@@ -61,6 +62,7 @@ __all__ = [
     "EvalBatch",
     "EvalTransform",
     "EvalView",
+    "ExportDataset",
     "FileDataset",
     "Finding",
     "FolderDataset",

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from segtrain.engine.checkpoint import State, entry, set_rng_state
 from segtrain.engine.clock import Clock
+from segtrain.engine.resume_check import check_groups, check_resumable
 from segtrain.engine.trainer import Trainer
 from segtrain.errors import CheckpointError, ConfigError, one_line
 from segtrain.terminal import logger
-
-_DECIDES_SCORES = ("loss", "mining", "criterion", "seed")
 
 
 def resume(trainer: Trainer, state: State, path: Path) -> None:
@@ -22,8 +21,8 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
         path: The file that it was loaded from, for messages.
 
     Raises:
-        CheckpointError: When the checkpoint lacks a part or does not fit the model.
-        ConfigError: When the run is longer than that of `trainer`, or finished with another loss.
+        CheckpointError: When the checkpoint lacks a part or does not fit the configuration.
+        ConfigError: When the run is longer than that of `trainer`, or finished with other values.
     """
     trainer.step = entry(state, "step", path)
     if trainer.step > trainer.total_steps:
@@ -31,7 +30,7 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
             f"{path} is at step {trainer.step}, beyond the {trainer.total_steps} steps of this run;"
             " raise trainer.max_steps or trainer.epochs"
         )
-    _compare_config(trainer, entry(state, "config", path), path)
+    check_resumable(trainer, state, path)
     try:
         trainer.model.load_state_dict(entry(state, "model", path))
         if trainer.ema is not None:
@@ -57,21 +56,6 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
         )
 
 
-def _compare_config(trainer: Trainer, before: State, path: Path) -> None:
-    """Warn when a resumed run trains for something else; refuse to relabel a finished one."""
-    now = trainer.config.to_dict()
-    changed = [key for key in _DECIDES_SCORES if key in before and before[key] != now[key]]
-    if not changed:
-        return
-    keys = ", ".join(changed)
-    if trainer.step == trainer.total_steps:
-        raise ConfigError(
-            f"{path} is finished, and its {keys} differs from this configuration; choose another"
-            " run_dir to train with it"
-        )
-    logger.warning("%s differs from that in %s; the new values are used", keys, path)
-
-
 def _load_criterion(trainer: Trainer, state: State) -> None:
     """Restore learned parameters and running averages; each process has its own averages."""
     saved = state.get("criterion") or [{}]  # older checkpoints have no entry
@@ -81,6 +65,7 @@ def _load_criterion(trainer: Trainer, state: State) -> None:
 
 def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
     saved = entry(state, "optimizer", path)
+    check_groups(trainer, saved, state, path)
     before = entry(state, "config", path)
     now = trainer.config.to_dict()
     same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
@@ -90,9 +75,6 @@ def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
         return
     # The learning rate, the schedule or the number of steps changed: keep the moments, and step
     # the new schedule up to this step.
-    logger.warning(
-        "optimizer, scheduler or total steps differ from those in %s; the new ones are used", path
-    )
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
     for _ in range(entry(state, "step", path)):

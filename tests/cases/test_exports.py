@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -737,3 +738,24 @@ def test_objects_of_other_classes_than_declared(tmp_path: Path) -> None:
     exports.text(tmp_path / "meta.json", {"classes": [{"title": "car"}, {"title": "car"}]})
     assert "two classes 'car'" in refusal("supervisely", tmp_path)
     assert Drawn("car", CAR) in OBJECTS
+
+
+def test_an_export_with_other_names_is_scored_by_the_line_to_paste(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """The second export has the classes in another order and calls one of them otherwise."""
+    exports.labelme(tmp_path / "first")
+    words = ["dataset=labelme", f"dataset.root={tmp_path / 'first'}", "run_dir=run"]
+    words += ["trainer.max_steps=1", "trainer.batch_size=2", "loader.num_workers=0"]
+    assert run_command("train", words) == 0
+    scored = json.loads(Path("run/results.json").read_text())["per_class_iou"]
+    exports.labelme(tmp_path / "second")
+    for path in (tmp_path / "second").glob("*.json"):
+        path.write_text(path.read_text().replace('"car"', '"the vehicle"'))
+    given = ["checkpoint=run", f"dataset.root={tmp_path / 'second'}", "output=scores.json"]
+    assert run_command("evaluate", given) == 2
+    message = capsys.readouterr().err
+    assert "if 'the vehicle' means 'car', add" in message
+    line = message.partition("add ")[2].strip()
+    assert run_command("evaluate", [*given, *shlex.split(line)]) == 0
+    assert json.loads(Path("scores.json").read_text())["per_class_iou"] == pytest.approx(scored)

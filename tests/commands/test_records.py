@@ -190,12 +190,15 @@ def test_a_finished_run_is_not_relabelled(
     assert run_command("train", words) == 0
     before = read("run/results.json")
     assert run_command("train", [*words, "resume=auto", "loss=dice"]) == 2
-    assert "last.pt is finished, and its loss differs" in capsys.readouterr().err
+    assert (
+        "last.pt is finished, but this configuration differs from its own: loss cross_en"
+        in capsys.readouterr().err
+    )
     assert read("run/results.json") == before
     stopped = [*THREE_STEPS, "run_dir=stopped"]
     assert run_command("train", [*stopped, "trainer.stop_after=2"]) == 0
     assert run_command("train", [*stopped, "resume=auto", "seed=1"]) == 0
-    assert any("seed differs from that in" in message for message in messages)
+    assert any(message.endswith("the new ones are used: seed 0 -> 1") for message in messages)
 
 
 def test_fewer_steps_than_done_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,9 +99,11 @@ class ConfiguredDataset(FileDataset):
         try:
             return self.find()
         except DataError as error:
+            if source is None and isinstance(error, NoFilesError):
+                tool = self.export_hint()
+                raise NoFilesError(f"{error}{tool}", "" if tool else self._advice()) from None
             if source is None:
-                advice = self.export_hint() or self._advice(error)
-                raise type(error)(f"{error}{advice}") from None
+                raise
             if not download:
                 raise DataError(f"{error}; dataset.download=true fetches the data") from None
         download_source(source, self.root)
@@ -111,12 +113,12 @@ class ConfiguredDataset(FileDataset):
         """Return the end of an error message that names the tool which wrote `root`, if known."""
         return hint(self.root)
 
-    def _advice(self, error: DataError) -> str:
+    def _advice(self) -> str:
         advice = {
             "val": "; to hold back some of the training samples instead, set dataset.val_share=0.2",
             _TEST: "; to go without a test split, set dataset.test=null",
         }
-        return advice.get(self.split, "") if isinstance(error, NoFilesError) else ""
+        return advice.get(self.split, "")
 
     def check_section(
         self, section: Mapping[str, Any] | None, keys: Sequence[str], hint: str, *, needed: int

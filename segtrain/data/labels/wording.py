@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segtrain.data.labels.label_map import compact_map
@@ -10,6 +12,8 @@ from segtrain.data.labels.label_map import compact_map
 MAX_LISTED = 10
 _LONG_MAP = 8  # a map with more entries is written as ranges
 _MAX_MAP = 400  # characters
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
+_KEYWORDS = ("true", "false", "null", "nan", "inf")  # which Hydra does not read as a text
 
 
 def list_counts(counts: Mapping[int, int], *, colours: bool = False) -> str:
@@ -52,17 +56,33 @@ def percent(pixels: int, total: int) -> str:
     return f"{share:.1f} %" if share >= 1 else f"{share:.2g} %"
 
 
-def override(key: str, value: Mapping[Any, Any] | int) -> str:
+def override(key: str, value: Mapping[Any, Any] | Sequence[Any] | int) -> str:
     """Return a config override as typed in a shell, quoted if the shell would split it.
 
     Example:
         >>> override("num_classes", 3), override("label_map", {0: 0, 255: 1})
         ('dataset.num_classes=3', "'dataset.label_map={0:0,255:1}'")
+        >>> print(override("class_names", ["car", "traffic light"]))
+        'dataset.class_names=[car,"traffic light"]'
     """
     if isinstance(value, int):
         return f"dataset.{key}={value}"
-    entries = ",".join(f"{raw}:{class_id}" for raw, class_id in value.items())
+    if not isinstance(value, Mapping):
+        return shlex.quote(f"dataset.{key}={_written(value)}")
+    entries = ",".join(
+        f"{raw}:{_written(name)}" for raw, name in value.items()
+    )  # keys take no quotes
     return f"'dataset.{key}={{{entries}}}'"
+
+
+def _written(value: Any) -> str:
+    """Return a list, a number or a text as Hydra reads it."""
+    if isinstance(value, str):
+        is_word = _WORD.fullmatch(value) and value.lower() not in _KEYWORDS
+        return value if is_word else '"' + value.replace('"', r"\"") + '"'
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(_written, value))}]"
+    return str(value)
 
 
 def describe_map(values: Mapping[int, int], max_length: int = _MAX_MAP) -> str:

@@ -146,8 +146,8 @@ class ExportDataset(ConfiguredDataset):
     def _known_values(self) -> dict[int, str]:
         try:
             return self.read_values()
-        except DataError as error:
-            raise type(error)(f"{error}{self.export_hint()}") from None
+        except NoFilesError as error:
+            raise NoFilesError(f"{error}{self.export_hint()}") from None
 
     def export_hint(self) -> str:
         return hint(self.root, self.tool)

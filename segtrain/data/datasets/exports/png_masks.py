@@ -58,7 +58,7 @@ class CvatDataset(ExportDataset):
         try:
             lines = read_bytes(path).decode("utf-8-sig").splitlines()
         except OSError:
-            raise DataError(
+            raise NoFilesError(
                 f"{path} does not exist; an export of CVAT as Segmentation mask 1.1 has it"
             ) from None
         values: dict[int, str] = {}
@@ -150,7 +150,7 @@ class RoboflowDataset(ExportDataset):
         try:
             text = read_bytes(path).decode("utf-8-sig")
         except OSError:
-            raise DataError(f"{path}, which names the classes, does not exist") from None
+            raise NoFilesError(f"{path}, which names the classes, does not exist") from None
         values: dict[int, str] = {}
         for row in csv.reader(io.StringIO(text)):
             words = [word.strip() for word in row]

@@ -19,7 +19,7 @@ from segtrain.data.datasets.exports.classes import BACKGROUND
 from segtrain.data.datasets.exports.objects import AnnotatedObject
 from segtrain.data.io.raster import READ_ERRORS
 from segtrain.data.io.storage import is_directory, is_file, list_names
-from segtrain.errors import DataError, one_line
+from segtrain.errors import DataError, NoFilesError, one_line
 
 _FORMAT = "an annotation of Supervisely"
 _BYTES_PER_PIXEL = 4
@@ -57,6 +57,8 @@ class SuperviselyDataset(ObjectDataset):
 
     def _classes(self) -> list[tuple[str, str]]:
         path = self.root / "meta.json"
+        if not is_file(path):
+            raise NoFilesError(f"{path} does not exist; a project of Supervisely has it")
         try:
             return [
                 (str(entry["title"]), str(entry.get("color", "")))

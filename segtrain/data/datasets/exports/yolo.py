@@ -60,7 +60,7 @@ class YoloDataset(ObjectDataset):
         found = [name for name in list_names(self.root) if name.lower().endswith(_YAML)]
         first = [name for name in found if Path(name).stem == "data"] or found
         if not first:
-            raise DataError(
+            raise NoFilesError(
                 f"dataset.root={self.root} has no data.yaml, which names the classes of a YOLO"
                 " dataset"
             )

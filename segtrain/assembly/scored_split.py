@@ -1,0 +1,92 @@
+"""Open the split that a checkpoint is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segtrain.assembly.class_names import check_class_names
+from segtrain.assembly.splits import download_once, log_fold
+from segtrain.assembly.trial import check_channels
+from segtrain.data import DATASETS, SegmentationDataset
+from segtrain.data.io.remote import is_url
+from segtrain.data.io.storage import is_directory
+from segtrain.engine.checkpoint import State
+from segtrain.engine.distributed import Processes
+from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.models import Segmentor
+from segtrain.schema.sections import EvaluateConfig, Spec
+
+
+def open_scored_split(
+    config: EvaluateConfig,
+    trained: Spec,
+    model: Segmentor,
+    metadata: State,
+    path: Path,
+    processes: Processes,
+) -> tuple[SegmentationDataset, Spec]:
+    """Open the split to score, and check that the model fits it.
+
+    Args:
+        config: The configuration of the evaluation.
+        trained: The section ``dataset`` in the checkpoint.
+        model: The model of the checkpoint.
+        metadata: The entry ``metadata`` of the checkpoint.
+        path: The checkpoint, for messages.
+        processes: The processes that share the work.
+
+    Returns:
+        The split, which is not scanned yet, and the section ``dataset`` that describes it.
+
+    Raises:
+        SegtrainError: When the split cannot be opened, or its classes or channels are not those of
+            the model.
+    """
+    given = config.dataset or {}
+    spec = given if "name" in given else {**trained, **given}
+    download_once(spec, processes)
+    try:
+        dataset = DATASETS.build(spec, split=config.split)
+    except DataError as error:
+        is_own_root = "name" not in given and "root" not in given
+        raise _explain(error, spec, path if is_own_root else None) from None
+    if processes.is_main and config.split != "test":
+        log_fold(spec)
+    _check_labels(dataset, model, metadata)
+    check_class_names(dataset, spec, config.split, metadata["class_names"], path)
+    check_channels(model, dataset.channels)
+    return dataset, spec
+
+
+def _explain(error: DataError, spec: Mapping[str, Any], checkpoint: Path | None) -> DataError:
+    """Return an error without the advice for training; it names a root that does not exist.
+
+    Args:
+        error: The error of a dataset that cannot be opened.
+        spec: The section ``dataset``.
+        checkpoint: The checkpoint, if it decides the root; None: the user's words do.
+    """
+    root = str(spec.get("root") or ".")
+    if is_url(root) or is_directory(Path(root).expanduser()):
+        return DataError(error.found) if isinstance(error, NoFilesError) else error
+    origin = "" if checkpoint is None else f", the root in {checkpoint},"
+    download = ", or dataset.download=true to fetch the data" if spec.get("source") else ""
+    return DataError(
+        f"dataset.root={root}{origin} does not exist; set dataset.root= to the directory or the zip"
+        f" or tar archive that holds the data now{download}"
+    )
+
+
+def _check_labels(dataset: SegmentationDataset, model: Segmentor, metadata: State) -> None:
+    if dataset.num_classes != model.num_classes:
+        raise ConfigError(
+            f"the model of the checkpoint has {model.num_classes} classes, but the dataset has"
+            f" {dataset.num_classes}"
+        )
+    if dataset.labels.multi_label != bool(metadata.get("multi_label")):
+        raise ConfigError(
+            f"dataset.multi_label={str(dataset.labels.multi_label).lower()}, but the checkpoint was"
+            " trained with the other value"
+        )
