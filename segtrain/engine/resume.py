@@ -8,6 +8,7 @@ from segtrain.engine.checkpoint import State, entry, set_rng_state
 from segtrain.engine.clock import Clock
 from segtrain.engine.trainer import Trainer
 from segtrain.errors import CheckpointError, ConfigError, one_line
+from segtrain.models.weights import check_values
 from segtrain.terminal import logger
 
 _DECIDES_SCORES = ("loss", "mining", "criterion", "seed")
@@ -22,7 +23,8 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
         path: The file that it was loaded from, for messages.
 
     Raises:
-        CheckpointError: When the checkpoint lacks a part or does not fit the model.
+        CheckpointError: When the checkpoint lacks a part, does not fit the model, or has weights
+            that are not finite.
         ConfigError: When the run is longer than that of `trainer`, or finished with another loss.
     """
     trainer.step = entry(state, "step", path)
@@ -32,6 +34,9 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
             " raise trainer.max_steps or trainer.epochs"
         )
     _compare_config(trainer, entry(state, "config", path), path)
+    own = trainer.model.state_dict()
+    for key in ("model", "ema"):
+        check_values(state.get(key) or {}, path, own)
     try:
         trainer.model.load_state_dict(entry(state, "model", path))
         if trainer.ema is not None:

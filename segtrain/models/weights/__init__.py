@@ -2,8 +2,8 @@
 
 ``sources`` finds the file, ``files`` reads it, ``formats`` recognises its layout, ``names`` matches
 its names to those of the model, ``plan`` decides what happens to every weight, ``refusal`` explains
-why weights do not fit, and ``loading`` puts these steps together. The result is a
-:class:`LoadReport`.
+why weights do not fit, ``values`` refuses NaN and infinity, and ``loading`` puts these steps
+together. The result is a :class:`LoadReport`.
 """
 
 from segtrain.models.load_report import LoadReport, list_of
@@ -15,12 +15,14 @@ from segtrain.models.weights.loading import (
     load_weights,
     open_weights,
 )
+from segtrain.models.weights.values import check_values
 
 __all__ = [
     "LoadReport",
     "WeightFile",
     "Weights",
     "WeightsError",
+    "check_values",
     "check_weight_keys",
     "list_of",
     "load_weights",

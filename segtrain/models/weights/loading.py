@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models.load_report import LoadReport
 from segtrain.models.segmentor import Segmentor
@@ -17,6 +14,7 @@ from segtrain.models.weights.names import ModelNames
 from segtrain.models.weights.plan import ABN, COUNT, LoadPlan, plan_loading, with_absolute_norms
 from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
+from segtrain.models.weights.values import check_values
 
 
 class WeightsError(CheckpointError):
@@ -90,7 +88,7 @@ class Weights:
         self._check_required_keys(file, plan)
         if self._abn:
             plan = with_absolute_norms(plan)
-        _check_values(file, plan.values)
+        check_values(plan.values, file.source, names.own)
         # The plan is strict already; it knows which weights may be missing.
         model.load_state_dict({**plan.values, **plan.counts}, strict=False)
         report = plan.report(file, notes=_notes(file, model))
@@ -135,20 +133,6 @@ def _notes(file: WeightFile, model: Segmentor) -> tuple[str, ...]:
         return ()
     trained, built = (str(value).lower() for value in (file.align_corners, model.align_corners))
     return (f"trained with align_corners={trained}, used with {built}",)
-
-
-def _check_values(file: WeightFile, values: dict[str, Tensor]) -> None:
-    for key, value in values.items():
-        is_plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        if not is_plain or value.is_complex():
-            raise CheckpointError(
-                f"{file.source}: {key} is not a dense tensor of real numbers; nothing was loaded"
-            )
-        if value.is_floating_point() and not bool(value.float().isfinite().all()):
-            raise CheckpointError(
-                f"{file.source}: {key} contains NaN or infinity; nothing was loaded, use an earlier"
-                " checkpoint"
-            )
 
 
 # ---------------------------------------------------------------------- keys and arguments
