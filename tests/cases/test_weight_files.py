@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import segtrain
 from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
-from segtrain.errors import CheckpointError
+from segtrain.errors import CheckpointError, ConfigError
+from segtrain.models import MODELS
 from segtrain.models.weights.files import read_weights
 from tests.helpers import THREE_STEPS
 
@@ -104,3 +106,82 @@ def test_a_mask_of_the_model_may_be_infinite(tmp_path: Path) -> None:
     torch.save(Masked(num_classes=2).state_dict(), file)
     report = segtrain.load_weights(Masked(num_classes=2), file, align_corners=False)
     assert "mask" in report.loaded
+
+
+# ---------------------------------------------------------------------- HRNet of timm
+
+
+def _timm_hrnet(file: Path) -> list[Tensor]:
+    """Write the file of an HRNet classifier of timm, and return the features of two images."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model("hrnet_w18_small", num_classes=7).eval()
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    torch.save(net.state_dict(), file)
+    with torch.no_grad():
+        stem = net.act2(net.bn2(net.conv2(net.act1(net.bn1(net.conv1(_images()))))))
+        return list(net.stages(stem))
+
+
+def _images() -> Tensor:
+    return torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+
+
+HRNETS = {
+    "model": ("hrnet_w18_small_v1", lambda fusion: {"fusion": fusion}),
+    "backbone": (
+        "encoder_decoder",
+        lambda fusion: {"backbone": {"name": "hrnet_w18_small_v1", "fusion": fusion}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(HRNETS))
+@pytest.mark.parametrize("fusion", ["nearest", "bilinear"])
+def test_an_hrnet_of_timm_gives_its_features_with_nearest_fusion(
+    kind: str, fusion: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "hrnet.pth"
+    expected = _timm_hrnet(file)
+    name, params = HRNETS[kind]
+    model = MODELS.build({"name": name, "weights": str(file), **params(fusion)}, num_classes=3)
+    trunk: Any = model.backbone if kind == "backbone" else model
+    with torch.no_grad():
+        found = trunk.eval().branches(_images())
+    difference = max(
+        float((ours - theirs).norm() / theirs.norm())
+        for ours, theirs in zip(found, expected, strict=True)
+    )
+    report = model.load_report
+    assert report is not None
+    assert "HRNet for ImageNet" in report.kind
+    if fusion == "nearest":
+        assert difference < 1e-4
+        assert not report.notes
+    else:
+        assert difference > 0.05
+        assert "trained with fusion=nearest, used with bilinear" in report.notes[0]
+        assert "fusion=nearest gives the features of the file" in report.notes[0]
+
+
+def test_fusion_is_part_of_a_checkpoint(tmp_path: Path) -> None:
+    words = ["model=hrnet_w18_small_v1", "dataset.num_classes=5", "model.align_corners=false"]
+    torch.save(MODELS.build("hrnet_w18_small_v1", num_classes=5).state_dict(), "all.pth")
+    given = [*words, "weights=all.pth", "model.fusion=nearest", "output=own.pt"]
+    assert run_command("import", given) == 0
+    model = segtrain.Predictor.from_checkpoint("own.pt", device="cpu").model
+    assert getattr(model, "fusion") == "nearest"  # noqa: B009
+    spec = {"name": "hrnet_w18_small_v1", "weights": "own.pt"}
+    report = MODELS.build(spec, num_classes=5).load_report
+    assert report is not None
+    assert report.notes == (
+        "trained with fusion=nearest, used with bilinear; fusion=nearest gives the features of the"
+        " file",
+    )
+
+
+def test_an_unknown_fusion_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.fusion.*bilinear.*nearest"):
+        MODELS.build({"name": "hrnet_w18_small_v1", "fusion": "cubic"}, num_classes=2)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
-from segtrain.models.backbones.hrnet import VARIANTS, HRNetVariant
+from segtrain.models.backbones.hrnet import IMAGENET_FUSION, VARIANTS, HRNetVariant
 from segtrain.models.weights.files import find_state
 
 # Prefixes that training code adds to the names of all weights.
@@ -49,6 +49,7 @@ class WeightFile:
         is_own: Whether segtrain wrote the file.
         align_corners: The value that the weights were trained with; None if unknown.
         align_corners_hint: The values of the published recipes, if known.
+        fusion: How an HRNet resized between its branches when it was trained; None if unknown.
         fits: The name of the model that the weights fit; None if unknown.
         num_classes: Number of channels of the main output; None if unknown.
         class_names: Class names in the order of the class ids; empty if unknown.
@@ -62,6 +63,7 @@ class WeightFile:
     is_own: bool = False
     align_corners: bool | None = None
     align_corners_hint: str | None = None
+    fusion: str | None = None
     fits: str | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
@@ -177,10 +179,18 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
         has_heads=True,
         is_own=True,
         align_corners=align_corners,
+        fusion=_fusion(model),
         fits=name,
         num_classes=num_classes if isinstance(num_classes, int) else None,
         class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
     )
+
+
+def _fusion(model: Mapping[str, Any]) -> str | None:
+    """The key `fusion` of a model section or of its backbone."""
+    backbone = model.get("backbone")
+    found = model.get("fusion", backbone.get("fusion") if isinstance(backbone, Mapping) else None)
+    return found if isinstance(found, str) else None
 
 
 # ---------------------------------------------------------------------- other files
@@ -205,6 +215,7 @@ def _hrnet(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
         return f"HRNet-OCR ({name}_ocr)", {
             "has_heads": True,
             "align_corners_hint": _ALIGN_CORNERS_OF_OCR,
+            "fusion": "bilinear",
             "fits": fits and f"{fits}_ocr",
             "num_classes": _length(state.get("cls_head.weight")),
         }
@@ -212,12 +223,18 @@ def _hrnet(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
         return f"HRNetV2 for segmentation ({name})", {
             "has_heads": True,
             "align_corners_hint": _ALIGN_CORNERS_OF_HRNET,
+            "fusion": "bilinear",
             "fits": fits,
             "num_classes": _length(state.get("last_layer.3.weight")),
         }
     is_imagenet = any(key.startswith(("incre_modules.", "classifier.")) for key in state)
-    kind = "HRNet for ImageNet" if is_imagenet else "trunk of an HRNet"
-    return f"{kind} ({name})", {"has_heads": False, "fits": fits}
+    if is_imagenet:
+        return f"HRNet for ImageNet ({name})", {
+            "has_heads": False,
+            "fusion": IMAGENET_FUSION,
+            "fits": fits,
+        }
+    return f"trunk of an HRNet ({name})", {"has_heads": False, "fits": fits}
 
 
 def _length(weight: Tensor | None) -> int | None:

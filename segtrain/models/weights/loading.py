@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.models.backbones.hrnet import IMAGENET_FUSION, HRNetTrunk
 from segtrain.models.load_report import LoadReport
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
@@ -125,14 +126,26 @@ def _imagenet(model: Segmentor) -> WeightFile:
         kind=f"ImageNet weights for {model.label}",
         state=model.pretrained_backbone(),
         has_heads=False,
+        fusion=None if _trunk(model) is None else IMAGENET_FUSION,
     )
 
 
+def _trunk(model: Segmentor) -> HRNetTrunk | None:
+    return next((module for module in model.modules() if isinstance(module, HRNetTrunk)), None)
+
+
 def _notes(file: WeightFile, model: Segmentor) -> tuple[str, ...]:
-    if file.align_corners is None or file.align_corners == model.align_corners:
-        return ()
-    trained, built = (str(value).lower() for value in (file.align_corners, model.align_corners))
-    return (f"trained with align_corners={trained}, used with {built}",)
+    notes = []
+    if file.align_corners not in (None, model.align_corners):
+        trained, built = (str(value).lower() for value in (file.align_corners, model.align_corners))
+        notes.append(f"trained with align_corners={trained}, used with {built}")
+    trunk = _trunk(model)
+    if trunk is not None and file.fusion not in (None, trunk.fusion):
+        why = f"; fusion={file.fusion} gives the features of the file"
+        if file.fusion == IMAGENET_FUSION and not file.has_heads:
+            why = f", as in the published segmentation models{why}"
+        notes.append(f"trained with fusion={file.fusion}, used with {trunk.fusion}{why}")
+    return tuple(notes)
 
 
 # ---------------------------------------------------------------------- keys and arguments
