@@ -190,14 +190,17 @@ _NESTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("params", "weights"),
 )
+# Moving averages that training code keeps beside the weights; the weights themselves are preferred.
+AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
 
 
 def _inner_key(content: Mapping[Any, Any]) -> str | None:
     """The key that holds the weights, if they are not in `content` itself."""
-    return next((key for key in _NESTS if _holds_weights(content.get(key))), None)
+    return next((key for key in (*_NESTS, *AVERAGES) if holds_weights(content.get(key))), None)
 
 
-def _holds_weights(value: Any) -> bool:
+def holds_weights(value: Any) -> bool:
+    """Whether `value` is a state dict, or an entry of a file with one inside."""
     return isinstance(value, Mapping) and (_has_tensors(value) or _inner_key(value) is not None)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
 from segtrain.models.backbones.hrnet import IMAGENET_FUSION, VARIANTS, HRNetVariant
-from segtrain.models.weights.files import find_state
+from segtrain.models.weights.files import AVERAGES, find_state, holds_weights
 
 # Prefixes that training code adds to the names of all weights.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
@@ -46,6 +46,10 @@ class WeightFile:
         kind: The kind of file, in words.
         state: The weights by name, without wrapper prefixes.
         has_heads: Whether the file contains more than a backbone, judging by the names.
+        entry: The key, with dots, of the entry that holds the weights; empty if they are the file.
+        prefix: The prefix that the names of `state` have in the file.
+        outside: The names in the file that do not have this prefix.
+        notes: Remarks for the report.
         is_own: Whether segtrain wrote the file.
         align_corners: The value that the weights were trained with; None if unknown.
         align_corners_hint: The values of the published recipes, if known.
@@ -60,6 +64,10 @@ class WeightFile:
     kind: str
     state: Mapping[str, Tensor]
     has_heads: bool
+    entry: str = ""
+    prefix: str = ""
+    outside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     is_own: bool = False
     align_corners: bool | None = None
     align_corners_hint: str | None = None
@@ -89,15 +97,58 @@ def recognise(content: Any, source: str) -> WeightFile:
     if _is_checkpoint(content):
         return _checkpoint(content, source)
     found, nesting = find_state(content, source)
+    entry = ".".join(nesting)
     state, losses = split_losses(found)
     weights = losses.get(CLASS_WEIGHTS)
     kind, facts = _by_names(state)
     return WeightFile(
         source=source,
-        kind=kind if not nesting else f"{kind} in {'.'.join(nesting)!r}",
+        kind=f"{kind} in {entry!r}" if entry else kind,
         state=state,
+        entry=entry,
+        notes=_copies_beside(content, nesting),
         class_weights=() if weights is None else tuple(weights.flatten().float().tolist()),
         **facts,
+    )
+
+
+def restricted(file: WeightFile, prefix: str, notes: tuple[str, ...]) -> WeightFile:
+    """Return `file` with only the weights under `prefix`, recognised anew, and more `notes`.
+
+    Example:
+        >>> import torch
+        >>> file = recognise({"net_a.fc.weight": torch.zeros(2), "mean": torch.zeros(3)}, "a.ckpt")
+        >>> part = restricted(file, "net_a.", ())
+        >>> part.kind, list(part.state), part.outside
+        ("state dict under 'net_a.'", ['fc.weight'], ('mean',))
+    """
+    inside = {key: value for key, value in file.state.items() if key.startswith(prefix)}
+    state = {key[len(prefix) :]: value for key, value in inside.items()}
+    kind, facts = _by_names(state)
+    place = f" in {file.entry!r}" if file.entry else ""
+    facts["has_heads"] = facts["has_heads"] or file.has_heads
+    return replace(
+        file,
+        kind=f"{kind}{place} under {prefix!r}",
+        state=state,
+        prefix=prefix,
+        outside=tuple(key for key in file.state if key not in inside),
+        notes=(*file.notes, *notes),
+        **facts,
+    )
+
+
+def _copies_beside(content: Any, nesting: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on the moving averages in a file whose plain weights were read."""
+    if not nesting:
+        return ()
+    others = [key for key in AVERAGES if key != nesting[0] and holds_weights(content.get(key))]
+    if not others:
+        return ()
+    copies = " and ".join(map(repr, others))
+    return (
+        f"{nesting[0]!r} was read, not the moving average in {copies}; to load the average, save"
+        " that entry as a file of its own",
     )
 
 

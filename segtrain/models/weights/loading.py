@@ -12,7 +12,9 @@ from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.names import ModelNames
-from segtrain.models.weights.plan import ABN, COUNT, LoadPlan, plan_loading, with_absolute_norms
+from segtrain.models.weights.order import COUNT
+from segtrain.models.weights.plan import ABN, LoadPlan, plan_loading, with_absolute_norms
+from segtrain.models.weights.prefixes import under_best_prefix
 from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
 from segtrain.models.weights.values import check_values
@@ -78,8 +80,8 @@ class Weights:
             ConfigError: If a module to reinitialise does not exist, or the file requires a key that
                 is not set.
         """
-        file = self.file or _imagenet(model)
         names = ModelNames(model)
+        file = _imagenet(model) if self.file is None else under_best_prefix(self.file, names)
         key = key_of(self._where, "reinit")
         kept = names.reinitialised(self._reinit, f"{key}=[{','.join(self._reinit)}]")
         plan = plan_loading(file, names, kept)
@@ -226,7 +228,7 @@ def load_weights(
         ResourceError: If the weights have to be downloaded and cannot be.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from segtrain.models import MODELS
         >>> model = MODELS.build("hrnet_w18_small_v1", num_classes=3)
         >>> file = Path(tempfile.mkdtemp()) / "trunk.pth"
