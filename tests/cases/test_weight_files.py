@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from segtrain.models import MODELS, Segmentor
 from segtrain.models.backbones.hrnet import HRNet
 from segtrain.models.weights import LoadReport, WeightsError
 from segtrain.models.weights.files import read_weights
+from segtrain.models.weights.pickles import missing_packages
 from tests.helpers import THREE_STEPS
 
 State = dict[str, Tensor]
@@ -471,3 +475,75 @@ def test_the_package_of_efficientnet_lite0_is_matched_by_order() -> None:
         expected = classifier.forward_intermediates(images, intermediates_only=True)
     for ours, theirs in zip(found, expected[-len(found) :], strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+# ---------------------------------------------------------------------- packages of pickles
+
+
+@pytest.fixture
+def written_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a model whose class is in `module`, which does not exist here afterwards."""
+
+    def write(module: str, **how: Any) -> str:
+        made = type("Model", (torch.nn.Conv2d,), {"__module__": module})
+        with monkeypatch.context() as patch:
+            for end in range(1, len(module.split(".")) + 1):
+                name = ".".join(module.split(".")[:end])
+                patch.setitem(sys.modules, name, ModuleType(name))
+            patch.setattr(sys.modules[module], "Model", made, raising=False)
+            torch.save({"epoch": -1, "model": made(2, 3, 1), "args": Namespace()}, "a.pt", **how)
+        with pytest.raises(CheckpointError) as caught:
+            read_weights(Path("a.pt"))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return write
+
+
+WRITERS: dict[str, dict[str, Any]] = {
+    "zip": {},
+    "legacy": {"_use_new_zipfile_serialization": False},
+    "protocol 4": {"pickle_protocol": 4},
+    "legacy, protocol 4": {"pickle_protocol": 4, "_use_new_zipfile_serialization": False},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("writer", list(WRITERS))
+def test_the_package_that_a_file_needs_is_named(
+    writer: str, written_elsewhere: Callable[..., str]
+) -> None:
+    message = written_elsewhere("ultralitics.nn.tasks", **WRITERS[writer])
+    needs, advice = message.split("; if you trust it, convert it once with python -c ")
+    assert needs.endswith("; it needs ultralitics, which cannot be imported here")
+    assert advice.endswith(" a_plain.pth where ultralitics can be imported and give the new file")
+
+
+@pytest.mark.parametrize("writer", list(WRITERS))
+def test_objects_of_packages_that_are_here_need_nothing(writer: str) -> None:
+    content = {"args": Namespace(lr=1), "model": torch.nn.Conv2d(2, 3, 1)}
+    torch.save(content, "a.pt", **WRITERS[writer])
+    with pytest.raises(CheckpointError, match="convert it once with") as caught:
+        read_weights(Path("a.pt"))
+    assert "it needs" not in str(caught.value)
+    assert str(caught.value).endswith(" a.pt a_plain.pth and give the new file")
+
+
+def test_classes_of_a_script_can_only_be_read_there(written_elsewhere: Callable[..., str]) -> None:
+    message = written_elsewhere("__main__")
+    assert "its classes are in the script that wrote it, so save model.state_dict() in" in message
+    assert "python -c" not in message
+
+
+def test_finding_packages_imports_nothing_and_is_bounded(tmp_path: Path) -> None:
+    package = tmp_path / "explosive"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        file = tmp_path / "a.pkl"
+        file.write_bytes(b"cexplosive\nModel\n" + b"N0" * 1_000_000 + b"cabsent_one\nModel\n.")
+        assert missing_packages(file) == []  # the first is here, the last is beyond the limit
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "explosive" not in sys.modules
