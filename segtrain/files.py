@@ -52,7 +52,8 @@ def is_whole_zip(path: Path) -> bool:
     """Whether `path` is a zip archive in which every entry matches its checksum.
 
     PyTorch's files are zip archives, but PyTorch does not verify the checksums, so a flipped bit
-    would be loaded as a weight.
+    would be loaded as a weight. An archive written without checksums, as PyTorch does after
+    ``torch.serialization.set_crc32_options(False)``, cannot be verified and counts as whole.
 
     Example:
         >>> import tempfile
@@ -67,7 +68,8 @@ def is_whole_zip(path: Path) -> bool:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            has_checksums = any(entry.CRC for entry in archive.infolist())
+            return not has_checksums or archive.testzip() is None
     except Exception:  # noqa: BLE001  a damaged archive fails in many ways
         return False
 

@@ -9,6 +9,7 @@ from segtrain.engine.clock import Clock
 from segtrain.engine.resume_check import check_groups, check_resumable
 from segtrain.engine.trainer import Trainer
 from segtrain.errors import CheckpointError, ConfigError, one_line
+from segtrain.models.weights import check_values
 from segtrain.terminal import logger
 
 
@@ -21,7 +22,8 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
         path: The file that it was loaded from, for messages.
 
     Raises:
-        CheckpointError: When the checkpoint lacks a part or does not fit the configuration.
+        CheckpointError: When the checkpoint lacks a part, does not fit the configuration, or has
+            weights that are not finite.
         ConfigError: When the run is longer than that of `trainer`, or finished with other values.
     """
     trainer.step = entry(state, "step", path)
@@ -31,6 +33,9 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
             " raise trainer.max_steps or trainer.epochs"
         )
     check_resumable(trainer, state, path)
+    own = trainer.model.state_dict()
+    for key in ("model", "ema"):
+        check_values(state.get(key) or {}, path, own)
     try:
         trainer.model.load_state_dict(entry(state, "model", path))
         if trainer.ema is not None:

@@ -23,6 +23,7 @@ from segtrain.errors import (
     one_line,
 )
 from segtrain.models import MODELS, Segmentor
+from segtrain.models.weights import check_values
 
 OVERLAY_OPACITY = 0.5
 
@@ -31,7 +32,8 @@ def restore_model(state: State, path: Path) -> Segmentor:
     """Build the model of the checkpoint `state`, loaded from `path`; in eval mode, on the CPU.
 
     Raises:
-        CheckpointError: When the model is not registered, or the weights do not fit it.
+        CheckpointError: When the model is not registered, or the weights do not fit it or are not
+            finite.
     """
     metadata = state["metadata"]
     name = metadata["model"]["name"]
@@ -47,8 +49,10 @@ def restore_model(state: State, path: Path) -> Segmentor:
         load=False,
         num_classes=metadata["num_classes"],
     )
+    weights = model_weights(state)
+    check_values(weights, path, model.state_dict())
     try:
-        model.load_state_dict(model_weights(state))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = one_line(error)
         raise CheckpointError(

@@ -18,7 +18,7 @@ from segtrain.models.backbones.hrnet import (
 )
 from segtrain.models.heads import HRNetHead
 from segtrain.models.heads.ocr_layers import OCRLayers
-from segtrain.models.layers.resize import concatenate
+from segtrain.models.layers.resize import Resizing, concatenate
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 
@@ -32,6 +32,7 @@ class HRNetModel(Segmentor, HRNetTrunk):
             channels, such as ``{"boundary": 1, "distance": 1}``. Each gets a head in the layout of
             HRNetV2; the criterion decides what it learns.
         dropout: Probability of zeroing a channel before each classifier during training.
+        fusion: As in :class:`~segtrain.models.backbones.hrnet.HRNet`.
         activation_checkpointing: As in :class:`~segtrain.models.backbones.hrnet.HRNet`.
         **common: As in :class:`~segtrain.models.Segmentor`.
 
@@ -50,6 +51,7 @@ class HRNetModel(Segmentor, HRNetTrunk):
         variant: str | HRNetVariant,
         task_heads: dict[str, int] | None = None,
         dropout: float = 0.0,
+        fusion: Resizing = "bilinear",
         activation_checkpointing: bool = False,
         **common: Any,
     ) -> None:
@@ -57,7 +59,9 @@ class HRNetModel(Segmentor, HRNetTrunk):
         self.variant = find_variant(variant)
         self.feature_channels = sum(self.variant.branch_channels)
         self.dropout = dropout
-        self.add_trunk(self.variant, activation_checkpointing=activation_checkpointing)
+        self.add_trunk(
+            self.variant, fusion=fusion, activation_checkpointing=activation_checkpointing
+        )
         for name, channels in (task_heads or {}).items():
             if name in ("out", "aux") or not name.isidentifier() or channels < 1:
                 raise ConfigError(

@@ -45,11 +45,14 @@ from segtrain.models.backbones.registry import BACKBONES
 from segtrain.models.backbones.timm import timm_weights
 from segtrain.models.layers.init import init_layers
 from segtrain.models.layers.recompute import recomputed
+from segtrain.models.layers.resize import Resizing
 from segtrain.schema.values import did_you_mean
 
 _STEM_CHANNELS = 64
 _NUM_BRANCHES = 4
 HRNET_STRIDES = (4, 8, 16, 32)
+# The value of `fusion` in the official code for ImageNet and in timm.
+IMAGENET_FUSION: Resizing = "nearest"
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,18 @@ class HRNetTrunk(nn.Module):
 
     align_corners: bool
     in_channels: int
+    fusion: Resizing = "bilinear"
     activation_checkpointing: bool = False
 
-    def add_trunk(self, variant: HRNetVariant, *, activation_checkpointing: bool = False) -> None:
+    def add_trunk(
+        self,
+        variant: HRNetVariant,
+        *,
+        fusion: Resizing = "bilinear",
+        activation_checkpointing: bool = False,
+    ) -> None:
         """Create and initialise the layers of `variant`."""
+        self.fusion = fusion
         self.activation_checkpointing = activation_checkpointing
         channels = variant.branch_channels
         stage1_out = variant.stage1_channels * EXPANSION
@@ -134,7 +145,12 @@ class HRNetTrunk(nn.Module):
     def _stage(self, variant: HRNetVariant, index: int) -> nn.ModuleList:
         channels = variant.branch_channels[: index + 2]
         return nn.ModuleList(
-            ExchangeModule(channels, blocks=variant.blocks, align_corners=self.align_corners)
+            ExchangeModule(
+                channels,
+                blocks=variant.blocks,
+                align_corners=self.align_corners,
+                fusion=self.fusion,
+            )
             for _ in range(variant.modules[index])
         )
 
@@ -176,6 +192,9 @@ class HRNet(Backbone, HRNetTrunk):
         variant: A key of `VARIANTS`, or a custom variant.
         align_corners: Whether bilinear resizing between branches aligns the corners.
         in_channels: Number of channels of the images.
+        fusion: How the exchange modules resize a coarser branch to a finer one: ``bilinear`` as in
+            the published code for segmentation, or ``nearest`` as in that for ImageNet and in timm.
+            The features are those that ImageNet weights were trained for only with ``nearest``.
         activation_checkpointing: Store only the inputs of the stem, of each block of stage 1 and of
             each exchange module during training, and recompute the rest in the backward pass: less
             memory, more time, the same gradients and running statistics.
@@ -203,13 +222,16 @@ class HRNet(Backbone, HRNetTrunk):
         *,
         align_corners: bool | None = None,
         in_channels: int = 3,
+        fusion: Resizing = "bilinear",
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(in_channels=in_channels)
         self.align_corners = bool(align_corners)
         self.variant = find_variant(variant)
         self.channels = self.variant.branch_channels
-        self.add_trunk(self.variant, activation_checkpointing=activation_checkpointing)
+        self.add_trunk(
+            self.variant, fusion=fusion, activation_checkpointing=activation_checkpointing
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the four branches; see the class for shapes."""
@@ -223,7 +245,7 @@ def imagenet_trunk(variant: HRNetVariant) -> dict[str, Tensor]:
     """Return the ImageNet weights of timm for a published `variant`; they have the official names.
 
     Like the official ImageNet weights, they were trained with nearest-neighbour resizing between
-    the branches, where segmentation models resize bilinearly.
+    the branches, where segmentation models resize bilinearly; see `fusion` of :class:`HRNet`.
 
     Raises:
         ConfigError: If the variant is not a published one, or timm is not installed.

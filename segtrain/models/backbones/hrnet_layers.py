@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segtrain.models.layers.resize import resize_as
+from segtrain.models.layers.resize import Resizing, resize_as
 
 EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convolution
 
@@ -14,14 +14,22 @@ EXPANSION = 4  # a bottleneck's output is this much wider than its 3x3 convoluti
 class ExchangeModule(nn.Module):
     """Residual blocks on every branch, followed by an exchange: each branch becomes a sum of all.
 
-    A coarser branch is added to a finer one after a 1x1 convolution and a bilinear resize to the
-    exact size of the finer one, so that no image size needs padding. A finer branch is added to a
+    A coarser branch is added to a finer one after a 1x1 convolution and a resize to the exact size
+    of the finer one (`fusion`), so that no image size needs padding. A finer branch is added to a
     coarser one after 3x3 convolutions of stride 2.
     """
 
-    def __init__(self, channels: tuple[int, ...], *, blocks: int, align_corners: bool) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        *,
+        blocks: int,
+        align_corners: bool,
+        fusion: Resizing = "bilinear",
+    ) -> None:
         super().__init__()
         self.align_corners = align_corners
+        self.fusion: Resizing = fusion
         self.branches = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in channels
         )
@@ -56,7 +64,7 @@ class ExchangeModule(nn.Module):
         term: Tensor = layers[source](branches[source])
         if source <= target:
             return term
-        return resize_as(term, branches[target], align_corners=self.align_corners)
+        return resize_as(term, branches[target], align_corners=self.align_corners, mode=self.fusion)
 
 
 class BasicBlock(nn.Module):

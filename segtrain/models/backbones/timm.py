@@ -51,7 +51,8 @@ class TimmBackbone(Backbone):
       training crops.
 
     For HRNets use the built-in ``hrnet_*``: those of timm accept only multiples of 32 and resize
-    differently from the published code.
+    differently from the published code for segmentation. With ``fusion: nearest`` the built-in ones
+    give the features of timm.
 
     Args:
         architecture: The name in timm, with or without the tag of the weights, such as

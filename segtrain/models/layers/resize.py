@@ -1,19 +1,23 @@
-"""Bilinear resizing of features and their concatenation."""
+"""Resizing of features and their concatenation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Resizing = Literal["bilinear", "nearest"]
 
-def resize_as(features: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:
-    """Resize `features` bilinearly to the height and width of `like`."""
-    return F.interpolate(
-        features, size=like.shape[-2:], mode="bilinear", align_corners=align_corners
-    )
+
+def resize_as(
+    features: Tensor, like: Tensor, *, align_corners: bool, mode: Resizing = "bilinear"
+) -> Tensor:
+    """Resize `features` to the height and width of `like`; `align_corners` is for bilinear only."""
+    aligned = align_corners if mode == "bilinear" else None
+    return F.interpolate(features, size=like.shape[-2:], mode=mode, align_corners=aligned)
 
 
 def spread_as(values: Tensor, like: Tensor) -> Tensor:

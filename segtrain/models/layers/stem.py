@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,15 @@ def widen(weight: Tensor, in_channels: int) -> Tensor:
         return weight.sum(1, keepdim=True)
     repeated = weight.repeat(1, -(-in_channels // old), 1, 1)[:, :in_channels]
     return repeated * (old / in_channels)
+
+
+def differs_in_channels(weight: Tensor, own: Tensor) -> bool:
+    """Whether `weight` and `own` are stems that differ only in their input channels."""
+    same = weight.dim() == own.dim() and weight.is_floating_point()
+    return (
+        same
+        and weight.layout == torch.strided
+        and weight.shape[0] == own.shape[0]
+        and weight.shape[2:] == own.shape[2:]
+        and 0 < weight.shape[1] != own.shape[1]
+    )

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.files import is_whole_zip
+from segtrain.models.weights.pickles import SCRIPT, missing_packages
 
 _HEAD = 512  # number of bytes that identify the kind of file
 _TORCH_PROTOCOL = 2
+_SHOWN = 5  # packages listed in a message
 _REFUSED = (
     "Unsupported global",
     "Unsupported class",
@@ -121,11 +123,22 @@ def _damaged(path: Path) -> str:
 
 
 def _needs_more(path: Path) -> str:
+    start = f"{path} contains more than tensors and plain values, and reading it could run code"
+    missing = missing_packages(path)
+    if SCRIPT in missing:
+        return (
+            f"{start}; its classes are in the script that wrote it, so save model.state_dict() in"
+            " that script and give the new file"
+        )
+    needs, where = "", ""
+    if missing:
+        listed = ", ".join(missing[:_SHOWN])
+        needs = f"; it needs {listed}, which cannot be imported here"
+        where = f" where {listed} can be imported"
     plain = path.with_name(f"{path.stem}_plain.pth")
     return (
-        f"{path} contains more than tensors and plain values, and reading it could run code; if you"
-        f' trust it, convert it once with python -c "{_CONVERT}"'
-        f" {shlex.quote(str(path))} {shlex.quote(str(plain))} and give the new file"
+        f'{start}{needs}; if you trust it, convert it once with python -c "{_CONVERT}"'
+        f" {shlex.quote(str(path))} {shlex.quote(str(plain))}{where} and give the new file"
     )
 
 
@@ -190,14 +203,17 @@ _NESTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
     *("params", "weights"),
 )
+# Moving averages that training code keeps beside the weights; the weights themselves are preferred.
+AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
 
 
 def _inner_key(content: Mapping[Any, Any]) -> str | None:
     """The key that holds the weights, if they are not in `content` itself."""
-    return next((key for key in _NESTS if _holds_weights(content.get(key))), None)
+    return next((key for key in (*_NESTS, *AVERAGES) if holds_weights(content.get(key))), None)
 
 
-def _holds_weights(value: Any) -> bool:
+def holds_weights(value: Any) -> bool:
+    """Whether `value` is a state dict, or an entry of a file with one inside."""
     return isinstance(value, Mapping) and (_has_tensors(value) or _inner_key(value) is not None)
 
 

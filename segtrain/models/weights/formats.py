@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
-from segtrain.models.backbones.hrnet import VARIANTS, HRNetVariant
-from segtrain.models.weights.files import find_state
+from segtrain.models.backbones.hrnet import IMAGENET_FUSION, VARIANTS, HRNetVariant
+from segtrain.models.weights.files import AVERAGES, find_state, holds_weights
 
 # Prefixes that training code adds to the names of all weights.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
@@ -46,9 +46,14 @@ class WeightFile:
         kind: The kind of file, in words.
         state: The weights by name, without wrapper prefixes.
         has_heads: Whether the file contains more than a backbone, judging by the names.
+        entry: The key, with dots, of the entry that holds the weights; empty if they are the file.
+        prefix: The prefix that the names of `state` have in the file.
+        outside: The names in the file that do not have this prefix.
+        notes: Remarks for the report.
         is_own: Whether segtrain wrote the file.
         align_corners: The value that the weights were trained with; None if unknown.
         align_corners_hint: The values of the published recipes, if known.
+        fusion: How an HRNet resized between its branches when it was trained; None if unknown.
         fits: The name of the model that the weights fit; None if unknown.
         num_classes: Number of channels of the main output; None if unknown.
         class_names: Class names in the order of the class ids; empty if unknown.
@@ -59,9 +64,14 @@ class WeightFile:
     kind: str
     state: Mapping[str, Tensor]
     has_heads: bool
+    entry: str = ""
+    prefix: str = ""
+    outside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     is_own: bool = False
     align_corners: bool | None = None
     align_corners_hint: str | None = None
+    fusion: str | None = None
     fits: str | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
@@ -87,15 +97,58 @@ def recognise(content: Any, source: str) -> WeightFile:
     if _is_checkpoint(content):
         return _checkpoint(content, source)
     found, nesting = find_state(content, source)
+    entry = ".".join(nesting)
     state, losses = split_losses(found)
     weights = losses.get(CLASS_WEIGHTS)
     kind, facts = _by_names(state)
     return WeightFile(
         source=source,
-        kind=kind if not nesting else f"{kind} in {'.'.join(nesting)!r}",
+        kind=f"{kind} in {entry!r}" if entry else kind,
         state=state,
+        entry=entry,
+        notes=_copies_beside(content, nesting),
         class_weights=() if weights is None else tuple(weights.flatten().float().tolist()),
         **facts,
+    )
+
+
+def restricted(file: WeightFile, prefix: str, notes: tuple[str, ...]) -> WeightFile:
+    """Return `file` with only the weights under `prefix`, recognised anew, and more `notes`.
+
+    Example:
+        >>> import torch
+        >>> file = recognise({"net_a.fc.weight": torch.zeros(2), "mean": torch.zeros(3)}, "a.ckpt")
+        >>> part = restricted(file, "net_a.", ())
+        >>> part.kind, list(part.state), part.outside
+        ("state dict under 'net_a.'", ['fc.weight'], ('mean',))
+    """
+    inside = {key: value for key, value in file.state.items() if key.startswith(prefix)}
+    state = {key[len(prefix) :]: value for key, value in inside.items()}
+    kind, facts = _by_names(state)
+    place = f" in {file.entry!r}" if file.entry else ""
+    facts["has_heads"] = facts["has_heads"] or file.has_heads
+    return replace(
+        file,
+        kind=f"{kind}{place} under {prefix!r}",
+        state=state,
+        prefix=prefix,
+        outside=tuple(key for key in file.state if key not in inside),
+        notes=(*file.notes, *notes),
+        **facts,
+    )
+
+
+def _copies_beside(content: Any, nesting: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on the moving averages in a file whose plain weights were read."""
+    if not nesting:
+        return ()
+    others = [key for key in AVERAGES if key != nesting[0] and holds_weights(content.get(key))]
+    if not others:
+        return ()
+    copies = " and ".join(map(repr, others))
+    return (
+        f"{nesting[0]!r} was read, not the moving average in {copies}; to load the average, save"
+        " that entry as a file of its own",
     )
 
 
@@ -177,10 +230,18 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
         has_heads=True,
         is_own=True,
         align_corners=align_corners,
+        fusion=_fusion(model),
         fits=name,
         num_classes=num_classes if isinstance(num_classes, int) else None,
         class_names=tuple(map(str, names)) if isinstance(names, (list, tuple)) else (),
     )
+
+
+def _fusion(model: Mapping[str, Any]) -> str | None:
+    """The key `fusion` of a model section or of its backbone."""
+    backbone = model.get("backbone")
+    found = model.get("fusion", backbone.get("fusion") if isinstance(backbone, Mapping) else None)
+    return found if isinstance(found, str) else None
 
 
 # ---------------------------------------------------------------------- other files
@@ -205,6 +266,7 @@ def _hrnet(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
         return f"HRNet-OCR ({name}_ocr)", {
             "has_heads": True,
             "align_corners_hint": _ALIGN_CORNERS_OF_OCR,
+            "fusion": "bilinear",
             "fits": fits and f"{fits}_ocr",
             "num_classes": _length(state.get("cls_head.weight")),
         }
@@ -212,12 +274,18 @@ def _hrnet(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
         return f"HRNetV2 for segmentation ({name})", {
             "has_heads": True,
             "align_corners_hint": _ALIGN_CORNERS_OF_HRNET,
+            "fusion": "bilinear",
             "fits": fits,
             "num_classes": _length(state.get("last_layer.3.weight")),
         }
     is_imagenet = any(key.startswith(("incre_modules.", "classifier.")) for key in state)
-    kind = "HRNet for ImageNet" if is_imagenet else "trunk of an HRNet"
-    return f"{kind} ({name})", {"has_heads": False, "fits": fits}
+    if is_imagenet:
+        return f"HRNet for ImageNet ({name})", {
+            "has_heads": False,
+            "fusion": IMAGENET_FUSION,
+            "fits": fits,
+        }
+    return f"trunk of an HRNet ({name})", {"has_heads": False, "fits": fits}
 
 
 def _length(weight: Tensor | None) -> int | None:

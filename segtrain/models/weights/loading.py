@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.models.backbones.hrnet import IMAGENET_FUSION, HRNetTrunk
 from segtrain.models.load_report import LoadReport
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.files import read_weights
 from segtrain.models.weights.formats import WeightFile, recognise
 from segtrain.models.weights.names import ModelNames
-from segtrain.models.weights.plan import ABN, COUNT, LoadPlan, plan_loading, with_absolute_norms
+from segtrain.models.weights.order import COUNT
+from segtrain.models.weights.plan import ABN, LoadPlan, plan_loading, with_absolute_norms
+from segtrain.models.weights.prefixes import under_best_prefix
 from segtrain.models.weights.refusal import refusal
 from segtrain.models.weights.sources import IMAGENET, check_source, find_file
+from segtrain.models.weights.values import check_values
 
 
 class WeightsError(CheckpointError):
@@ -79,8 +80,8 @@ class Weights:
             ConfigError: If a module to reinitialise does not exist, or the file requires a key that
                 is not set.
         """
-        file = self.file or _imagenet(model)
         names = ModelNames(model)
+        file = _imagenet(model) if self.file is None else under_best_prefix(self.file, names)
         key = key_of(self._where, "reinit")
         kept = names.reinitialised(self._reinit, f"{key}=[{','.join(self._reinit)}]")
         plan = plan_loading(file, names, kept)
@@ -90,7 +91,7 @@ class Weights:
         self._check_required_keys(file, plan)
         if self._abn:
             plan = with_absolute_norms(plan)
-        _check_values(file, plan.values)
+        check_values(plan.values, file.source, names.own)
         # The plan is strict already; it knows which weights may be missing.
         model.load_state_dict({**plan.values, **plan.counts}, strict=False)
         report = plan.report(file, notes=_notes(file, model))
@@ -127,28 +128,26 @@ def _imagenet(model: Segmentor) -> WeightFile:
         kind=f"ImageNet weights for {model.label}",
         state=model.pretrained_backbone(),
         has_heads=False,
+        fusion=None if _trunk(model) is None else IMAGENET_FUSION,
     )
 
 
+def _trunk(model: Segmentor) -> HRNetTrunk | None:
+    return next((module for module in model.modules() if isinstance(module, HRNetTrunk)), None)
+
+
 def _notes(file: WeightFile, model: Segmentor) -> tuple[str, ...]:
-    if file.align_corners is None or file.align_corners == model.align_corners:
-        return ()
-    trained, built = (str(value).lower() for value in (file.align_corners, model.align_corners))
-    return (f"trained with align_corners={trained}, used with {built}",)
-
-
-def _check_values(file: WeightFile, values: dict[str, Tensor]) -> None:
-    for key, value in values.items():
-        is_plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        if not is_plain or value.is_complex():
-            raise CheckpointError(
-                f"{file.source}: {key} is not a dense tensor of real numbers; nothing was loaded"
-            )
-        if value.is_floating_point() and not bool(value.float().isfinite().all()):
-            raise CheckpointError(
-                f"{file.source}: {key} contains NaN or infinity; nothing was loaded, use an earlier"
-                " checkpoint"
-            )
+    notes = []
+    if file.align_corners not in (None, model.align_corners):
+        trained, built = (str(value).lower() for value in (file.align_corners, model.align_corners))
+        notes.append(f"trained with align_corners={trained}, used with {built}")
+    trunk = _trunk(model)
+    if trunk is not None and file.fusion not in (None, trunk.fusion):
+        why = f"; fusion={file.fusion} gives the features of the file"
+        if file.fusion == IMAGENET_FUSION and not file.has_heads:
+            why = f", as in the published segmentation models{why}"
+        notes.append(f"trained with fusion={file.fusion}, used with {trunk.fusion}{why}")
+    return tuple(notes)
 
 
 # ---------------------------------------------------------------------- keys and arguments
@@ -229,7 +228,7 @@ def load_weights(
         ResourceError: If the weights have to be downloaded and cannot be.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from segtrain.models import MODELS
         >>> model = MODELS.build("hrnet_w18_small_v1", num_classes=3)
         >>> file = Path(tempfile.mkdtemp()) / "trunk.pth"

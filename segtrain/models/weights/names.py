@@ -12,6 +12,7 @@ from segtrain.errors import ConfigError
 from segtrain.models.backbones import Backbone
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.weights.formats import is_ocr, variant_of, wrapper_of
+from segtrain.models.weights.order import BY_ORDER, compare_order
 from segtrain.schema.values import did_you_mean
 
 _BACKBONE = "backbone."
@@ -52,6 +53,11 @@ class ModelNames:
     def backbone(self) -> list[str]:
         """The names of the weights that do not belong to a head."""
         return [key for key in self.own if key not in self.head]
+
+    @property
+    def of_backbone(self) -> dict[str, Tensor]:
+        """The weights of the backbone by name, in its order."""
+        return {key: self.own[key] for key in self.backbone}
 
     @cached_property
     def stem(self) -> str | None:
@@ -123,13 +129,16 @@ class Match:
     Attributes:
         values: The weights by their name in the model.
         used: Their names in the file.
-        renamed: Descriptions of heads with another name in the file, each with the names in the
+        renamed: Descriptions of weights with another name in the file, each with the names in the
             model.
+        after: The names in the file of the weights after those of the backbone, if the weights were
+            matched by order.
     """
 
     values: dict[str, Tensor]
     used: set[str]
     renamed: dict[str, tuple[str, ...]]
+    after: frozenset[str] = frozenset()
 
 
 def match_names(state: Mapping[str, Tensor], names: ModelNames) -> Match:
@@ -137,9 +146,12 @@ def match_names(state: Mapping[str, Tensor], names: ModelNames) -> Match:
 
     The rules: the names are those of the model; they lack the wrapper prefixes of the model; they
     are those of the backbone, with or without the prefix ``backbone.`` or ``features.``; they are
-    those of the library that the backbone comes from.
+    those of the library that the backbone comes from. If no name matches, the weights of the
+    backbone are those in the same order.
     """
     found = max(_candidates(state, names), key=len)  # the first of the longest
+    if not found and names.head:
+        return _match_order(state, names)
     used_ids = {id(value) for value in found.values()}
     used = {key for key, value in state.items() if id(value) in used_ids}
     renamed: dict[str, tuple[str, ...]] = {}
@@ -172,6 +184,18 @@ def _candidates(state: Mapping[str, Tensor], names: ModelNames) -> list[dict[str
         own = backbone.from_library(plain)
         found.append({f"{start}{key}": value for key, value in own.items()})
     return found
+
+
+def _match_order(state: Mapping[str, Tensor], names: ModelNames) -> Match:
+    pairs = compare_order(names.of_backbone, state).pairs
+    used = set(pairs.values())
+    after = frozenset(key for key in state if key not in used) if pairs else frozenset()
+    return Match(
+        values={our: state[their] for our, their in pairs.items()},
+        used=used,
+        renamed={BY_ORDER: tuple(pairs)} if pairs else {},
+        after=after,
+    )
 
 
 def _moved(key: str, old: str, new: str) -> str:

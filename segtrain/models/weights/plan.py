@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from segtrain.models.layers.stem import widen
+from segtrain.models.layers.stem import differs_in_channels, widen
 from segtrain.models.load_report import LoadReport
 from segtrain.models.weights.formats import WeightFile
 from segtrain.models.weights.names import Match, ModelNames, match_names, outside_backbone
+from segtrain.models.weights.order import COUNT
 
-COUNT = "num_batches_tracked"
 ABN = "|weight| + 1e-5"
 _ABN_EPSILON = 1e-5
 # Only used in training; the files of torchvision always contain it.
@@ -69,10 +69,10 @@ class LoadPlan:
             loaded=() if self.refused else tuple(self.values),
             reinitialised=self.reinitialised,
             new=self.new,
-            left_out=self.left_out,
+            left_out=(*(f"{file.prefix}{key}" for key in self.left_out), *file.outside),
             converted=self.converted,
             refused=self.refused,
-            notes=notes,
+            notes=(*file.notes, *notes),
             num_classes=file.num_classes,
             class_names=file.class_names,
             class_weights=file.class_weights,
@@ -132,7 +132,7 @@ def _fitted(
     for key, value in wanted.items():
         own = names.own[key]
         fitted = value
-        if key == names.stem and _is_other_stem(value, own):
+        if key == names.stem and differs_in_channels(value, own):
             fitted = widen(value, own.shape[1])
             what = f"stem of {value.shape[1]} channels to {own.shape[1]}"
             converted[what] = (key,)
@@ -142,17 +142,6 @@ def _fitted(
             cast.setdefault(str(fitted.dtype).removeprefix("torch."), []).append(key)
         values[key] = fitted
     return values, {**converted, **{f"from {kind}": tuple(keys) for kind, keys in cast.items()}}
-
-
-def _is_other_stem(value: Tensor, own: Tensor) -> bool:
-    """Whether `value` and `own` are stems that differ only in their input channels."""
-    same = value.dim() == own.dim() and value.is_floating_point() and value.layout == torch.strided
-    return (
-        same
-        and value.shape[0] == own.shape[0]
-        and value.shape[2:] == own.shape[2:]
-        and 0 < value.shape[1] != own.shape[1]
-    )
 
 
 def _counts(
@@ -173,7 +162,7 @@ def _leftovers(
     """The unused names in the file: those that may be left out, and the unexpected ones."""
     rest = [key for key in file.state if key not in found.used]
     allowed = outside_backbone(rest, names) if may_lack_head else set()
-    allowed |= {key for key in rest if key.startswith(_AUXILIARY)}
+    allowed |= found.after | {key for key in rest if key.startswith(_AUXILIARY)}
     left_out = tuple(key for key in rest if key in allowed)
     return left_out, tuple(key for key in rest if key not in allowed)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segtrain.models.weights.formats import WeightFile, is_ocr, variant_of
 from segtrain.models.weights.names import AFTER_HRNET, HEAD, ModelNames
+from segtrain.models.weights.order import compare_order
 from segtrain.models.weights.plan import LoadPlan
 
 _SHOWN = 3
@@ -34,8 +35,16 @@ def _nothing(file: WeightFile, names: ModelNames, plan: LoadPlan) -> str:
     fits = "" if file.fits is None else f"; it fits model={file.fits}"
     return (
         f"none of its {len(file.state)} weights has the name of a weight of {names.label}"
-        f" ({in_file}, ... in the file; {in_model}, ... in the model){fits}"
+        f" ({in_file}, ... in the file; {in_model}, ... in the model){_order(file, names)}{fits}"
     )
+
+
+def _order(file: WeightFile, names: ModelNames) -> str:
+    """The part of the message on comparing a backbone by order, which is the last rule."""
+    if not names.head:
+        return ""
+    difference = compare_order(names.of_backbone, file.state).difference
+    return f", and they are not those of its backbone in the same order: {difference}"
 
 
 def _listed(count: int, what: str, keys: Iterable[str]) -> str:

@@ -30,6 +30,19 @@ def test_an_exchange_is_the_sum_of_what_the_branches_send(target: int, align_cor
     torch.testing.assert_close(outputs[target], total.relu())
 
 
+def test_nearest_fusion_repeats_the_values_of_a_coarser_branch() -> None:
+    torch.manual_seed(0)
+    module = ExchangeModule((2, 4), blocks=1, align_corners=True, fusion="nearest").eval()
+    branches = [torch.randn(1, 2, 6, 8), torch.randn(1, 4, 3, 4)]
+    fine, coarse = (
+        blocks(branch) for blocks, branch in zip(module.branches, branches, strict=True)
+    )
+    layers = module.fuse_layers[0]
+    assert isinstance(layers, torch.nn.ModuleList)
+    repeated = layers[1](coarse).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(module(*branches)[0], (fine + repeated).relu())
+
+
 def test_the_gradient_of_an_exchange_is_the_numerical_one() -> None:
     torch.manual_seed(0)
     module = ExchangeModule((1, 2), blocks=1, align_corners=False).double().eval()
