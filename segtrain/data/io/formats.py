@@ -61,9 +61,8 @@ def load_size(stream: IO[bytes], max_pixels: int, field: str | None = None) -> t
     stream.seek(0)
     if tiff.is_tiff(start):
         return tiff.load_size(stream, max_pixels)
-    if arrays.is_array(start):  # read completely: code for their headers alone is not worth it
-        height, width = arrays.load(stream.read(), max_pixels, field).pixels.shape[:2]
-        return height, width, UPRIGHT
+    if arrays.is_array(start):
+        return *arrays.load_size(stream, max_pixels, field), UPRIGHT
     return pillow.load_size(stream, max_pixels)
 
 

@@ -32,7 +32,7 @@ from segtrain.data.io.raster import (
     TooLargeError,
     orient,
 )
-from segtrain.data.io.storage import kind_of, open_file, read_bytes
+from segtrain.data.io.storage import kind_of, open_header, read_bytes
 from segtrain.errors import ChannelsError, ConfigError, DataError, one_line
 
 _T = TypeVar("_T")
@@ -266,7 +266,7 @@ class Reader:
         """
 
         def decode() -> tuple[int, int, int]:
-            with open_file(Path(path)) as stream:
+            with open_header(Path(path)) as stream:
                 return load_size(stream, self.max_pixels, self.image_field)
 
         height, width, orientation = _read(str(path), "image", decode)
