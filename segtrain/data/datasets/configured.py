@@ -95,20 +95,23 @@ class ConfiguredDataset(FileDataset):
             self.keep(part(self.files, split=split))
             self.left_out = self.left_out if split == "train" else []  # one part lists them
         # After the split, so that the slices of a volume are all in one part.
-        self.files = self._cut_volumes()
-        self.check_left_out()
+        self._cut_volumes()
 
-    def _cut_volumes(self) -> list[SampleFiles]:
-        """Return a sample per slice for samples that are volumes; bad ones may be left out."""
+    def _cut_volumes(self) -> None:
+        """Replace samples that are volumes by their slices; bad ones may be left out."""
         found: list[SampleFiles] = []
+        bad: list[str] = []
         for sample in self.files:
             try:
                 found += cut_into_slices(sample)
             except DataError as error:
                 if self.max_bad == 0:
                     raise
-                self.left_out.append(str(error))
-        return found
+                bad.append(str(error))
+        self.files = found
+        if bad:
+            self.left_out += bad
+            self.check_left_out()
 
     def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:

@@ -10,15 +10,24 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
+from segtrain.data.io.dicom import DICOM_ENDINGS, START, is_dicom
 from segtrain.data.io.nifti import VOLUME_ENDINGS
-from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
+from segtrain.data.io.storage import (
+    find,
+    is_directory,
+    is_file,
+    kind_of,
+    list_names,
+    open_file,
+    walk,
+)
 from segtrain.data.labels.wording import in_words
 from segtrain.errors import DataError, NoFilesError
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
      ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".gif", ".jp2", ".j2k", ".npy",
-     ".npz")
+     ".npz", *DICOM_ENDINGS)
 )  # fmt: skip
 MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat", *VOLUME_ENDINGS}
 _MAX_NAMES = 6
@@ -149,9 +158,24 @@ def _images(found: Iterable[Path], where: str, others: Counter[str]) -> Iterator
     for path in found:
         if path.name.startswith("."):
             continue
-        if ending(path) not in MASK_SUFFIXES:
+        if ending(path) not in MASK_SUFFIXES and not _is_bare_dicom(path):
             others[ending(path)] += 1
             continue
         if not is_file(path):
             raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; remove it")
         yield path
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Whether a file without a suffix is a DICOM file; its name may be numbers with dots, a UID.
+
+    ``DICOMDIR``, the table of contents of a disc, has no image.
+    """
+    has_suffix = path.suffix and not path.suffix[1:].isdigit()
+    if has_suffix or path.name == "DICOMDIR":
+        return False
+    try:
+        with open_file(path) as stream:
+            return is_dicom(stream.read(START))
+    except OSError:
+        return False
