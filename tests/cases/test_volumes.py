@@ -16,7 +16,7 @@ import pytest
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.main import run_command
-from segtrain.data import DATASETS, find_duplicates, make_shards, scan_dataset
+from segtrain.data import DATASETS, find_duplicates, make_shards, read_mask, scan_dataset
 from segtrain.data.io import nifti
 from segtrain.data.io.storage import list_slices, open_header, read_bytes, stamp, volume_of
 from segtrain.data.loading.memory_cache import CachedDataset
@@ -471,5 +471,16 @@ def test_training_evaluation_and_inspection_on_slices(
     given = ["checkpoint=run/checkpoints/last.pt", "output=scores.json", "device=cpu"]
     assert run_command("evaluate", given) == 0
     assert Path("scores.json").is_file()
+    predict = ["checkpoint=run/checkpoints/last.pt", "device=cpu"]
+    assert run_command("predict", [*predict, f"input={tmp_path}/imagesTr", "output=all"]) == 0
+    volume_file = tmp_path / "imagesTr/case_03_0000.nii.gz"
+    assert run_command("predict", [*predict, f"input={volume_file}", "output=one"]) == 0
+    names = {path.name for path in Path("all/ids").iterdir()}
+    assert names == {f"case_0{n}_0000_00{z}.png" for n in range(6) for z in range(SHAPE[2])}
+    assert len(list(Path("one/ids").iterdir())) == SHAPE[2]
+    for path in Path("one/ids").iterdir():
+        found = read_mask(path)
+        assert found.shape == (10, 12)
+        np.testing.assert_array_equal(found, read_mask(Path("all/ids") / path.name))
     assert run_command("inspect", [*data, "output=report"]) == 0
     assert "augmentation.mean=" in capsys.readouterr().out

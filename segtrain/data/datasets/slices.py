@@ -26,7 +26,7 @@ def cut_into_slices(sample: SampleFiles) -> list[SampleFiles]:
         True
     """
     files = [file for file in (sample.image, *sample.masks, sample.valid) if file is not None]
-    slices = {file: _slices(file) for file in files}
+    slices = {file: slices_of(file) for file in files}
     if not any(slices.values()):
         return [sample]
     for file in files:
@@ -47,8 +47,12 @@ def cut_into_slices(sample: SampleFiles) -> list[SampleFiles]:
     ]
 
 
-def _slices(file: Path) -> list[Path]:
-    """Return the slices of a volume; none for another file."""
+def slices_of(file: Path) -> list[Path]:
+    """Return the slices of a volume; none for another file.
+
+    Raises:
+        DataError: When a volume cannot be read, or is in an archive.
+    """
     if not file.name.lower().endswith(VOLUME_ENDINGS):
         return []
     archive = split_archive(file)
