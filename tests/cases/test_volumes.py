@@ -142,6 +142,17 @@ def test_values_are_scaled_to_hounsfield_units(
     np.testing.assert_allclose(found[3], np.flip(raw, (0, 1)).T, rtol=1e-6)
 
 
+def test_a_mask_that_nibabel_has_scaled_holds_whole_numbers(tmp_path: Path) -> None:
+    decathlon(tmp_path, 1)
+    path = tmp_path / "labelsTr/case_00.nii.gz"
+    image = nibabel.Nifti1Image((volume(0) > 0).astype(np.float64), AFFINES["LPS"])
+    image.set_data_dtype(np.uint8)
+    nibabel.save(image, path)
+    assert nibabel.load(path).get_fdata().max() != 1  # 255 times the slope
+    (target, *_) = (sample.target for sample in open_folder(tmp_path, *WORDS, *LAYOUT))
+    np.testing.assert_array_equal(target, volume(0)[:, :, 0].T > 0)
+
+
 def test_names_order_volumes_of_more_than_1000_slices(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", np.zeros((2, 3, 1001), np.uint8))
     names = [file.name for file in list_slices(path)]
@@ -364,6 +375,7 @@ def test_slices_of_another_size(tmp_path: Path) -> None:
     [
         (np.zeros((12, 10), np.int16), "has 2 (12 x 10); write its pixels as PNG or .npy"),
         (np.zeros((4, 4, 4, 2, 3), np.int16), "has 5 (4 x 4 x 4 x 2 x 3); write one volume per"),
+        (np.zeros((12, 10, 0), np.int16), "the volume is empty (12 x 10 x 0); write it again, or"),
         (np.zeros(SHAPE, np.complex64), "the volume holds complex64 values, but integers or real"),
         (np.zeros(SHAPE, [(c, "u1") for c in "RGB"]), "the volume holds colours, but integers or"),
     ],

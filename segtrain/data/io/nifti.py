@@ -27,6 +27,7 @@ VOLUME_ENDINGS = (".nii", ".nii.gz")
 _MAX_BYTES = 1 << 29  # of the decoded volumes that a process keeps, and of one compressed volume
 _SPATIAL = 3
 _NUMBERS = "iuf"
+_SLOPE_ERROR = 2e-7  # relative
 
 
 class Volume:
@@ -69,6 +70,11 @@ class Volume:
             raise DataError(
                 f"{self.path}: a volume has three dimensions, or four with channels, but this file"
                 f" has {len(self._shape)} ({shown}); write its pixels as PNG or .npy"
+            )
+        if 0 in self._shape:
+            raise DataError(
+                f"{self.path}: the volume is empty ({shown}); write it again, or remove it from the"
+                " dataset"
             )
         if sum(size > 1 for size in self._shape[_SPATIAL:]) > 1:
             raise DataError(
@@ -167,7 +173,7 @@ class Volume:
         pixels = pixels if flips[right] else pixels[:, ::-1]
         pixels = pixels.reshape(self._slice_shape)
         if self._is_scaled:
-            pixels = pixels * float(self._proxy.slope) + float(self._proxy.inter)
+            pixels = _whole(pixels * float(self._proxy.slope) + float(self._proxy.inter))
         return pixels.astype(self._out_dtype)
 
     def _values(self) -> NDArray[Any]:
@@ -184,6 +190,16 @@ class Volume:
         except _errors(_nibabel()) as error:
             raise _damaged(error) from error
         return values
+
+
+def _whole(values: NDArray[Any]) -> NDArray[Any]:
+    """Round values that are whole up to the precision of a slope, which has 32 bits.
+
+    A mask of 0 and 1 that was written from floats holds 0 and 255, and its slope makes 1.00000006
+    of 255.
+    """
+    whole = np.round(values)
+    return np.where(np.abs(values - whole) <= _SLOPE_ERROR * np.abs(whole), whole, values)
 
 
 @lru_cache(maxsize=1)
