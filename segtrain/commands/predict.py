@@ -11,10 +11,15 @@ from PIL import Image
 from segtrain.data.datasets.found_files import (
     IMAGE_SUFFIXES,
     FoundFiles,
+    ending,
     find_files,
     list_endings,
+    without_ending,
 )
 from segtrain.data.datasets.pairing import Pairing, pair_valid_files
+from segtrain.data.datasets.slices import slices_of
+from segtrain.data.io.nifti import VOLUME_ENDINGS
+from segtrain.data.io.storage import volume_of
 from segtrain.data.io.writer import LARGEST_PALETTE_ID
 from segtrain.errors import DataError, NoFilesError
 from segtrain.inference import Predictor
@@ -22,6 +27,7 @@ from segtrain.inference.mask_files import MaskFiles
 from segtrain.schema.sections import PredictConfig
 from segtrain.terminal import logger, progress
 
+_SUFFIXES = IMAGE_SUFFIXES | {*VOLUME_ENDINGS}
 _PROBED = 5  # images whose values are compared with those of the training
 
 
@@ -30,7 +36,8 @@ def predict(config: PredictConfig) -> list[Path]:
 
     Pixels that do not count by `valid` get the ignore label in ``ids/``, are black in ``color/``
     and stay as they are in ``overlay/``. The files are those of
-    :class:`~segtrain.inference.mask_files.MaskFiles`.
+    :class:`~segtrain.inference.mask_files.MaskFiles`. Each slice of a NIfTI volume is an image,
+    written as ``VOLUME_SLICE.png``.
 
     Returns:
         The paths of the images.
@@ -55,9 +62,9 @@ def predict(config: PredictConfig) -> list[Path]:
             if path in valid_files:
                 valid = predictor.read_valid(valid_files[path], path, pixels.shape)
             ids = predictor(pixels, valid)
-            masks.write(path.stem, ids)
+            masks.write(_stem(path), ids)
             overlay = Image.fromarray(predictor.overlay(pixels, ids))
-            overlay.save(output / "overlay" / f"{path.stem}.png")
+            overlay.save(output / "overlay" / f"{_stem(path)}.png")
             bar.advance()
     if masks.largest > LARGEST_PALETTE_ID:
         logger.info(
@@ -91,31 +98,38 @@ def _valid_files(given: str, images: Sequence[Path]) -> dict[Path, Path]:
             f"valid={given}: this directory or glob has no image files; give one whose files have"
             " the names of the images"
         ) from None
-    stems = FoundFiles(images[0].parent, [{path: path.stem for path in images}])
+    stems = FoundFiles(images[0].parent, [{path: _stem(path) for path in images}])
     pairs = pair_valid_files(stems, found, "valid", Pairing(None), set(images))
     if pairs.error is not None:
         raise pairs.error
     return {image: file for image, file, _ in pairs.triples}
 
 
+def _stem(image: Path) -> str:
+    """Return the name of the files that are written; that of a slice starts with its volume."""
+    volume = volume_of(image)
+    return image.stem if volume is None else f"{without_ending(Path(volume.name))}_{image.stem}"
+
+
 def _images(source: Path) -> list[Path]:
     if source.is_file():
-        return [source]
+        return slices_of(source) or [source]
     if not source.is_dir():
         raise DataError(f"input={source}: this image or folder does not exist")
     files = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    others = Counter(path.suffix.lower() for path in files if path not in found and path.is_file())
+    found = [path for path in files if ending(path) in _SUFFIXES]
+    others = Counter(ending(path) for path in files if path not in found and path.is_file())
     held = list_endings(others) if others else ""
     if not found:
         raise DataError(
             f"input={source}: the folder has no image{f', but {held}' if held else ''}; supported"
-            f" endings are {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f" endings are {', '.join(sorted(_SUFFIXES))}"
         )
     if held:
         logger.warning("input=%s: files that are no images are passed over: %s", source, held)
-    stems = [path.stem for path in found]
-    same_stem = [path.name for path in found if stems.count(path.stem) > 1]
+    found = [part for path in found for part in slices_of(path) or [path]]
+    times = Counter(map(_stem, found))
+    same_stem = [str(path.relative_to(source)) for path in found if times[_stem(path)] > 1]
     if same_stem:
         raise DataError(
             f"input={source}: {' and '.join(same_stem[:2])} would be written to the same file;"

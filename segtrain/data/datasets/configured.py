@@ -14,6 +14,7 @@ from segtrain.data.datasets.download import SOURCES, Source, download_source
 from segtrain.data.datasets.folds import Folds
 from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.recognise import hint
+from segtrain.data.datasets.slices import cut_into_slices
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
 from segtrain.errors import ConfigError, DataError, NoFilesError
@@ -38,8 +39,8 @@ class ConfiguredDataset(FileDataset):
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable, from 0 to 1.
         val_share: Share of the training samples that is held back for validation, from 0 to 1. A
-            hash of a sample's name decides. The paths configured for validation are then not used;
-            the test split stays as it is configured.
+            hash of a sample's name decides, or of the name of its volume. The paths configured for
+            validation are then not used; the test split stays as it is configured.
         allow_overlap: Whether an image may be in two splits.
         source: Name of the dataset in torchvision, if torchvision can download it.
         download: Whether to download the data to `root` when files are missing there.
@@ -94,6 +95,24 @@ class ConfiguredDataset(FileDataset):
             part = folds.part if folds else partial(_split_by_name, val_share=val_share)
             self.keep(part(self.files, split=split))
             self.left_out = self.left_out if split == "train" else []  # one part lists them
+        # After the split, so that the slices of a volume are all in one part.
+        self._cut_volumes()
+
+    def _cut_volumes(self) -> None:
+        """Replace samples that are volumes by their slices; bad ones may be left out."""
+        found: list[SampleFiles] = []
+        bad: list[str] = []
+        for sample in self.files:
+            try:
+                found += cut_into_slices(sample)
+            except DataError as error:
+                if self.max_bad == 0:
+                    raise
+                bad.append(str(error))
+        self.files = found
+        if bad:
+            self.left_out += bad
+            self.check_left_out()
 
     def _find_or_download(self, source: str | None, download: bool) -> Sequence[SampleFiles]:
         try:

@@ -7,19 +7,29 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 
-from segtrain.data.io.storage import find, is_directory, is_file, kind_of, list_names, walk
+from segtrain.data.io.dicom import DICOM_ENDINGS, START, is_dicom
+from segtrain.data.io.nifti import VOLUME_ENDINGS
+from segtrain.data.io.storage import (
+    find,
+    is_directory,
+    is_file,
+    kind_of,
+    list_names,
+    open_file,
+    walk,
+)
 from segtrain.data.labels.wording import in_words
 from segtrain.errors import DataError, NoFilesError
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif",
      ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".gif", ".jp2", ".j2k", ".npy",
-     ".npz")
+     ".npz", *DICOM_ENDINGS)
 )  # fmt: skip
-MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
+MASK_SUFFIXES = IMAGE_SUFFIXES | {".mat", *VOLUME_ENDINGS}
 _MAX_NAMES = 6
 
 Location = str | Sequence[str]
@@ -100,9 +110,31 @@ def _find_in(root: Path, pattern: str, where: str, others: Counter[str]) -> dict
     return {path: _stem(path.relative_to(base)) for path in files}
 
 
-def _stem(path: Path) -> str:
+def _stem(path: PurePath) -> str:
     """The name that files pair by; two Unicode forms of one text are the same."""
-    return unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+    return unicodedata.normalize("NFC", without_ending(path))
+
+
+def ending(path: PurePath) -> str:
+    """Return the suffix of a file in lower case; ``.nii.gz`` is one suffix.
+
+    Example:
+        >>> ending(PurePath("case_1.NII.GZ")), ending(PurePath("a.tar.gz"))
+        ('.nii.gz', '.gz')
+    """
+    known = (volume for volume in VOLUME_ENDINGS if path.name.lower().endswith(volume))
+    return next(known, path.suffix.lower())
+
+
+def without_ending(path: PurePath) -> str:
+    """Return a path without the suffix of an image or a mask, with ``/`` between its parts.
+
+    Example:
+        >>> without_ending(PurePath("a/case_1.nii.gz")), without_ending(PurePath("a/1.2.840.5"))
+        ('a/case_1', 'a/1.2.840.5')
+    """
+    suffix = ending(path)
+    return path.as_posix()[: -len(suffix)] if suffix in MASK_SUFFIXES else path.as_posix()
 
 
 def list_endings(counts: Mapping[str, int]) -> str:
@@ -126,9 +158,24 @@ def _images(found: Iterable[Path], where: str, others: Counter[str]) -> Iterator
     for path in found:
         if path.name.startswith("."):
             continue
-        if path.suffix.lower() not in MASK_SUFFIXES:
-            others[path.suffix.lower()] += 1
+        if ending(path) not in MASK_SUFFIXES and not _is_bare_dicom(path):
+            others[ending(path)] += 1
             continue
         if not is_file(path):
             raise DataError(f"{where}: {path} is {kind_of(path)}, not a file; remove it")
         yield path
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Whether a file without a suffix is a DICOM file; its name may be numbers with dots, a UID.
+
+    ``DICOMDIR``, the table of contents of a disc, has no image.
+    """
+    has_suffix = path.suffix and not path.suffix[1:].isdigit()
+    if has_suffix or path.name == "DICOMDIR":
+        return False
+    try:
+        with open_file(path) as stream:
+            return is_dicom(stream.read(START))
+    except OSError:
+        return False

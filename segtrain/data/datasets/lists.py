@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.configured import ConfiguredDataset
+from segtrain.data.datasets.found_files import without_ending
 from segtrain.data.io.storage import is_file, read_bytes
 from segtrain.errors import ConfigError, DataError
 
@@ -145,7 +146,7 @@ class ListDataset(ConfiguredDataset):
             name = reading[0]
         else:
             words = [str(Path(*filter(None, pair))) for pair in pairs]
-            name = Path(reading[0]).with_suffix("").as_posix()
+            name = without_ending(Path(reading[0]))
         image, mask, *valid = (self._inside(word, line) for word in words)
         return SampleFiles(image, (mask,), unicodedata.normalize("NFC", name), *valid)
 

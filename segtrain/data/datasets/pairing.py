@@ -3,10 +3,11 @@
 Files pair by their path without extension, relative to the folder that is searched. If files remain
 without a partner, endings that distinguish images from masks (``x_leftImg8bit`` and
 ``x_gtFine_labelIds``) are removed: first known endings, then an ending that all files of one side
-share. At last, folders that all files of one side share are removed too. Numbers are never removed
-on their own, nor where both sides have them and they differ: ``left_0001`` and ``left_0010`` are
-two frames. Alternatively, regular expressions select the part of a path that must agree. Files are
-never paired by their order, because a wrong pair is worse than an error.
+share, then ``_0000``, the channel in nnU-Net's names, if all images end with it. At last, folders
+that all files of one side share are removed too. Other numbers are never removed on their own, nor
+where both sides have them and they differ: ``left_0001`` and ``left_0010`` are two frames.
+Alternatively, regular expressions select the part of a path that must agree. Files are never paired
+by their order, because a wrong pair is worse than an error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from segtrain.data.datasets.found_files import FoundFiles
 from segtrain.data.datasets.names import Names
-from segtrain.data.datasets.pairing_advice import pairing_advice
+from segtrain.data.datasets.pairing_advice import FIRST_CHANNEL, pairing_advice
 from segtrain.errors import ConfigError, DataError
 from segtrain.schema.values import did_you_mean
 
@@ -311,6 +312,11 @@ def _without_shared_ending(files: dict[Path, str]) -> Keyed:
     return _group(files, lambda stem: stem.removesuffix(ending))
 
 
+def _without_channel(files: dict[Path, str]) -> Keyed:
+    is_shared = all(stem.endswith(FIRST_CHANNEL) for stem in files.values())
+    return _group(files, lambda stem: stem.removesuffix(FIRST_CHANNEL) if is_shared else stem)
+
+
 def _shared_ending(stems: Collection[str]) -> str:
     """Return the last words of stems if all share them; empty for one file.
 
@@ -334,6 +340,7 @@ _RULES: tuple[tuple[Callable[[dict[Path, str]], Keyed], str], ...] = (
     (_whole, ""),
     (_without_known_ending, "names without endings such as _mask"),
     (_without_shared_ending, "names without the ending that all share"),
+    (_without_channel, f"names without the ending {FIRST_CHANNEL}"),
 )
 
 

@@ -8,8 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segtrain.data.datasets.found_files import without_ending
+
 _LIKELY = re.compile(r"label(Train)?Ids?$|labels?$|masks?$|seg(mentation)?$|gt$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+|[\W_]+|\d+")
+FIRST_CHANNEL = "_0000"  # the end of an image's name in nnU-Net's format
 _LEAST = 0.5  # share of the images that must pair for a fix to be proposed
 
 
@@ -29,6 +32,7 @@ def pairing_advice(
     ready = _by_ending(images, others, where, key) if len(others) > len(images) else None
     if ready is None and pairs < _LEAST * min(len(images), len(others)):
         ready = _by_expressions(images, others, key)
+    ready = ready or _by_channel(images, others, where)
     if ready is not None:
         return ready
     if pairs:
@@ -61,7 +65,10 @@ def _by_expressions(images: Mapping[Path, str], others: Mapping[Path, str], key:
     ):
         return None
     sides = zip(("images", key), found, strict=True)
-    entries = [f'{side}: "{start}([^/]+){end}[.][^.]+$"' for side, (start, end, _) in sides]
+    middle, last = "[^/]+", "[^.]+"
+    if any(path.name.lower().endswith(".nii.gz") for path in (*images, *others)):
+        middle, last = "[^/]+?", "(?:nii[.]gz|[^.]+)"
+    entries = [f'{side}: "{start}({middle}){end}[.]{last}$"' for side, (start, end, _) in sides]
     ready = f"'dataset.pairing={{{','.join(entries)}}}'"
     return f"if the rest of the names must agree, set {ready}"
 
@@ -86,13 +93,31 @@ def _by_ending(
         name = stem.rpartition("/")[2]
         length = next((n for n in range(len(name), 0, -1) if name[:n] in starts), None)
         if length is not None:
-            endings[name[length:] + path.suffix].append(path)
+            bare = without_ending(Path(path.name))
+            endings[name[length:] + path.name.removeprefix(bare)].append(path)
     whole = [ending for ending, files in endings.items() if len(files) >= _LEAST * len(images)]
     if len(whole) < 2:
         return None
     best = next((e for e in whole if _LIKELY.search(e.rpartition(".")[0])), whole[0])
     folder = os.path.commonpath([path.parent for path in endings[best]])
     return f"if the other files are not the masks, set '{where}.{key}={folder}/**/*{best}'"
+
+
+def _by_channel(images: Mapping[Path, str], others: Mapping[Path, str], where: str) -> str | None:
+    """Return a glob for the first channel if each channel has a file of its own, as in nnU-Net."""
+    first = {
+        stem.rpartition("/")[2].removesuffix(FIRST_CHANNEL): path
+        for path, stem in images.items()
+        if stem.endswith(FIRST_CHANNEL)
+    }
+    names = {stem.rpartition("/")[2] for stem in others.values()}
+    if len(first) == len(images) or len(first.keys() & names) < max(_LEAST * len(names), 1):
+        return None
+    folder = os.path.commonpath([path.parent for path in first.values()])
+    return (
+        "if _0000, _0001, ... are channels of one image, write them to one file, or set"
+        f" '{where}.images={folder}/**/*{FIRST_CHANNEL}.*' to read the first"
+    )
 
 
 def _bare(stem: str) -> str:

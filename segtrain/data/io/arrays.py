@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,33 @@ def load(data: bytes, max_pixels: int, field: str | None = None) -> Raster:
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
     else:
         pixels = _one_of(dict(_arrays(data)), field)
-    if pixels.ndim not in (2, 3):
-        raise ValueError(f"its array has {pixels.ndim} dimensions, not height, width, channels")
-    check_pixels(pixels.shape[0], pixels.shape[1], max_pixels)
+    _checked_size(pixels.shape, max_pixels)
     return Raster(pixels)
+
+
+def load_size(stream: IO[bytes], max_pixels: int, field: str | None = None) -> tuple[int, int]:
+    """Read height and width of an array; only of a ``.npy`` file, the header alone is read.
+
+    Raises:
+        Exception: As :func:`load`.
+    """
+    start = stream.read(len(_NPY))
+    stream.seek(0)
+    if start != _NPY:
+        height, width = load(stream.read(), max_pixels, field).pixels.shape[:2]
+        return height, width
+    form = np.lib.format
+    is_first = form.read_magic(stream) == (1, 0)
+    read = form.read_array_header_1_0 if is_first else form.read_array_header_2_0
+    shape, *_ = read(stream)
+    return _checked_size(shape, max_pixels)
+
+
+def _checked_size(shape: Sequence[int], max_pixels: int) -> tuple[int, int]:
+    if len(shape) not in (2, 3):
+        raise ValueError(f"its array has {len(shape)} dimensions, not height, width, channels")
+    check_pixels(shape[0], shape[1], max_pixels)
+    return shape[0], shape[1]
 
 
 def _arrays(data: bytes) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from segtrain.data.io import arrays, pillow, tiff
+from segtrain.data.io import arrays, dicom, pillow, tiff
 from segtrain.data.io.raster import PNG_END, UPRIGHT, Raster
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,11 +20,14 @@ def load_image(data: bytes, max_pixels: int, field: str | None = None) -> Raster
 
     Raises:
         TooLargeError: When it has more than `max_pixels` pixels.
+        NotAnImageError: When the file does not hold one image.
         NeedsPackageError: When its format needs an optional package.
         NeedsFieldError: When `field` does not name one of several arrays.
         Exception: One of :data:`~segtrain.data.io.raster.READ_ERRORS` when it cannot be decoded.
     """
     _check_end(data)
+    if dicom.is_dicom(data):
+        return dicom.load_image(data, max_pixels)
     raster = _load_other(data, max_pixels, field)
     return pillow.load_image(data, max_pixels) if raster is None else raster
 
@@ -45,6 +48,8 @@ def load_mask(
         Exception: As :func:`load_image`.
     """
     _check_end(data)
+    if dicom.is_dicom(data):
+        return dicom.load_mask(data, max_pixels)
     raster = _load_other(data, max_pixels, field)
     if raster is not None:
         return raster
@@ -57,13 +62,14 @@ def load_size(stream: IO[bytes], max_pixels: int, field: str | None = None) -> t
     Raises:
         Exception: As :func:`load_image`.
     """
-    start = stream.read(16)
+    start = stream.read(dicom.START)
     stream.seek(0)
+    if dicom.is_dicom(start):
+        return *dicom.load_size(stream, max_pixels), UPRIGHT
     if tiff.is_tiff(start):
         return tiff.load_size(stream, max_pixels)
-    if arrays.is_array(start):  # read completely: code for their headers alone is not worth it
-        height, width = arrays.load(stream.read(), max_pixels, field).pixels.shape[:2]
-        return height, width, UPRIGHT
+    if arrays.is_array(start):
+        return *arrays.load_size(stream, max_pixels, field), UPRIGHT
     return pillow.load_size(stream, max_pixels)
 
 

@@ -47,6 +47,10 @@ class NotAMaskError(Exception):
     """The pixel type of a file cannot be that of a mask."""
 
 
+class NotAnImageError(Exception):
+    """A file is whole, but what it holds is not one image."""
+
+
 class NeedsFieldError(Exception):
     """A file holds several arrays, and which of them is meant is not known.
 

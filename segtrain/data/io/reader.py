@@ -28,11 +28,12 @@ from segtrain.data.io.raster import (
     NeedsFieldError,
     NeedsPackageError,
     NotAMaskError,
+    NotAnImageError,
     Raster,
     TooLargeError,
     orient,
 )
-from segtrain.data.io.storage import kind_of, open_file, read_bytes
+from segtrain.data.io.storage import kind_of, open_header, read_bytes
 from segtrain.errors import ChannelsError, ConfigError, DataError, one_line
 
 _T = TypeVar("_T")
@@ -53,6 +54,9 @@ class Reader:
         value_range: The two pixel values that become 0 and 1, for images with more than 8 bits or
             with floats. The image is then float32. With None, 8 bits stay uint8; from 16 bits the
             high byte is kept if `channels` is 1 or 3, and otherwise 65535 becomes 1.
+        clip: Whether values outside `value_range` become its ends, as for a window of Hounsfield
+            units. Otherwise they become numbers below 0 or above 1, and values far outside are an
+            error.
         nodata: The value of pixels without data, besides NaN. In images they are left out of mean
             and deviation, and they are 0 after normalisation. In masks they are ignored, unless the
             value may be a class id (0 to 65535). None: the value that a GeoTIFF declares (GDAL's
@@ -85,6 +89,7 @@ class Reader:
     mask_field: str | None = None
     nodata: float | None = None
     ignore_nodata: bool = False
+    clip: bool = False
     soft_masks: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +100,10 @@ class Reader:
         if span is not None and (len(span) != 2 or not span[0] < span[1]):
             raise ConfigError(
                 f"dataset.value_range must be two numbers, the smaller first, got {list(span)}"
+            )
+        if self.clip and span is None:
+            raise ConfigError(
+                "dataset.clip=true needs dataset.value_range, the two values to clip at; set it"
             )
         channel = self.mask_channel
         if channel not in (None, ALPHA) and not (isinstance(channel, int) and channel >= 0):
@@ -266,7 +275,7 @@ class Reader:
         """
 
         def decode() -> tuple[int, int, int]:
-            with open_file(Path(path)) as stream:
+            with open_header(Path(path)) as stream:
                 return load_size(stream, self.max_pixels, self.image_field)
 
         height, width, orientation = _read(str(path), "image", decode)
@@ -300,7 +309,7 @@ class Reader:
             low, high = self.value_range
             scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
             clean: NDArray[Any] = np.nan_to_num(scaled, nan=np.nan, posinf=1.0, neginf=0.0)
-            return clean
+            return clean.clip(0, 1) if self.clip else clean
         if pixels.dtype == np.uint8:
             return np.ascontiguousarray(pixels)
         if pixels.dtype == np.uint16:
@@ -359,7 +368,7 @@ def _read(name: str, what: str, action: Callable[[], _T]) -> _T:
         likely = error.likely_image if what == "image" else error.likely
         key = "image_field" if what == "image" else "mask_field"
         raise DataError(f"{name}: {error}; name one, as in dataset.{key}={likely}") from None
-    except (TooLargeError, NeedsPackageError) as error:
+    except (TooLargeError, NotAnImageError, NeedsPackageError) as error:
         raise DataError(f"{name}: {error}") from None
     except READ_ERRORS as error:
         raise DataError(_unreadable(name, what, error)) from None

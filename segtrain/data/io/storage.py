@@ -1,7 +1,8 @@
 """Read files on disk and files in a zip or tar archive through the same functions.
 
 A path may lead into an archive: ``/data/set.zip/images/a.png`` is the member ``images/a.png`` of
-``/data/set.zip``. The archive is not unpacked, so a tar archive must not be compressed.
+``/data/set.zip``. The archive is not unpacked, so a tar archive must not be compressed. A NIfTI
+volume is an archive of its slices: ``/data/case_01.nii.gz/012.npy``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from segtrain.data.io.nifti import VOLUME_ENDINGS, Volume
 from segtrain.data.io.tar import TarArchive
 from segtrain.errors import DataError
 
@@ -30,13 +32,54 @@ def split_archive(path: Path) -> tuple[Path, str] | None:
     return None
 
 
+def is_volume(path: Path) -> bool:
+    """Whether `path` is the file of a volume; not one in a zip or tar archive."""
+    return path.name.lower().endswith(VOLUME_ENDINGS) and path.is_file()
+
+
+def volume_of(path: Path) -> Path | None:
+    """Return the volume that `path` is a slice of; None: it is not a slice.
+
+    Example:
+        >>> volume_of(Path("scan.nii.gz/012.npy")) is None  # there is no such volume
+        True
+    """
+    return path.parent if is_volume(path.parent) else None
+
+
+def list_slices(volume: Path) -> list[Path]:
+    """Return the path of each slice of a volume; only its header is read.
+
+    Raises:
+        OSError: When the file is missing or damaged.
+        DataError: When it does not hold a volume that is supported.
+        NeedsPackageError: When nibabel is not installed.
+    """
+    return [volume / name for name in _volume(volume).namelist()]
+
+
+def open_header(path: Path) -> IO[bytes]:
+    """Open a file to read its header; a slice of a volume has only its header there.
+
+    Raises:
+        OSError: As :func:`open_file`.
+    """
+    volume = volume_of(path)
+    if volume is None:
+        return open_file(path)
+    try:
+        return io.BytesIO(_volume(volume).header(path.name))
+    except KeyError:
+        raise FileNotFoundError(f"{volume} holds no {path.name}") from None
+
+
 def open_file(path: Path) -> IO[bytes]:
     """Open a file for reading.
 
     Raises:
         OSError: When it does not exist or cannot be read.
     """
-    inside = split_archive(path)
+    inside = _split(path)
     if inside is None:
         # Opening a named pipe would wait for a writer.
         if path.exists() and not path.is_file():
@@ -51,7 +94,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         OSError: When it does not exist, cannot be read, or is damaged in its archive.
     """
-    inside = split_archive(path)
+    inside = _split(path)
     if inside is None:
         with open_file(path) as stream:
             return stream.read()
@@ -70,13 +113,16 @@ def stamp(path: Path) -> list[int]:
     Raises:
         OSError: When it does not exist.
     """
-    inside = split_archive(path)
+    inside = _split(path)
     if inside is None:
         status = path.stat()
         return [status.st_size, status.st_mtime_ns]
     archive, member = inside
     opened = _opened(archive)
     try:
+        if isinstance(opened, Volume):
+            status = archive.stat()
+            return [opened.slice_bytes(member), status.st_size, status.st_mtime_ns]
         if isinstance(opened, TarArchive):
             entry = opened.members[member]
             return [entry.size, entry.offset, archive.stat().st_mtime_ns]
@@ -108,7 +154,7 @@ def list_names(directory: Path) -> list[str]:
 
 def is_file(path: Path) -> bool:
     """Whether `path` is a regular file, or a link to one."""
-    inside = split_archive(path)
+    inside = _split(path)
     if inside is None:
         return path.is_file()
     archive, member = inside
@@ -187,9 +233,28 @@ def kind_of(path: Path) -> str:
     return "a named pipe" if stat.S_ISFIFO(mode) else "a device or socket"
 
 
-def _opened(path: Path) -> zipfile.ZipFile | TarArchive:
+def _split(path: Path) -> tuple[Path, str] | None:
+    """Split a path into an archive or a volume, and the name of a member."""
+    volume = volume_of(path)
+    return split_archive(path) if volume is None else (volume, path.name)
+
+
+def _opened(path: Path) -> zipfile.ZipFile | TarArchive | Volume:
+    if is_volume(path):
+        return _volume(path)
     status = path.stat()
     return _archive(path, os.getpid(), (status.st_size, status.st_mtime_ns))
+
+
+def _volume(path: Path) -> Volume:
+    status = path.stat()
+    return _known_volume(path, (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1024)  # an entry holds a header only, and an epoch visits volumes in any order
+def _known_volume(path: Path, state: tuple[int, int]) -> Volume:
+    del state
+    return Volume(path)
 
 
 @lru_cache(maxsize=8)
@@ -209,6 +274,6 @@ def _archive(path: Path, process: int, state: tuple[int, int]) -> zipfile.ZipFil
 
 
 @lru_cache(maxsize=8)
-def _members(archive: zipfile.ZipFile | TarArchive) -> frozenset[str]:
+def _members(archive: zipfile.ZipFile | TarArchive | Volume) -> frozenset[str]:
     names = archive.namelist()
     return frozenset(name for name in names if not name.endswith("/"))

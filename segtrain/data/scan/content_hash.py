@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset
+from segtrain.data.io.storage import volume_of
 from segtrain.data.scan.cache import ScanCache
 from segtrain.errors import DataError
 
@@ -36,7 +37,10 @@ def content_hash(
     known = dataset.known_hashes()
     if known is not None:
         return _hash_lines(known)
-    samples = [(files.image, *filter(None, (*files.masks, files.valid))) for files in dataset.files]
+    samples = [
+        [volume_of(file) or file for file in (files.image, *files.masks, files.valid) if file]
+        for files in dataset.files
+    ]
     folder = os.path.commonpath([file.parent.absolute() for sample in samples for file in sample])
     cache = ScanCache([file for sample in samples for file in sample])
     lines = []

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from segtrain.data.dataset import FileDataset
-from segtrain.data.io.storage import open_file, stamp
+from segtrain.data.io.storage import open_file, stamp, volume_of
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding
 
@@ -37,13 +37,20 @@ def find_duplicates(
     splits = {"train": train, "val": val, "test": test}
     places: dict[str, list[_Place]] = defaultdict(list)
     for name, split in splits.items():
-        for files in () if split is None else split.files:
-            places[os.path.realpath(files.image)].append((name, files.image))
+        for image in () if split is None else _whole_files(split):
+            places[os.path.realpath(image)].append((name, image))
     findings = [_finding(group) for group in places.values() if len(group) > 1]
     single = {group[0][1]: group[0][0] for group in places.values()}
     for same in _with_equal_bytes(list(single)):
         findings.append(_finding([(single[path], path) for path in same]))
     return findings
+
+
+def _whole_files(dataset: FileDataset) -> list[Path]:
+    """Return the image files; a volume once, since empty slices of two volumes may be equal."""
+    images = [files.image for files in dataset.files]
+    volumes = dict.fromkeys(volume for image in images if (volume := volume_of(image)))
+    return [*(image for image in images if image.parent not in volumes), *volumes]
 
 
 def _finding(group: Sequence[_Place]) -> Finding:

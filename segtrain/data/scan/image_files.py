@@ -47,6 +47,8 @@ def check_values(dataset: FileDataset, values: ImageValues | None) -> Iterator[F
     where = f"the images in {dataset.files[0].image.parent} hold {values}"
     given = dataset.reader.value_range
     if given is not None:
+        if dataset.reader.clip:
+            return
         low, high = given
         span = high - low
         if values.low < low - span or values.high > high + span:
@@ -66,7 +68,10 @@ def _advise(values: ImageValues, given: tuple[float, float]) -> str:
     odd = values.low if values.low < given[0] else values.high
     if abs(odd) >= _HUGE or (odd < 0 and odd == round(odd) and given[0] >= 0):
         return f"if {odd:g} marks pixels without data, set dataset.nodata={odd!r}"
-    return f"set dataset.value_range=[{values.low:g},{values.high:g}], or convert the images"
+    return (
+        f"set dataset.value_range=[{values.low:g},{values.high:g}], convert the images, or, if the"
+        " range is a window, clip values at its ends by dataset.clip=true"
+    )
 
 
 def _power(high: float) -> int:
