@@ -5,8 +5,9 @@ from segtrain.data.datasets.coco import CocoDataset
 from segtrain.data.datasets.exports.ade20k_full import Ade20kFullDataset
 from segtrain.data.datasets.exports.base import ExportDataset
 from segtrain.data.datasets.exports.coco_instances import CocoInstancesDataset
+from segtrain.data.datasets.exports.label_studio import LabelStudioDataset
 from segtrain.data.datasets.exports.labelme import LabelmeDataset
-from segtrain.data.datasets.exports.object_masks import LabelStudioDataset, ObjectMasksDataset
+from segtrain.data.datasets.exports.object_masks import ObjectMasksDataset
 from segtrain.data.datasets.exports.png_masks import CvatDataset, RoboflowDataset
 from segtrain.data.datasets.exports.rle_table import RleTableDataset
 from segtrain.data.datasets.exports.supervisely import SuperviselyDataset

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from segtrain import build_dataset
+from segtrain.data import FileDataset, check_report, scan_dataset
+from segtrain.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 40, 60
 CAR = [[5, 5], [25, 5], [25, 20], [5, 20]]  # corners x, y of a rectangle of whole pixels
@@ -255,3 +260,23 @@ def ade20k_full(root: Path, count: int = 3) -> Path:
             items = [{"name": name, "name_ndx": index} for name, index in numbers.items()]
             text(stem.with_name(f"{stem.name}.json"), {"annotation": {"object": items}})
     return root
+
+
+# ---------------------------------------------------------------- reading them
+
+
+def opened(name: str, root: Path, split: str = "train", **keys: Any) -> FileDataset:
+    dataset = build_dataset(name, root=str(root), split=split, **keys)
+    assert isinstance(dataset, FileDataset)
+    check_report(scan_dataset(dataset))
+    return dataset
+
+
+def target(dataset: FileDataset, index: int = 0) -> np.ndarray:
+    return dataset[index].target
+
+
+def refusal(name: str, root: Path, **keys: Any) -> str:
+    with pytest.raises((DataError, ConfigError)) as caught:
+        opened(name, root, **keys)
+    return str(caught.value)
