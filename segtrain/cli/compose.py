@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from segtrain.assembly.check import SECTIONS
 from segtrain.cli.foreign import check_folder, check_key
@@ -273,6 +273,8 @@ def hydra_message(error: BaseException) -> str:
     if "Cannot merge DictConfig with ListConfig" in str(cause):
         key = getattr(cause, "full_key", None) or "a key of the config"
         return f"{key} is a mapping of keys and cannot be set to a list: set {key}.KEY=VALUE"
+    if isinstance(cause, MissingMandatoryValue) and cause.full_key:
+        return f"{cause.full_key} has no default here: add {cause.full_key}=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
     return " ".join(line.strip() for line in str(cause).splitlines() if line.strip())

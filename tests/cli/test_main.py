@@ -31,6 +31,11 @@ from segtrain.errors import SegtrainError
         (["optimizer=adam"], 2, "did you mean 'adamw'?"),
         (["optimizer.name=adam"], 2, "did you mean 'adamw'?"),
         (["experiment=camvid"], 2, "did you mean 'camvid_cpu'?"),
+        (
+            ["experiment=camvid_finetune"],
+            2,
+            "model.weights has no default here: add model.weights=",
+        ),
         (["trainer.max_step=3"], 2, "did you mean 'max_steps'?"),
         (["trainer.max_steps=0"], 2, "trainer.max_steps must be above 0"),
         (["trainer.precision=fp8"], 2, "'fp32' or 'bf16' or 'fp16'"),
