@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.exports.base import SPLIT_NAMES, ObjectDataset, read_json
 from segtrain.data.datasets.exports.objects import AnnotatedObject
-from segtrain.data.io.storage import is_directory, is_file, list_names
+from segtrain.data.io.storage import is_directory, is_file, list_names, stamp
 from segtrain.errors import DataError, one_line
 
 _FORMAT = "a file of COCO's instances"
@@ -80,22 +81,10 @@ class CocoInstancesDataset(ObjectDataset):
 
     def _read(self, section: Mapping[str, Any]) -> _Coco:
         path = self.root / Path(str(section["annotations"])).expanduser()
-        content = read_json(path, _FORMAT)
         try:
-            by_image = defaultdict(list)
-            for entry in content["annotations"]:
-                by_image[entry["image_id"]].append(entry)
-            ordered = sorted(content["categories"], key=lambda entry: int(entry["id"]))
-            used = {entry["category_id"] for entry in content["annotations"]}
-            names = {
-                entry["id"]: str(entry["name"])
-                for entry in ordered
-                if entry["id"] in used or not _is_group(entry, ordered)
-            }
-            return _Coco(path, list(content["images"]), dict(by_image), names)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
-            raise DataError(f"{path} is not {_FORMAT}: {reason}") from None
+            return _parse(path, tuple(stamp(path)))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
 
     def find(self) -> list[SampleFiles]:
         section = self.section()
@@ -175,6 +164,28 @@ class CocoInstancesDataset(ObjectDataset):
         if shape:  # points and lines cover no pixel
             return None
         raise ValueError("it has a box but no segmentation; export polygons or masks")
+
+
+@lru_cache(maxsize=2)
+def _parse(path: Path, state: tuple[int, ...]) -> _Coco:
+    """Read a JSON file; the last two are kept, as each split needs the classes of the first."""
+    del state
+    content = read_json(path, _FORMAT)
+    try:
+        by_image = defaultdict(list)
+        for entry in content["annotations"]:
+            by_image[entry["image_id"]].append(entry)
+        ordered = sorted(content["categories"], key=lambda entry: int(entry["id"]))
+        used = {entry["category_id"] for entry in content["annotations"]}
+        names = {
+            entry["id"]: str(entry["name"])
+            for entry in ordered
+            if entry["id"] in used or not _is_group(entry, ordered)
+        }
+        return _Coco(path, list(content["images"]), dict(by_image), names)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise DataError(f"{path} is not {_FORMAT}: {reason}") from None
 
 
 def _is_group(entry: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
