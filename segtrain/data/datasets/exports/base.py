@@ -281,8 +281,8 @@ class ObjectDataset(ExportDataset):
         return self.raw_values[name]
 
     def mask_kind(self, index: int) -> str:
-        kind = fingerprint(self.objects(index))
-        return f"objects {kind} {self.on_top} {self.labels.multi_label} {self.class_of}"
+        kind = fingerprint(self.objects(index))  # several samples may share a file
+        return f"objects {kind} {self.size(index)} {self.on_top} {self.labels.multi_label} {self.class_of}"
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         height, width = self.size(index)
