@@ -12,7 +12,7 @@ from segtrain.data.labels.label_map import compact_map
 MAX_LISTED = 10
 _LONG_MAP = 8  # a map with more entries is written as ranges
 _MAX_MAP = 400  # characters
-_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*|\d+-\d+")
 _KEYWORDS = ("true", "false", "null", "nan", "inf")  # which Hydra does not read as a text
 
 
@@ -69,10 +69,9 @@ def override(key: str, value: Mapping[Any, Any] | Sequence[Any] | int) -> str:
         return f"dataset.{key}={value}"
     if not isinstance(value, Mapping):
         return shlex.quote(f"dataset.{key}={_written(value)}")
-    entries = ",".join(
-        f"{raw}:{_written(name)}" for raw, name in value.items()
-    )  # keys take no quotes
-    return f"'dataset.{key}={{{entries}}}'"
+    # Keys take no quotes in Hydra's notation.
+    entries = ",".join(f"{raw}:{_written(name)}" for raw, name in value.items())
+    return shlex.quote(f"dataset.{key}={{{entries}}}")
 
 
 def _written(value: Any) -> str:
