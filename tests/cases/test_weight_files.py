@@ -120,9 +120,11 @@ def test_a_mask_of_the_model_may_be_infinite(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- HRNet of timm
 
 
-def _timm_hrnet(file: Path) -> list[Tensor]:
-    """Write the file of an HRNet classifier of timm, and return the features of two images."""
+@pytest.fixture(scope="module")
+def timm_hrnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tensor]]:
+    """The file of an HRNet classifier of timm, and its features of two images."""
     timm = pytest.importorskip("timm")
+    file = tmp_path_factory.mktemp("timm") / "hrnet.pth"
     torch.manual_seed(0)
     net = timm.create_model("hrnet_w18_small", num_classes=7).eval()
     for name, buffer in net.named_buffers():
@@ -131,7 +133,7 @@ def _timm_hrnet(file: Path) -> list[Tensor]:
     torch.save(net.state_dict(), file)
     with torch.no_grad():
         stem = net.act2(net.bn2(net.conv2(net.act1(net.bn1(net.conv1(_images()))))))
-        return list(net.stages(stem))
+        return file, list(net.stages(stem))
 
 
 def _images() -> Tensor:
@@ -147,13 +149,11 @@ HRNETS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(HRNETS))
-@pytest.mark.parametrize("fusion", ["nearest", "bilinear"])
+@pytest.mark.parametrize(("fusion", "kind"), [("nearest", "backbone"), ("bilinear", "model")])
 def test_an_hrnet_of_timm_gives_its_features_with_nearest_fusion(
-    kind: str, fusion: str, tmp_path: Path
+    kind: str, fusion: str, timm_hrnet: tuple[Path, list[Tensor]]
 ) -> None:
-    file = tmp_path / "hrnet.pth"
-    expected = _timm_hrnet(file)
+    file, expected = timm_hrnet
     name, params = HRNETS[kind]
     model = MODELS.build({"name": name, "weights": str(file), **params(fusion)}, num_classes=3)
     trunk: Any = model.backbone if kind == "backbone" else model
