@@ -122,7 +122,11 @@ class FileDataset(SegmentationDataset):
         max_bad: Largest share of the samples that may be left out because a file is missing or
             unreadable.
         allow_overlap: Whether an image may be in two splits.
+        masks_have_sizes: Whether masks have a size of their own, which shows if they follow the
+            EXIF orientation of the images.
     """
+
+    masks_have_sizes = True
 
     def __init__(
         self,

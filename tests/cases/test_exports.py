@@ -173,10 +173,21 @@ def test_classes_are_chosen_merged_and_ignored_by_name(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         ({"class_names": ["background", "car"]}, "the export has the class 'road'"),
-        ({"class_names": ["background", "car", "raod"]}, "the export has the class 'road'"),
+        ({"class_names": ["background", "car", "raod"]}, "no class 'raod'; did you mean 'road'?"),
         ({"class_names": ["background", "car", "road", "sky"]}, "the export has no class 'sky'"),
         ({"label_map": {"rod": "ignore"}}, "the export has no class 'rod'; did you mean 'road'"),
-        ({"class_names": ["a", "car"], "label_map": {"road": "b"}}, "'b', the class of 'road'"),
+        ({"class_names": ["background", "car"], "label_map": {"road": "b"}}, "'b', the class of"),
+        ({"class_names": ["car"], "label_map": {"other": "ignore"}}, "nothing to tell apart"),
+        ({"class_names": []}, "nothing to tell apart"),
+        (
+            {
+                "class_names": ["car", "background"],
+                "num_classes": 1,
+                "label_map": {"road": "ignore"},
+            },
+            "the object comes second; give [background,car]",
+        ),
+        ({"label_map": {0: "thing"}}, "the export has no class 0"),
         ({"num_classes": 7}, "dataset.num_classes=7, but there are 3 classes"),
     ],
 )

@@ -101,8 +101,9 @@ def check_orientations(
     if dataset.reader.exif is None:
         for index in turned:
             height, width = sizes[index]
-            told_by_size = orientations[index] > 4 and height != width
-            if not told_by_size and not _masks_are_turned(dataset, index):
+            told_by_size = dataset.masks_have_sizes and orientations[index] > 4 and height != width
+            is_turned = dataset.masks_have_sizes and _masks_are_turned(dataset, index)
+            if not told_by_size and not is_turned:
                 undecided.append(index)
     if undecided:
         files = dataset.files[undecided[0]]

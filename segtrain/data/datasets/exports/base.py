@@ -23,7 +23,7 @@ from segtrain.data.datasets.exports.objects import (
     paint_channels,
 )
 from segtrain.data.datasets.recognise import hint
-from segtrain.data.io.storage import is_directory, read_bytes
+from segtrain.data.io.storage import is_directory, list_names, read_bytes
 from segtrain.data.labels.label_map import MapGiven
 from segtrain.errors import ConfigError, DataError, NoFilesError, one_line
 from segtrain.schema.values import forwards_to
@@ -67,6 +67,8 @@ class ExportDataset(ConfiguredDataset):
     """The keys of a section ``dataset.train``."""
     has_overlaps: ClassVar[bool] = False
     """Whether a pixel may have several classes, as `multi_label` needs."""
+    has_numbers: ClassVar[bool] = True
+    """Whether the raw values of the masks are numbers that the tool wrote."""
 
     @forwards_to(ConfiguredDataset)
     def __init__(
@@ -94,10 +96,14 @@ class ExportDataset(ConfiguredDataset):
                 f"dataset.root={self.root} is neither a directory nor a zip or tar archive; set it"
                 f" to {self.tool}"
             )
-        if val_share is None:
-            self.held_back = not (common.get("folds") or self._has_section("val"))
-            val_share = _HELD_BACK if self.held_back else 0.0
-        self.values = self._known_values()
+        try:
+            self.held_back = val_share is None and not (
+                common.get("folds") or self._has_section("val")
+            )
+            self.values = self.read_values()
+        except NoFilesError as error:
+            raise NoFilesError(f"{error}{self.export_hint()}") from None
+        val_share = val_share or (_HELD_BACK if self.held_back else 0.0)
         rules = self._rules(common, num_classes, class_names, label_map, palette)
         super().__init__(split=split, root=root, val_share=val_share, **rules, **common)
         if self.held_back and split == "train":
@@ -124,11 +130,21 @@ class ExportDataset(ConfiguredDataset):
             values = {raw: name for raw, name in values.items() if name != BACKGROUND}
         ignore_label = common.get("ignore_label", 255)
         rules = choose_classes(
-            values, class_names=class_names, label_map=label_map, ignore_label=ignore_label
+            values,
+            class_names=class_names,
+            label_map=label_map,
+            ignore_label=ignore_label,
+            has_numbers=self.has_numbers,
+            multi_label=bool(common.get("multi_label")),
         )
         self.class_of: dict[int | str, int] = rules["label_map"]
         found = rules["num_classes"]
         one_logit = num_classes == 1 and len(rules["class_names"]) == 2
+        if one_logit and rules["class_names"][1] == BACKGROUND:
+            raise ConfigError(
+                f"dataset.class_names={rules['class_names']}: with dataset.num_classes=1 the object"
+                f" comes second; give [{BACKGROUND},{rules['class_names'][0]}]"
+            )
         if num_classes is not None and num_classes != found and not one_logit:
             raise ConfigError(
                 f"dataset.num_classes={num_classes}, but there are {found} classes:"
@@ -142,12 +158,6 @@ class ExportDataset(ConfiguredDataset):
             palette = [first[index] for index in range(found) if index in first]
             palette = palette if len(palette) == found else None
         return {**rules, "num_classes": num_classes or found, "palette": palette}
-
-    def _known_values(self) -> dict[int, str]:
-        try:
-            return self.read_values()
-        except NoFilesError as error:
-            raise NoFilesError(f"{error}{self.export_hint()}") from None
 
     def export_hint(self) -> str:
         return hint(self.root, self.tool)
@@ -169,7 +179,7 @@ class ExportDataset(ConfiguredDataset):
         if found is None:
             raise NoFilesError(
                 f"dataset.root={self.root} is not {self.tool} with a {self.split} split:"
-                f" {self.layout}"
+                f" {self.missing_section()}{self._inner_folder()}"
             )
         return found
 
@@ -180,7 +190,17 @@ class ExportDataset(ConfiguredDataset):
     # ------------------------------------------------------------------ what a subclass implements
 
     layout: ClassVar[str]
-    """What the export holds, for the message on an export without a split."""
+    """What an export without a split does not hold, in words."""
+
+    def missing_section(self) -> str:
+        """Return why :meth:`find_section` finds no split, in words."""
+        return self.layout
+
+    def _inner_folder(self) -> str:
+        """Return the end of a message if the export is in the only folder of `root`."""
+        names = list_names(self.root)
+        inner = self.root / names[0] if len(names) == 1 else self.root
+        return f"; try dataset.root={inner}" if inner != self.root and is_directory(inner) else ""
 
     @abstractmethod
     def read_values(self) -> dict[int, str]:
@@ -231,6 +251,7 @@ class ObjectDataset(ExportDataset):
 
     default_on_top: ClassVar[OnTop] = "smaller"
     has_overlaps = True
+    has_numbers = False
 
     @forwards_to(ExportDataset)
     def __init__(self, *, on_top: OnTop | None = None, **common: Any) -> None:
@@ -251,7 +272,7 @@ class ObjectDataset(ExportDataset):
         return self.reader.size(self.files[index].image)
 
     def read_values(self) -> dict[int, str]:
-        names = list(self.class_list())
+        names = [name for name in self.class_list() if name != BACKGROUND]
         if not names:
             raise NoFilesError(f"dataset.root={self.root} is not {self.tool}: {self.layout}")
         self.raw_values = {name: number for number, name in enumerate(names, start=1)}
@@ -281,8 +302,9 @@ class ObjectDataset(ExportDataset):
         return self.raw_values[name]
 
     def mask_kind(self, index: int) -> str:
-        kind = fingerprint(self.objects(index))  # several samples may share a file
-        return f"objects {kind} {self.size(index)} {self.on_top} {self.labels.multi_label} {self.class_of}"
+        # Several samples may share a file.
+        found = f"objects {fingerprint(self.objects(index))} {self.size(index)}"
+        return f"{found} {self.on_top} {self.labels.multi_label} {self.class_of}"
 
     def read_mask(self, index: int) -> NDArray[Any] | list[NDArray[Any]]:
         height, width = self.size(index)

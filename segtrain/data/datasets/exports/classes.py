@@ -21,6 +21,8 @@ def choose_classes(
     class_names: Sequence[str] | None,
     label_map: MapGiven | None,
     ignore_label: int = 255,
+    has_numbers: bool = True,
+    multi_label: bool = False,
 ) -> dict[str, Any]:
     """Return `num_classes`, `class_names` and `label_map` of a label contract.
 
@@ -34,6 +36,9 @@ def choose_classes(
         class_names: The classes to learn.
         label_map: The class of each name.
         ignore_label: The value of ignored pixels.
+        has_numbers: Whether the raw values are numbers of the tool, so that `label_map` may use
+            them instead of names.
+        multi_label: Whether a pixel may have several classes, so that one class is enough.
 
     Raises:
         ConfigError: When a class of the tool has no class of the dataset, or a name is unknown.
@@ -47,8 +52,9 @@ def choose_classes(
         {'num_classes': 2, 'class_names': ['background', 'vehicle'],
          'label_map': {0: 0, 1: 1, 2: 1, 3: 255}}
     """
-    given = _by_name(values, label_map)
+    given = _by_name(values, label_map, has_numbers=has_numbers)
     names = [str(name) for name in _class_names(values, class_names, given)]
+    _check_names(values, names, given, least=1 if multi_label else 2)
     classes: dict[int | str, int] = {}
     for raw, name in values.items():
         if name in given or raw in given:
@@ -60,23 +66,32 @@ def choose_classes(
         else:
             target = given.get(OTHER)
         classes[raw] = _class_id(name, target, names, ignore_label)
-    _check_known(values, names, classes, given)
+    missing = [name for index, name in enumerate(names) if index not in classes.values()]
+    if missing and missing != [BACKGROUND]:
+        raise ConfigError(f"dataset.label_map leaves nothing for the class {missing[0]!r}")
     if OTHER in given:
         classes[OTHER] = _class_id(OTHER, given[OTHER], names, ignore_label)
     return {"num_classes": len(names), "class_names": names, "label_map": classes}
 
 
-def _by_name(values: Mapping[int, str], label_map: MapGiven | None) -> dict[int | str, Any]:
+def _by_name(
+    values: Mapping[int, str], label_map: MapGiven | None, *, has_numbers: bool
+) -> dict[int | str, Any]:
     entries: Mapping[Any, Any] = (
         label_map if isinstance(label_map, Mapping) else dict(enumerate(label_map or ()))
     )
     names = set(values.values())
-    for key in entries:
-        if key not in names and key not in values and key != OTHER:
+    found: dict[int | str, Any] = {}
+    for key, target in entries.items():
+        if str(key) in names or key == OTHER:
+            found[str(key)] = target
+        elif has_numbers and key in values:
+            found[key] = target
+        else:
             raise ConfigError(
                 f"dataset.label_map: the export has no class {key!r}{did_you_mean(str(key), names)}"
             )
-    return dict(entries)
+    return found
 
 
 def _class_names(
@@ -112,17 +127,23 @@ def _class_id(name: str, target: Any, names: Sequence[str], ignore_label: int) -
     )
 
 
-def _check_known(
+def _check_names(
     values: Mapping[int, str],
     names: Sequence[str],
-    classes: Mapping[int | str, int],
     given: Mapping[int | str, Any],
+    *,
+    least: int,
 ) -> None:
-    """Check that every class can occur."""
-    missing = [name for index, name in enumerate(names) if index not in classes.values()]
-    if missing and missing != [BACKGROUND]:
-        known = [name for name in values.values() if name not in given]
+    """Check that the names exist and that there is something to tell apart."""
+    for name in names:
+        if name not in values.values() and name not in given.values() and name != BACKGROUND:
+            known = [known for known in values.values() if known not in given]
+            raise ConfigError(
+                f"dataset.class_names: the export has no class {name!r}{did_you_mean(name, known)}"
+            )
+    if len(names) < least:
         raise ConfigError(
-            f"dataset.class_names: the export has no class {missing[0]!r}"
-            f"{did_you_mean(missing[0], known)}"
+            f"there is nothing to tell apart: dataset.class_names={list(names)} after"
+            f" dataset.label_map; the export has {', '.join(values.values())}, and {BACKGROUND}"
+            " stands for the pixels of no object"
         )

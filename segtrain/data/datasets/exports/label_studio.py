@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.exports.base import read_json
@@ -86,8 +86,12 @@ class LabelStudioDataset(MaskPerObjectDataset):
             )
         path = self.root / section["tasks"]
         tasks = read_json(path, "an export of Label Studio as JSON")
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-            raise DataError(f"{path} is not an export of Label Studio as JSON: no list of tasks")
+        if not isinstance(tasks, list) or not all(
+            isinstance(task, dict) and isinstance(task.get("id"), int) for task in tasks
+        ):
+            raise DataError(
+                f"{path} is not an export of Label Studio as JSON: no list of tasks with id"
+            )
         return tasks
 
     def _brushes(self, section: Mapping[str, Any]) -> list[tuple[Path, int, int, str]]:
@@ -105,26 +109,46 @@ class LabelStudioDataset(MaskPerObjectDataset):
 
     def find(self) -> list[SampleFiles]:
         section = self.section()
-        images = {int(task["id"]): _image_name(task) for task in self._tasks(section)}
-        brushes = defaultdict(lambda: defaultdict(list))  # type: ignore[var-annotated]
+        tasks = {int(task["id"]): task for task in self._tasks(section)}
+        brushes: dict[int, dict[int, list[Path]]] = {
+            number: {last: []}
+            for number, task in tasks.items()
+            for last, results in _annotations(task)[-1:]
+            if not results  # an image without an object has no mask file
+        }
         for path, task, annotation, label in self._brushes(section):
-            if task not in images:
+            if task not in tasks:
                 raise DataError(
                     f"{path}: task {task} is not in {section['tasks']}; export masks and JSON again"
                     " at the same time"
                 )
-            brushes[task][annotation].append(path)
+            brushes.setdefault(task, {}).setdefault(annotation, []).append(path)
             self.classes_of[path] = label
+        return self._samples(section, tasks, brushes)
+
+    def _samples(
+        self,
+        section: Mapping[str, Any],
+        tasks: Mapping[int, Mapping[str, Any]],
+        brushes: Mapping[int, Mapping[int, list[Path]]],
+    ) -> list[SampleFiles]:
         folder = self.root / section.get("images", "")
         known = _by_plain_name(folder)
-        found, missing = [], []
+        found, missing, used = [], [], dict[Path, int]()
         for task, versions in sorted(brushes.items()):
-            image = known.get(images[task]) or known.get(_plain(images[task]))
+            name = _image_name(tasks[task])
+            image = known.get(name) or known.get(_plain(name))
             if image is None:
-                missing.append(f"{folder / images[task]}: no such image, but task {task} has it")
+                missing.append(f"{folder / name}: no such image, but task {task} has it")
                 continue
-            last = versions[max(versions)]
-            found.append(SampleFiles(image, tuple(sorted(last)), image.stem))
+            if image in used:
+                raise DataError(
+                    f"tasks {used[image]} and {task} both have the image {image}; keep the names"
+                    " that Label Studio gave to the images, with their prefixes"
+                )
+            used[image] = task
+            last = tuple(sorted(versions[max(versions)])) or (None,)
+            found.append(SampleFiles(image, last, image.stem))
         several = sum(len(versions) > 1 for versions in brushes.values())
         if several:
             self.notes.append(f"{several} tasks have several annotations, of which the last counts")
@@ -155,18 +179,40 @@ def _image_name(task: Mapping[str, Any]) -> str:
     """Return the file name in the data of a task: the only text there with such an ending."""
     data = task.get("data", task)
     texts = [str(value) for value in data.values() if isinstance(value, str)]
-    names = [PurePosixPath(text.split("?d=")[-1].split("?")[0]).name for text in texts]
+    names = [PurePosixPath(unquote(text.split("?d=")[-1].split("?")[0])).name for text in texts]
     return next((name for name in names if _is_image(name)), "")
 
 
+def _annotations(task: Mapping[str, Any]) -> list[tuple[int, Any]]:
+    """Return number and results of the annotations of a task that were not cancelled, in order."""
+    entries = task.get("annotations") or ()
+    return sorted(
+        ((int(entry["id"]), entry.get("result")) for entry in entries if _counts(entry)),
+        key=lambda pair: pair[0],
+    )
+
+
+def _counts(entry: Any) -> bool:
+    return isinstance(entry, dict) and "id" in entry and not entry.get("was_cancelled")
+
+
 def _tags(tasks: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the names of the brush controls in the labelling configuration of a project."""
+    """Return the names of the brush controls in the labelling configuration of a project.
+
+    JSON-MIN, the shorter export, has them as keys of a task.
+    """
     return {
         str(result["from_name"])
         for task in tasks
         for annotation in task.get("annotations") or ()
         for result in annotation.get("result") or ()
         if isinstance(result, dict) and result.get("from_name")
+    } | {
+        key
+        for task in tasks
+        for key, value in task.items()
+        if isinstance(value, list)
+        if any(isinstance(part, dict) and "brushlabels" in part for part in value)
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segtrain.data.dataset import DATASETS, SampleFiles
-from segtrain.data.datasets.exports.base import ObjectDataset, read_json
+from segtrain.data.datasets.exports.base import SPLIT_NAMES, ObjectDataset, read_json
 from segtrain.data.datasets.exports.classes import BACKGROUND
 from segtrain.data.datasets.exports.objects import AnnotatedObject
 from segtrain.data.io.raster import READ_ERRORS
@@ -24,6 +24,7 @@ from segtrain.terminal import progress
 _FORMAT = "a JSON file of labelme"
 _BACKGROUND = "_background_"
 _FLAT = ("point", "line", "linestrip", "points")
+_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")
 _CIRCLE = 72  # corners
 _CACHED = 1024
 _USED = ("shapes", "imagePath", "imageHeight", "imageWidth")
@@ -77,7 +78,7 @@ class LabelmeDataset(ObjectDataset):
         with progress("read the labels of labelme", len(paths) if len(paths) > _MANY else 0) as bar:
             for path in paths:
                 shapes = _content(path)["shapes"]
-                found |= {str(shape.get("label")) for shape in shapes if _has_area(shape)}
+                found |= {_label(shape, path) for shape in shapes if _has_area(shape)}
                 bar.advance()
         return found
 
@@ -92,7 +93,15 @@ class LabelmeDataset(ObjectDataset):
         if not is_directory(base):
             raise NoFilesError(f"dataset.{self.split}.annotations={folder}: no folder {base}")
         found = sorted(path for path in walk(base) if path.suffix.lower() == ".json")
+        if folder in ("", "."):  # other splits may lie below
+            train = SPLIT_NAMES["train"]
+            others = {name for names in SPLIT_NAMES.values() for name in names if names != train}
+            found = [path for path in found if path.relative_to(base).parts[0] not in others]
         return [path for path in found if "shapes" in _content(path)]
+
+    def missing_section(self) -> str:
+        empty = any(True for _ in self._json_files("")) and not self._labels()
+        return "none of its JSON files has a shape" if empty else self.layout
 
     def find(self) -> list[SampleFiles]:
         folder = self.section()["annotations"]
@@ -111,8 +120,9 @@ class LabelmeDataset(ObjectDataset):
         return found
 
     def _image(self, path: Path) -> Path | None:
-        given = PureWindowsPath(_content(path)["imagePath"]).as_posix()
-        candidates = (path.parent / given, path.parent / Path(given).name)
+        given = PureWindowsPath(_content(path).get("imagePath") or "").as_posix()
+        candidates = [path.parent / given, path.parent / Path(given).name]
+        candidates += [path.with_suffix(ending) for ending in _ENDINGS]
         return next((image for image in candidates if is_file(image)), None)
 
     def size(self, index: int) -> tuple[int, int]:
@@ -128,12 +138,15 @@ class LabelmeDataset(ObjectDataset):
                 continue
             try:
                 found.append(self._object(shape, path))
-            except (KeyError, TypeError, ValueError, *READ_ERRORS) as error:
-                raise DataError(f"{path}: shape {number} is not valid: {one_line(error)}") from None
+            except DataError:
+                raise
+            except READ_ERRORS as error:
+                reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+                raise DataError(f"{path}: shape {number} is not valid: {reason}") from None
         return found
 
     def _object(self, shape: Mapping[str, Any], path: Path) -> AnnotatedObject:
-        label = str(shape["label"])
+        label = _label(shape, path)
         value = self.value_of(BACKGROUND if label == _BACKGROUND else label, path)
         points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
         kind = shape.get("shape_type") or "polygon"
@@ -144,12 +157,23 @@ class LabelmeDataset(ObjectDataset):
             (left, top), (right, bottom) = points.min(0), points.max(0)
             points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
         elif kind == "circle":
+            if len(points) != 2:
+                raise ValueError("a circle has a centre and a point on it")
             radius = np.hypot(*(points[1] - points[0]))
             angles = np.linspace(0, 2 * np.pi, _CIRCLE, endpoint=False)
             points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
         elif kind not in ("polygon", "oriented_rectangle"):
             raise ValueError(f"shapes of the type {kind!r} are not known")
+        if len(points) < 3:  # it covers no pixel
+            return AnnotatedObject(value)
         return AnnotatedObject(value, polygons=[points.ravel().tolist()])
+
+
+def _label(shape: Mapping[str, Any], path: Path) -> str:
+    label = shape.get("label")
+    if label is None:
+        raise DataError(f"{path}: a shape has no label")
+    return str(label)
 
 
 def _has_area(shape: Mapping[str, Any]) -> bool:
@@ -177,6 +201,7 @@ def _parsed(path: Path, state: tuple[int, ...]) -> Mapping[str, Any]:
     content = read_json(path, _FORMAT)
     if not isinstance(content, dict) or "shapes" not in content:
         return {}  # the file of another program
-    if not isinstance(content["shapes"], list) or not isinstance(content.get("imagePath"), str):
-        raise DataError(f"{path} is not {_FORMAT}: it has no list of shapes or no imagePath")
+    shapes = content["shapes"]
+    if not isinstance(shapes, list) or not all(isinstance(shape, dict) for shape in shapes):
+        raise DataError(f"{path} is not {_FORMAT}: shapes is not a list of objects")
     return {key: value for key, value in content.items() if key in _USED}

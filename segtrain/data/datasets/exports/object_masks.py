@@ -77,10 +77,20 @@ class ObjectMasksDataset(MaskPerObjectDataset):
                     )
                 images[match["image"]] = path
         masks = defaultdict(list)
-        for path, match in self._matches(str(section["masks"]), images):
+        template = str(section["masks"])
+        matched = set[Path]()
+        for path, match in self._matches(template, images):
+            matched.add(path)
             masks[match["image"]].append(path)
             groups = match.groupdict()
             self.classes_of[path] = groups.get("cls") or next(iter(self.raw_values))
+        rest = [path for path, _ in self._matches(template, None) if path not in matched]
+        if images and rest:
+            raise DataError(
+                f"{rest[0]} belongs to no image: {len(rest)} files match"
+                f" dataset.{self.split}.masks={template}, but their {{image}} is not one of"
+                f" dataset.{self.split}.images={section['images']}"
+            )
         if not images or not masks:
             key, given = (
                 ("images", section["images"]) if not images else ("masks", section["masks"])

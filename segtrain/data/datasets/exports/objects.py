@@ -115,13 +115,16 @@ def _compressed_counts(text: bytes) -> list[int]:
 def _placed(
     pixels: NDArray[Any], top: int, left: int, height: int, width: int
 ) -> NDArray[np.bool_]:
-    found = np.zeros((height, width), np.bool_)
-    if top < 0 or left < 0 or top + pixels.shape[0] > height or left + pixels.shape[1] > width:
+    """Return a bitmap at its place; what lies outside of the image is cut off."""
+    if (top, left) == (0, 0) and (pixels.shape[0] > height or pixels.shape[1] > width):
         raise ValueError(
-            f"its bitmap of {pixels.shape[0]} x {pixels.shape[1]} pixels at row {top}, column"
-            f" {left} leaves the image of {height} x {width}"
+            f"its mask of {pixels.shape[0]} x {pixels.shape[1]} pixels is larger than the others or"
+            f" its image, of {height} x {width}"
         )
-    found[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels != 0
+    found = np.zeros((height, width), np.bool_)
+    inside = pixels[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    top, left = max(top, 0), max(left, 0)
+    found[top : top + inside.shape[0], left : left + inside.shape[1]] = inside != 0
     return found
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from segtrain.data.dataset import DATASETS, SampleFiles
 from segtrain.data.datasets.exports.base import SPLIT_NAMES, ExportDataset
-from segtrain.data.datasets.exports.classes import BACKGROUND
 from segtrain.data.datasets.found_files import IMAGE_SUFFIXES
 from segtrain.data.io.storage import is_directory, is_file, list_names, read_bytes
 from segtrain.data.labels.mask_facts import pack, pack_colours
@@ -69,6 +68,11 @@ class CvatDataset(ExportDataset):
             colour = tuple(int(match[key]) for key in "rgb") if match else (256,)
             if match is None or max(colour) > 255:
                 raise DataError(f"{path}, line {number}: {line!r} is not label:red,green,blue::")
+            if pack(colour) in values:
+                raise DataError(
+                    f"{path}, line {number}: {match['name']!r} has the colour of"
+                    f" {values[pack(colour)]!r}; give each label its own in CVAT, and export again"
+                )
             values[pack(colour)] = match["name"]
         return values
 
@@ -79,9 +83,18 @@ class CvatDataset(ExportDataset):
         folder = "ImageSets/Segmentation"
         lists = [name for name in list_names(self.root / folder) if name.endswith(".txt")]
         found = [name for name in lists if Path(name).stem.lower() in SPLIT_NAMES[split]]
-        if not found and split == "train" and len(lists) == 1:  # default.txt
-            found = lists
+        named = {name for names in SPLIT_NAMES.values() for name in names}
+        others = [name for name in lists if Path(name).stem.lower() not in named]
+        if not found and split == "train" and len(others) == 1:  # default.txt
+            found = others
         return {"list": f"{folder}/{found[0]}"} if found else None
+
+    def missing_section(self) -> str:
+        folder = "ImageSets/Segmentation"
+        lists = [name for name in list_names(self.root / folder) if name.endswith(".txt")]
+        if not lists:
+            return self.layout
+        return f"set dataset.{self.split}.list to {folder}/NAME; there are {', '.join(lists)}"
 
     def find(self) -> list[SampleFiles]:
         section = self.section()
@@ -98,7 +111,7 @@ class CvatDataset(ExportDataset):
                 f" dataset.{self.split}.list={section['list']}"
             )
         found, missing = [], []
-        for name in filter(None, map(str.strip, names)):
+        for name in (_without_ending(line.strip()) for line in names if line.strip()):
             image, mask = _any_image(folder, name), self.root / f"SegmentationClass/{name}.png"
             if image is None or not is_file(mask):
                 absent = mask if image is not None else folder / f"{name}.*"
@@ -146,7 +159,17 @@ class RoboflowDataset(ExportDataset):
 
     def read_values(self) -> dict[int, str]:
         section = self.class_section()
-        path = self.root / section["folder"] / "_classes.csv"
+        values = self._classes(section["folder"])
+        own = self.sections[self.split] or self.find_section(self.split)
+        if own is not None and self._classes(own["folder"]) != values:
+            raise DataError(
+                f"{self.root / own['folder'] / '_classes.csv'} has other classes than that of the"
+                f" folder {section['folder']}; export both splits again at the same time"
+            )
+        return values
+
+    def _classes(self, folder: str) -> dict[int, str]:
+        path = self.root / folder / "_classes.csv"
         try:
             text = read_bytes(path).decode("utf-8-sig")
         except OSError:
@@ -155,10 +178,12 @@ class RoboflowDataset(ExportDataset):
         for row in csv.reader(io.StringIO(text)):
             words = [word.strip() for word in row]
             if len(words) >= 2 and words[0].isdecimal():
-                values[int(words[0])] = words[1]
+                values[int(words[0])] = ", ".join(words[1:])
             elif values or len(words) not in (0, 2):
                 raise DataError(f"{path}: {','.join(row)!r} is not a pixel value and a class")
-        return values or {0: BACKGROUND}
+        if not values:
+            raise DataError(f"{path} names no class")
+        return values
 
     def find_section(self, split: str) -> dict[str, Any] | None:
         folder = self.split_folder(split)
@@ -187,10 +212,14 @@ def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
+def _without_ending(name: str) -> str:
+    return str(Path(name).with_suffix("")) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+
+
 def _any_image(folder: Path, name: str) -> Path | None:
     """Return the image of this name with any ending."""
     paths: Sequence[Path] = [folder / f"{name}{ending}" for ending in _ENDINGS]
     return next((path for path in paths if is_file(path)), None)
 
 
-_ENDINGS = ("", ".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", *sorted(IMAGE_SUFFIXES))
+_ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", *sorted(IMAGE_SUFFIXES))

@@ -69,6 +69,7 @@ class RleTableDataset(ObjectDataset):
     tool = "a table of run lengths"
     keys = ("table", "images")
     layout = "it has no CSV file with a column of run lengths, such as EncodedPixels"
+    masks_have_sizes = False  # run lengths are those of the image
 
     def __init__(
         self,
@@ -126,13 +127,17 @@ class RleTableDataset(ObjectDataset):
         rle = self._column("rle", names, _first(plain, _RLE))
         if rle is None or len(names) < 2:
             return None
-        image = self._column("image", names, next(i for i in range(len(names)) if i != rle))
+        # A column without a heading is the index that pandas writes.
+        places = [i for i, name in enumerate(names) if i != rle and name]
+        image = self._column("image", names, next(iter(places), None))
+        if image is None:
+            return None
         others = [name if i not in (image, rle) else "" for i, name in enumerate(plain)]
         label = self._column("class", names, _first(others, _CLASS))
         joined = label is None and "class" not in self.columns and _first(
-            [plain[image or 0].partition("_")[2]], _CLASS
+            [plain[image].partition("_")[2]], _CLASS
         ) == 0  # fmt: skip
-        return _Columns(image or 0, rle, label, joined)
+        return _Columns(image, rle, label, joined)
 
     def _column(self, key: str, names: Sequence[str], found: int | None) -> int | None:
         if key not in self.columns:
@@ -162,7 +167,12 @@ class RleTableDataset(ObjectDataset):
                 image, _, label = image.rpartition("_")
             elif columns.label is not None:
                 label = row[columns.label].strip()
-            found[image].append((line, label, row[columns.rle].strip()))
+            runs = row[columns.rle].strip()
+            runs = "" if runs.lower() in _NOTHING else runs
+            has_class = columns.is_joined or columns.label is not None
+            if has_class and runs and label.lower() in _NOTHING:
+                raise DataError(f"{path}, line {line}: it has run lengths but no class")
+            found[image].append((line, label if runs else "", runs))
         return dict(found)
 
     def find(self) -> list[SampleFiles]:
@@ -170,15 +180,24 @@ class RleTableDataset(ObjectDataset):
         table = self.root / section["table"]
         self._listed = self._read(table)
         images = self._images(section, table)
+        if self.split == "train" and not any(
+            runs for rows in self._listed.values() for *_, runs in rows
+        ):
+            raise DataError(f"{table} has no run lengths, so there is nothing to learn")
         found, missing = [], []
         for name in sorted(self._listed):
-            image = images.get(name)
+            image, *others = images.get(name, [None])
+            if others:
+                raise DataError(
+                    f"{table} has {name}, and {image} and {others[0]} have this name; set"
+                    f" dataset.{self.split}.images to the folder of one"
+                )
             if image is None:
                 missing.append(f"{name}: no image of this name, but {table} has it")
             else:
                 found.append(SampleFiles(image, (table,), name))
         used = {files.image for files in found}
-        rest = sorted({image for image in images.values() if image not in used})
+        rest = sorted({path for paths in images.values() for path in paths} - used)
         if self.unlisted == "background":
             found += [SampleFiles(image, (table,), image.stem) for image in rest]
         elif rest:
@@ -189,7 +208,7 @@ class RleTableDataset(ObjectDataset):
         self.keep_existing(found, missing)
         return found
 
-    def _images(self, section: dict[str, Any], table: Path) -> dict[str, Path]:
+    def _images(self, section: dict[str, Any], table: Path) -> dict[str, list[Path]]:
         """Return the images by name, with and without ending."""
         first = next(iter(self._listed), "")
         if section.get("images"):
@@ -201,7 +220,7 @@ class RleTableDataset(ObjectDataset):
             return found
         names = [name for name in list_names(self.root) if is_directory(self.root / name)]
         names.sort(key=lambda name: not name.lower().startswith(SPLIT_NAMES[self.split]))
-        for name in [*names, "."]:
+        for name in [*(f"{name}/images" for name in names), *names, "."]:
             found = _by_name(self.root / name)
             if first in found:
                 return found
@@ -216,7 +235,7 @@ class RleTableDataset(ObjectDataset):
         found = []
         for line, label, runs in self._listed.get(files.name, ()):
             position = f"{files.mask}, line {line}"
-            if runs.lower() in _NOTHING:
+            if not runs:
                 continue
             value = self.value_of(label, files.mask) if label else 1
             pixels = self._pixels(runs, height, width, position)
@@ -232,7 +251,11 @@ class RleTableDataset(ObjectDataset):
         if len(starts) != len(lengths) or (lengths < 0).any():
             raise DataError(f"{position}: {len(numbers)} numbers are not pairs of start and length")
         ends = starts + lengths
-        if (starts < 0).any() or (ends > height * width).any():
+        if (starts < 0).any():
+            raise DataError(
+                f"{position}: a run starts at {int(starts.min()) + 1}, but starts count from 1"
+            )
+        if (ends > height * width).any():
             raise DataError(
                 f"{position}: a run ends at pixel {int(ends.max())}, but the image is {height} x"
                 f" {width}, {height * width} pixels; table and images do not belong together"
@@ -246,11 +269,16 @@ class RleTableDataset(ObjectDataset):
 
 
 def _first(names: Sequence[str], words: Sequence[str]) -> int | None:
-    return next((i for i, name in enumerate(names) if any(word in name for word in words)), None)
+    """Return the position of the first name that is one of the words, else of one with a word."""
+    whole = [i for i, name in enumerate(names) if name in words]
+    parts = [i for i, name in enumerate(names) if any(word in name for word in words)]
+    return next(iter([*whole, *parts]), None)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    if not is_directory(folder):
-        return {}
-    paths = sorted(path for path in walk(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {**{path.stem: path for path in paths}, **{path.name: path for path in paths}}
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for path in sorted(walk(folder)) if is_directory(folder) else ():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            for name in {path.stem, path.name}:
+                found[name].append(path)
+    return dict(found)

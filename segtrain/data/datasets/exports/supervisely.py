@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,11 @@ from segtrain.data.datasets.exports.base import SPLIT_NAMES, ObjectDataset, read
 from segtrain.data.datasets.exports.classes import BACKGROUND
 from segtrain.data.datasets.exports.objects import AnnotatedObject
 from segtrain.data.io.raster import READ_ERRORS
-from segtrain.data.io.storage import is_directory, is_file, list_names
+from segtrain.data.io.storage import is_file, list_names, walk
 from segtrain.errors import DataError, NoFilesError, one_line
 
 _FORMAT = "an annotation of Supervisely"
+_CORNERS = 3
 _BYTES_PER_PIXEL = 4
 _MOST = 1 << 30  # bytes of a decompressed bitmap
 _FLAT = ("point", "line", "graph", "cuboid", "cuboid_2d")
@@ -74,31 +76,48 @@ class SuperviselyDataset(ObjectDataset):
         found = {0: (0, 0, 0)}
         for name, colour in self._classes():
             if name in self.raw_values and len(colour) == 7:
-                red, green, blue = bytes.fromhex(colour[1:])
-                found[self.raw_values[name]] = (red, green, blue)
+                with contextlib.suppress(ValueError):  # colours are for drawing only
+                    red, green, blue = bytes.fromhex(colour[1:])
+                    found[self.raw_values[name]] = (red, green, blue)
         return found
 
     def find_section(self, split: str) -> dict[str, Any] | None:
-        folders = [name for name in list_names(self.root) if is_directory(self.root / name / "ann")]
-        found = [name for name in folders if name.lower() in SPLIT_NAMES[split]]
+        folders = self._folders()
+        found = [name for name in folders if name.split("/")[0].lower() in SPLIT_NAMES[split]]
         named = {name for names in SPLIT_NAMES.values() for name in names}
         if split == "train" and not found:
-            found = [name for name in folders if name.lower() not in named]
+            found = [name for name in folders if name.split("/")[0].lower() not in named]
         return {"datasets": found} if found else None
+
+    def _folders(self) -> list[str]:
+        """Return the datasets of the project; one may be inside of another one."""
+        found = {
+            path.parent.parent.relative_to(self.root).as_posix()
+            for path in walk(self.root)
+            if path.parent.name == "ann" and path.suffix == ".json"
+        }
+        return sorted(found)
 
     def find(self) -> list[SampleFiles]:
         found, missing = [], []
         for folder in self.section()["datasets"]:
             base = self.root / folder
-            for name in list_names(base / "ann"):
+            for name in filter(_is_annotation, list_names(base / "ann")):
                 image, path = base / "img" / name.removesuffix(".json"), base / "ann" / name
                 if not is_file(image):
                     missing.append(f"{image}: the image does not exist, but {path} annotates it")
                 else:
                     stem = Path(image.name).with_suffix("").as_posix()
                     found.append(SampleFiles(image, (path,), f"{folder}/{stem}"))
+        used = {*self.section()["datasets"], *self._of_splits()}
+        if others := sorted(set(self._folders()) - used):
+            self.notes.append(f"folders that belong to no split are not used: {', '.join(others)}")
         self.keep_existing(found, missing)
         return found
+
+    def _of_splits(self) -> list[str]:
+        sections = [self.sections[split] or self.find_section(split) for split in SPLIT_NAMES]
+        return [folder for section in sections if section for folder in section["datasets"]]
 
     def size(self, index: int) -> tuple[int, int]:
         path = self.files[index].mask
@@ -111,14 +130,17 @@ class SuperviselyDataset(ObjectDataset):
     def objects(self, index: int) -> list[AnnotatedObject]:
         path = self.files[index].mask
         content = read_json(path, _FORMAT)
+        if not isinstance(content, dict):
+            raise DataError(f"{path} is not {_FORMAT}: it is no object with size and objects")
         found = []
-        for number, entry in enumerate(content.get("objects", ()), start=1):
+        for number, entry in enumerate(content.get("objects") or (), start=1):
             try:
                 item = self._object(entry, path)
-            except (KeyError, AttributeError, *READ_ERRORS, zlib.error) as error:
-                raise DataError(
-                    f"{path}: object {number} is not valid: {one_line(error)}"
-                ) from None
+            except DataError:
+                raise
+            except (AttributeError, *READ_ERRORS, zlib.error) as error:
+                reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+                raise DataError(f"{path}: object {number} is not valid: {reason}") from None
             found += [] if item is None else [item]
         return found
 
@@ -130,8 +152,12 @@ class SuperviselyDataset(ObjectDataset):
         if kind == "bitmap":
             left, top = (int(place) for place in entry["bitmap"]["origin"])
             return AnnotatedObject(value, pixels=(_bitmap(entry["bitmap"]["data"]), top, left))
-        points = [_outline(points) for points in entry["points"]["interior"]]
-        outline = np.asarray(entry["points"]["exterior"], np.float64)
+        points = [_outline(hole) for hole in entry["points"]["interior"] if len(hole) >= _CORNERS]
+        outline = np.asarray(entry["points"]["exterior"], np.float64).reshape(-1, 2)
+        if kind == "rectangle" and len(outline) != 2:
+            raise ValueError("a rectangle has two corners")
+        if kind == "polygon" and len(outline) < _CORNERS:  # it covers no pixel
+            return None
         if kind == "rectangle":  # of pixels, the corners included
             (left, top), (right, bottom) = outline.min(0), outline.max(0) + 1
             corners = [left, top, right, top, right, bottom, left, bottom]
@@ -139,6 +165,10 @@ class SuperviselyDataset(ObjectDataset):
         if kind != "polygon":
             raise ValueError(f"objects of the type {kind!r} are not known")
         return AnnotatedObject(value, polygons=[_outline(outline)], holes=points)
+
+
+def _is_annotation(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _outline(points: Any) -> list[float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -46,15 +46,26 @@ class YoloDataset(ObjectDataset):
     tool = "a YOLO dataset for segmentation"
     keys = ("images",)
     layout = "data.yaml names no folder for it, and there is no folder of its name"
+    masks_have_sizes = False  # corners are shares of the image
 
     def class_list(self) -> Sequence[str]:
-        names = self._content().get("names")
-        if isinstance(names, dict):
-            names = [names[key] for key in sorted(names, key=int)]
-        if not isinstance(names, list) or not names:
+        content = self._content()
+        if content.get("kpt_shape"):
+            raise DataError(
+                f"{self._yaml()} has kpt_shape: it is a dataset of keypoints, not of outlines"
+            )
+        names = content.get("names")
+        names = dict(enumerate(names)) if isinstance(names, list) else names
+        if not isinstance(names, dict) or not names:
             raise DataError(f"{self._yaml()} has no names of classes")
-        self._names = [str(name) for name in names]
-        return self._names
+        for number, name in names.items():
+            if not isinstance(number, int) or name is None or isinstance(name, bool):
+                raise DataError(
+                    f"{self._yaml()}: names has {number}: {name}, but a whole number and a name in"
+                    " quotes are needed"
+                )
+        self._names = {number: str(names[number]) for number in sorted(names)}
+        return list(self._names.values())
 
     def _yaml(self) -> Path:
         found = [name for name in list_names(self.root) if name.lower().endswith(_YAML)]
@@ -80,11 +91,18 @@ class YoloDataset(ObjectDataset):
         content = self._content()
         given = next((content[name] for name in SPLIT_NAMES[split] if content.get(name)), None)
         places = [] if given is None else given if isinstance(given, list) else [given]
-        found = [place for place in map(self._place, places) if place is not None]
-        if found:
+        found = [self._place(place) for place in places]
+        if found and None not in found:
             return {"images": found}
         folder = self.split_folder(split, "images") or self.split_folder(split)
-        return None if folder is None else {"images": [folder]}
+        if folder is not None and len(places) < 2:
+            return {"images": [folder]}
+        if places:
+            raise DataError(
+                f"{self._yaml()}: {split} is {given}, which does not exist below {self.root};"
+                f" correct it, or set dataset.{split}.images"
+            )
+        return None
 
     def _place(self, given: Any) -> str | None:
         """Return a place in ``data.yaml`` relative to the root; None: it does not exist.
@@ -111,12 +129,26 @@ class YoloDataset(ObjectDataset):
             for image, name in sorted(images.items())
             for label in [_label_file(image)]
         ]
-        if not any(files.mask != files.image for files in found):
+        if self.split == "train" and all(files.mask == files.image for files in found):
             raise NoFilesError(
                 f"no image of {places} has a label file; YOLO's are {_label_path(found[0].image)}"
                 " and so on"
             )
+        self._note_unused(found)
         return found
+
+    def _note_unused(self, found: Sequence[SampleFiles]) -> None:
+        """Note label files that belong to no image, such as those with another name."""
+        used = {files.mask for files in found}
+        folders = {mask.parent for mask in used if mask.suffix == ".txt"}
+        unused = [
+            folder / name
+            for folder in sorted(folders)
+            for name in list_names(folder)
+            if name.endswith(".txt") and folder / name not in used
+        ]
+        if unused:
+            self.notes.append(f"{len(unused)} label files have no image, such as {unused[0]}")
 
     def _images(self, place: str) -> dict[Path, str]:
         path = self.root / place
@@ -124,14 +156,20 @@ class YoloDataset(ObjectDataset):
             return dict(find_files(self.root, place, f"dataset.{self.split}.images"))
         lines = read_bytes(path).decode("utf-8-sig", "surrogateescape").splitlines()
         names = [line.strip().removeprefix("./") for line in lines if line.strip()]
-        bases = (self.root, path.parent)
         found = {}
         for name in names:
-            image = next((base / name for base in bases if is_file(base / name)), None)
+            image = next(filter(is_file, self._candidates(name, path.parent)), None)
             if image is None:
                 raise DataError(f"{path} names {name}, which does not exist below {self.root}")
             found[image] = Path(name).with_suffix("").as_posix()
         return found
+
+    def _candidates(self, name: str, folder: Path) -> Iterator[Path]:
+        """Yield where an image of a list may be; the list may be from another machine."""
+        parts = PureWindowsPath(name).parts
+        for start in range(len(parts)):
+            for base in (self.root, folder):
+                yield base.joinpath(*parts[start:])
 
     def objects(self, index: int) -> list[AnnotatedObject]:
         files = self.files[index]
@@ -165,13 +203,14 @@ class YoloDataset(ObjectDataset):
                 f"{position}: corners must be shares of width and height, from 0 to 1, but it"
                 f" holds {max(shares, key=abs):g}"
             )
-        if number not in range(len(self._names)):
+        if number not in self._names:
             raise DataError(
-                f"{position}: class {number:g}, but data.yaml has the classes 0 to"
-                f" {len(self._names) - 1}"
+                f"{position}: class {number:g}, but data.yaml has the classes"
+                f" {', '.join(map(str, self._names))}"
             )
         outline = [share * (width, height)[place % 2] for place, share in enumerate(shares)]
-        return AnnotatedObject(int(number) + 1, polygons=[outline])
+        value = self.value_of(self._names[int(number)], Path(position))
+        return AnnotatedObject(value, polygons=[outline])
 
 
 def _label_path(image: Path) -> Path:
