@@ -23,6 +23,7 @@ from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_te
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
+from segtrain.engine.device import is_slow
 from segtrain.engine.distributed import Processes
 from segtrain.engine.resume import resume
 from segtrain.engine.run_directory import Run, create_run_dir
@@ -185,6 +186,12 @@ def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> No
         trainer.processes.world_size,
         trainer.processes.device,
     )
+    if is_slow(trainer.processes.device, trainer.options.precision):
+        logger.warning(
+            "this processor has no instructions for trainer.precision=%s, which is much slower than"
+            " trainer.precision=fp32",
+            trainer.options.precision,
+        )
     if trainer.ema is not None:
         logger.info(
             "scores and best.pt are those of the moving average of the weights, with a decay of at"

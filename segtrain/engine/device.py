@@ -22,6 +22,20 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     )
 
 
+def is_slow(device: torch.device, precision: str) -> bool:
+    """Whether `precision` is slower than ``fp32``, as the processor has no instructions for it.
+
+    Convolutions in bf16 take about ten times as long on an x86 processor with AVX2 alone. Other
+    architectures, and versions of torch that do not report the instructions, count as fast.
+    """
+    report = getattr(torch.cpu, "get_capabilities", None)
+    if device.type != "cpu" or precision not in DTYPES or report is None:
+        return False
+    found = report()
+    has_any = any(found.get(f"{start}_{precision}") for start in ("avx512", "amx"))
+    return found.get("architecture") == "x86_64" and not has_any
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; ``auto``: this process's GPU if available, else the CPU.
 
