@@ -30,6 +30,9 @@ class Drawn(NamedTuple):
     corners: Sequence[Sequence[int]]
 
 
+CLASSES = ("background", "car", "road")
+SMALLER = ("road", "car")  # the car has fewer pixels, so it covers the road
+LATER = ("car", "road")
 OBJECTS = (Drawn("car", CAR), Drawn("road", ROAD))
 
 

@@ -11,8 +11,11 @@ from PIL import Image
 from tests.cases import exports
 from tests.cases.exports import (
     CAR,
+    CLASSES,
     HEIGHT,
+    LATER,
     OBJECTS,
+    SMALLER,
     WIDTH,
     Drawn,
     expected,
@@ -21,11 +24,6 @@ from tests.cases.exports import (
     refusal,
     target,
 )
-
-_CLASSES = ("background", "car", "road")
-SMALLER = ("road", "car")  # the car has fewer pixels, so it covers the road
-LATER = ("car", "road")
-
 
 # ------------------------------------------------- CVAT and Roboflow
 
@@ -119,7 +117,7 @@ def test_label_studio_task_that_is_unknown(tmp_path: Path) -> None:
 def test_tables_of_competitions(tmp_path: Path, heading: str, order: str) -> None:
     exports.rle_table(tmp_path, heading=heading, order=order)
     dataset = opened("rle_table", tmp_path, order=order)
-    assert dataset.class_names == _CLASSES
+    assert dataset.class_names == CLASSES
     assert np.array_equal(target(dataset), expected(*SMALLER))
 
 
@@ -192,7 +190,7 @@ def test_object_masks_in_one_folder_with_names_that_begin_alike(tmp_path: Path) 
     given = {"images": "images/{image}.jpg", "masks": "masks/{image}_{class}_{object}.png"}
     dataset = opened("object_masks", tmp_path, train=given, val=given)
     found = {files.name: int(target(dataset, i).max()) for i, files in enumerate(dataset.files)}
-    assert dataset.class_names == _CLASSES
+    assert dataset.class_names == CLASSES
     assert found == {"a": 2, "a_car": 1, "b": 1}
 
 

@@ -13,9 +13,17 @@ import pytest
 from PIL import Image
 
 from tests.cases import exports
-from tests.cases.exports import CAR, expected, opened, rectangle, refusal, target
+from tests.cases.exports import (
+    CAR,
+    LATER,
+    SMALLER,
+    expected,
+    opened,
+    rectangle,
+    refusal,
+    target,
+)
 
-SMALLER, LATER = ("road", "car"), ("car", "road")
 INSTANCES = "annotations/instances_default.json"
 
 
@@ -185,6 +193,15 @@ def test_labelme_root_without_the_folders_of_other_splits(tmp_path: Path) -> Non
     assert len(opened("labelme", tmp_path, "test", test=section)) == 2
 
 
+def test_labelme_class_of_the_validation_split_alone(tmp_path: Path) -> None:
+    exports.labelme(tmp_path / "train", 2)
+    exports.photo(tmp_path / "val/b.jpg", 9)
+    exports.labelme_file(tmp_path / "val/b.json", [exports.labelme_shape("bus", CAR)])
+    for split in ("train", "val"):
+        found = opened("labelme", tmp_path, split)
+        assert found.class_names == ("background", "bus", "car", "road")
+
+
 def test_labelme_without_the_name_of_its_image(tmp_path: Path) -> None:
     exports.labelme(tmp_path)
     for path in tmp_path.glob("*.json"):
@@ -196,7 +213,7 @@ def test_labelme_without_any_shape(tmp_path: Path) -> None:
     for name in "ab":
         exports.photo(tmp_path / f"{name}.jpg", ord(name))
         exports.labelme_file(tmp_path / f"{name}.json", [])
-    assert "it holds no JSON file with shapes" in refusal("labelme", tmp_path)
+    assert "none of its JSON files has a shape" in refusal("labelme", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,12 @@ from segtrain.errors import DataError
 from tests.cases import exports
 from tests.cases.exports import (
     CAR,
+    CLASSES,
     HEIGHT,
+    LATER,
     OBJECTS,
     ROAD,
+    SMALLER,
     WIDTH,
     expected,
     opened,
@@ -31,11 +34,6 @@ from tests.cases.exports import (
     refusal,
     target,
 )
-
-_CLASSES = ("background", "car", "road")
-SMALLER = ("road", "car")  # the car has fewer pixels, so it covers the road
-LATER = ("car", "road")
-
 
 # ------------------------------------------------- outlines against other rasterisers
 
@@ -60,7 +58,7 @@ def test_outlines_agree_with_an_independent_rasteriser() -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ({"polygons": [[1, 2, 3, 4]]}, "an outline of 4 numbers is no polygon"),
+        ({"polygons": [[1, 2, 3, 4]]}, "an outline of 4 numbers is not a polygon"),
         ({"polygons": [[1, 2, 3, 4, 5, float("nan")]]}, "a number that is not finite"),
         ({"rle": [5, 100]}, "its run lengths do not fit into 4 x 5 pixels"),
         ({"rle": [-1, 21]}, "its run lengths do not fit"),
@@ -128,7 +126,7 @@ def test_coco_of_roboflow_with_its_group_of_classes(tmp_path: Path) -> None:
         path.write_text(json.dumps(content))
     for split in ("train", "val"):
         dataset = opened("coco_instances", tmp_path, split)
-        assert dataset.class_names == _CLASSES
+        assert dataset.class_names == CLASSES
         assert len(dataset) == 3
 
 
@@ -234,7 +232,7 @@ def test_yolo_agrees_with_ultralytics_way_of_filling(tmp_path: Path) -> None:
         ("0 0.5 0.5 0.2 0.2", "000.txt, line 1: it is a box of detection"),
         ("5 0.1 0.1 0.2 0.1 0.2 0.2", "class 5, but data.yaml has the classes 0, 1"),
         ("0 10 10 20 10 20 20", "corners must be shares of width and height"),
-        ("0 0.1 0.1 0.2 0.1 0.2", "5 numbers after the class are no outline"),
+        ("0 0.1 0.1 0.2 0.1 0.2", "5 numbers after the class are not an outline"),
         ("car 0.1 0.1", "is not a row of numbers"),
     ],
 )

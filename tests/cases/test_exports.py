@@ -17,7 +17,10 @@ from segtrain.data.datasets.recognise import recognise
 from tests.cases import exports
 from tests.cases.exports import (
     CAR,
+    CLASSES,
+    LATER,
     ROAD,
+    SMALLER,
     expected,
     opened,
     rectangle,
@@ -25,10 +28,7 @@ from tests.cases.exports import (
     target,
 )
 
-_CLASSES = ("background", "car", "road")
 _MASKS = {"images": "{image}/images/*.png", "masks": "{image}/masks/{class}_*.png"}
-SMALLER = ("road", "car")  # the car has fewer pixels, so it covers the road
-LATER = ("car", "road")
 # The writer of each tool's layout, the order in which its objects are drawn, and keys it needs.
 TOOLS: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {
     "coco_instances": (exports.coco, SMALLER, {}),
@@ -40,7 +40,7 @@ TOOLS: dict[str, tuple[Any, tuple[str, ...], dict[str, Any]]] = {
     "label_studio": (exports.label_studio, SMALLER, {}),
     "rle_table": (exports.rle_table, SMALLER, {}),
     "object_masks": (exports.object_masks, SMALLER, {"train": _MASKS}),
-    "ade20k_full": (exports.ade20k_full, LATER, {"class_names": list(_CLASSES)}),
+    "ade20k_full": (exports.ade20k_full, LATER, {"class_names": list(CLASSES)}),
 }
 
 
@@ -54,7 +54,7 @@ def test_masks_and_classes_of_every_tool(tmp_path: Path, name: str) -> None:
     sizes = {}
     for split in ("train", "val"):
         dataset = opened(name, tmp_path, split, **keys)
-        assert dataset.class_names == _CLASSES
+        assert dataset.class_names == CLASSES
         for index in range(len(dataset)):
             assert np.array_equal(target(dataset, index), expected(*order))
         sizes[split] = {dataset.files[index].image for index in range(len(dataset))}
@@ -122,7 +122,7 @@ def test_training_starts_with_one_command(tmp_path: Path) -> None:
     words += ["trainer.max_steps=1", "trainer.batch_size=2", "loader.num_workers=0"]
     assert run_command("train", words) == 0
     scores = json.loads((tmp_path / "run/results.json").read_text())
-    assert list(scores["per_class_iou"]) == list(_CLASSES)
+    assert list(scores["per_class_iou"]) == list(CLASSES)
 
 
 def test_an_export_with_other_names_is_scored_by_the_line_to_paste(

@@ -274,7 +274,10 @@ class ObjectDataset(ExportDataset):
     def read_values(self) -> dict[int, str]:
         names = [name for name in self.class_list() if name != BACKGROUND]
         if not names:
-            raise NoFilesError(f"dataset.root={self.root} is not {self.tool}: {self.layout}")
+            raise NoFilesError(
+                f"dataset.root={self.root} is not {self.tool} with a class:"
+                f" {self.missing_section()}"
+            )
         self.raw_values = {name: number for number, name in enumerate(names, start=1)}
         if len(self.raw_values) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

@@ -25,6 +25,8 @@ _FORMAT = "a JSON file of labelme"
 _BACKGROUND = "_background_"
 _FLAT = ("point", "line", "linestrip", "points")
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")
+_ROOT = "."
+_OTHERS = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
 _CIRCLE = 72  # corners
 _CACHED = 1024
 _USED = ("shapes", "imagePath", "imageHeight", "imageWidth")
@@ -42,7 +44,7 @@ class LabelmeDataset(ObjectDataset):
 
     Args:
         train: ``annotations``, the folder of the JSON files, which is searched recursively; None:
-            ``train``, or the whole of `root` if there is no such folder.
+            ``train``, or, if there is no such folder, `root` without the folders of other splits.
         val: The same for the validation split.
         test: The same for the test split; None: there is no test split.
         **common: See :class:`~segtrain.data.datasets.exports.base.ObjectDataset`.
@@ -75,7 +77,8 @@ class LabelmeDataset(ObjectDataset):
         folders = sections or [""]
         paths = [path for folder in folders for path in self._json_files(folder)]
         found = set()
-        with progress("read the labels of labelme", len(paths) if len(paths) > _MANY else 0) as bar:
+        is_long = len(paths) > _MANY
+        with progress("read the labels of labelme", len(paths), shown=is_long) as bar:
             for path in paths:
                 shapes = _content(path)["shapes"]
                 found |= {_label(shape, path) for shape in shapes if _has_area(shape)}
@@ -84,8 +87,8 @@ class LabelmeDataset(ObjectDataset):
 
     def find_section(self, split: str) -> dict[str, Any] | None:
         folder = self.split_folder(split)
-        if folder is None and split == "train" and any(True for _ in self._json_files("")):
-            folder = "."
+        if folder is None and split == "train" and self._json_files(""):
+            folder = _ROOT
         return None if folder is None else {"annotations": folder}
 
     def _json_files(self, folder: str) -> list[Path]:
@@ -93,20 +96,19 @@ class LabelmeDataset(ObjectDataset):
         if not is_directory(base):
             raise NoFilesError(f"dataset.{self.split}.annotations={folder}: no folder {base}")
         found = sorted(path for path in walk(base) if path.suffix.lower() == ".json")
-        if folder in ("", "."):  # other splits may lie below
-            train = SPLIT_NAMES["train"]
-            others = {name for names in SPLIT_NAMES.values() for name in names if names != train}
-            found = [path for path in found if path.relative_to(base).parts[0] not in others]
         return [path for path in found if "shapes" in _content(path)]
 
     def missing_section(self) -> str:
-        empty = any(True for _ in self._json_files("")) and not self._labels()
-        return "none of its JSON files has a shape" if empty else self.layout
+        has_files = self.split == "train" and bool(self._json_files(""))
+        return "none of its JSON files has a shape" if has_files else self.layout
 
     def find(self) -> list[SampleFiles]:
         folder = self.section()["annotations"]
+        paths = self._json_files(folder)
+        if folder == _ROOT:  # other splits may be in folders below
+            paths = [path for path in paths if path.relative_to(self.root).parts[0] not in _OTHERS]
         found, missing = [], []
-        for path in self._json_files(folder):
+        for path in paths:
             image = self._image(path)
             name = path.relative_to(self.root).with_suffix("").as_posix()
             if image is None:

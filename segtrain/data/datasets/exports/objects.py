@@ -61,7 +61,7 @@ def _filled(outlines: Sequence[Sequence[float]], height: int, width: int) -> NDA
 
     for outline in outlines:
         if len(outline) < 6 or len(outline) % 2:
-            raise ValueError(f"an outline of {len(outline)} numbers is no polygon")
+            raise ValueError(f"an outline of {len(outline)} numbers is not a polygon")
         if not np.isfinite(outline).all():
             raise ValueError("an outline holds a number that is not finite")
     if not outlines:

@@ -80,7 +80,6 @@ class RleTableDataset(ObjectDataset):
         **common: Any,
     ) -> None:
         self.columns, self.order, self.unlisted = columns or {}, order, unlisted
-        self._rows: dict[str, list[tuple[int, str, str]]] = {}
         self._listed: dict[str, list[tuple[int, str, str]]] = {}
         super().__init__(**common)
 

@@ -131,7 +131,7 @@ class SuperviselyDataset(ObjectDataset):
         path = self.files[index].mask
         content = read_json(path, _FORMAT)
         if not isinstance(content, dict):
-            raise DataError(f"{path} is not {_FORMAT}: it is no object with size and objects")
+            raise DataError(f"{path} is not {_FORMAT}: it is not an object with size and objects")
         found = []
         for number, entry in enumerate(content.get("objects") or (), start=1):
             try:

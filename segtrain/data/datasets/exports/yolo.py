@@ -197,7 +197,7 @@ class YoloDataset(ObjectDataset):
                 " segmentation"
             )
         if len(shares) < _CORNERS or len(shares) % 2:
-            raise DataError(f"{position}: {len(shares)} numbers after the class are no outline")
+            raise DataError(f"{position}: {len(shares)} numbers after the class are not an outline")
         if not all(-0.5 <= share <= 1.5 for share in shares):
             raise DataError(
                 f"{position}: corners must be shares of width and height, from 0 to 1, but it"
