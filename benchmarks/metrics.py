@@ -85,7 +85,7 @@ def main() -> None:
         def action(index: int) -> None:
             collector = MetricCollector(built, class_names=names)
             pair = predictions[index][None], found[index][None]
-            collector.update(*pair, ["x"], lambda _: logits[index])
+            collector.update(*pair, ["x"], lambda _: [(slice(None), logits[index])])
             collector.result()
 
         return action

@@ -250,3 +250,13 @@ def test_the_gpu_benchmark_runs_dry_without_optional_packages(tmp_path: Path) ->
     assert len(miou) == 1
     assert 0 <= miou[0] <= 1
     assert "## CamVid from scratch" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def test_the_benchmark_of_evaluation_compares_the_same_classes() -> None:
+    load_benchmark("process_memory")  # it is imported by name
+    evaluate = load_benchmark("evaluate")
+    logits = evaluate.smooth((1, 5, 32, 32), 8)
+    target = evaluate.target_of(logits, (64, 96))
+    assert evaluate.disagreement(logits, (64, 96)) == (0, True)
+    counts = evaluate.ours(logits, target)
+    assert int(counts.sum()) == int((target != evaluate.IGNORE).sum())

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
 from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
+from segtrain.engine.class_ids import predict_ids, strips_of
 from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
@@ -22,32 +23,6 @@ from segtrain.errors import NumericError
 from segtrain.metrics import Evaluation, MetricCollector, confusion_picture
 from segtrain.precision import wide
 from segtrain.terminal import progress
-
-
-def predict_ids(
-    logits: Tensor, size: tuple[int, int], align_corners: bool, *, multi_label: bool = False
-) -> Tensor:
-    """Predict the class of each pixel at `size`; logits are upsampled before they are compared.
-
-    A single logit is compared with 0, a probability of one half. With `multi_label` every logit is.
-
-    Shape:
-        - logits: ``(N, C, h, w)``.
-        - output: ``(N, H, W)``, int64; with `multi_label` ``(N, C, H, W)``, uint8, 0 or 1.
-    """
-    logits = upsample(logits, size, align_corners)
-    if multi_label:
-        return (logits > 0).byte()
-    if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).long()
-    return logits.max(1).indices  # the same as argmax, and several times faster on a CPU
-
-
-def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Upsample logits ``(N, C, h, w)`` in float32 to ``(N, C, H, W)``, if they are smaller."""
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=align_corners)
 
 
 class Scored(NamedTuple):
@@ -136,7 +111,7 @@ class Evaluator:
                 finite = finite & torch.isfinite(logits).all()
                 prediction = self._predict(logits, target)
                 collector.update(
-                    prediction, target, batch["name"], partial(self._full_logits, logits, target)
+                    prediction, target, batch["name"], partial(self._strips, logits, target)
                 )
                 if loss is not None:
                     loss.update(outputs, target, self.labels.ignore_label)
@@ -147,10 +122,11 @@ class Evaluator:
         value = None if loss is None else loss.value(self.processes)
         return Scored(evaluation, value, self._pictures(rows, evaluation))
 
-    def _full_logits(self, logits: Tensor, target: Tensor, index: int) -> Tensor:
-        """The logits of one image at the size of its target, ``(C, H, W)``."""
+    def _strips(self, logits: Tensor, target: Tensor, index: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield strips of rows of one image at the size of its target, ``(C, R, W)`` each."""
         size = (target.shape[-2], target.shape[-1])
-        return upsample(logits[index : index + 1], size, self.align_corners)[0]
+        for rows, strip in strips_of(logits[index : index + 1], size, self.align_corners):
+            yield rows, strip[0]
 
     def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
         if not rows:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader, as_rgb
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
+from segtrain.engine.class_ids import predict_ids
 from segtrain.engine.device import autocast, choose_device
-from segtrain.engine.evaluator import predict_ids
 from segtrain.errors import (
     ChannelsError,
     CheckpointError,

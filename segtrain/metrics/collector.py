@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +91,7 @@ class MetricCollector:
         prediction: Tensor,
         target: Tensor,
         names: Sequence[str],
-        logits: Callable[[int], Tensor] | None = None,
+        logits: Callable[[int], Iterable[tuple[slice, Tensor]]] | None = None,
     ) -> None:
         """Collect a batch of images of one size.
 
@@ -99,9 +99,9 @@ class MetricCollector:
             prediction: Class ids, or 0 and 1 per class for multi-label data.
             target: The target.
             names: Names of the images.
-            logits: Returns the logits of image i at the size of its target, ``(C, H, W)``, or
-                ``(1, H, W)`` for data with one logit. It is called only if a metric needs it, image
-                by image, so that the logits of one image exist at a time.
+            logits: Returns the logits of image i at the size of its target, in strips: rows, and
+                their logits ``(C, R, W)``, or ``(1, R, W)`` for data with one logit. It is called
+                only if a metric needs it, so that the logits of one strip exist at a time.
 
         Shape:
             - prediction, target: ``(N, H, W)``; for multi-label data ``(N, C, H, W)``.
@@ -147,13 +147,19 @@ class MetricCollector:
             for values, metric in zip(found, self._masks, strict=True):
                 self._values[metric.name].append(torch.from_numpy(values.copy()))
 
-    def _add_probabilities(self, logits: Tensor, target: Tensor) -> None:
-        problems = self._problems(logits, target)
+    def _add_probabilities(self, strips: Iterable[tuple[slice, Tensor]], target: Tensor) -> None:
+        sums: dict[str, Tensor] = {}
+        for rows, logits in strips:
+            problems = self._problems(logits, target[..., rows, :])
+            for metric in self._probabilities:
+                found = torch.stack([_sums(metric, *problem) for problem in problems])
+                sums[metric.name] = sums[metric.name] + found if metric.name in sums else found
         for metric in self._probabilities:
-            sums = torch.stack([_sums(metric, *problem) for problem in problems])
-            self._values[metric.name].append(self._value(metric, sums))
+            self._values[metric.name].append(self._value(metric, sums[metric.name]))
             known = self._sums.get(metric.name)
-            self._sums[metric.name] = sums if known is None else known + sums
+            self._sums[metric.name] = (
+                sums[metric.name] if known is None else known + sums[metric.name]
+            )
 
     def _problems(self, logits: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The log-probabilities and targets of the valid pixels; one pair per label."""

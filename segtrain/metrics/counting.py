@@ -10,11 +10,22 @@ def confusion_of_images(
     prediction: Tensor, target: Tensor, num_classes: int, ignore_label: int
 ) -> Tensor:
     """The confusion matrix of each image, ``(N, C, C)``, int64: rows are the target."""
-    number = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.dim() - 1))
-    valid = target != ignore_label
-    pair = (number * num_classes + target.long()) * num_classes + prediction.long()
-    counts = torch.bincount(pair[valid], minlength=len(target) * num_classes**2)
-    return counts.reshape(len(target), num_classes, num_classes)
+    counts = [
+        _confusion(*pair, num_classes, ignore_label)
+        for pair in zip(prediction, target, strict=True)
+    ]
+    if not counts:
+        return target.new_zeros(0, num_classes, num_classes, dtype=torch.int64)
+    return torch.stack(counts)
+
+
+def _confusion(prediction: Tensor, target: Tensor, num_classes: int, ignore_label: int) -> Tensor:
+    """The confusion matrix of one image, ``(C, C)``."""
+    pair = target.long() * num_classes
+    pair += prediction
+    pair.masked_fill_(target == ignore_label, num_classes**2)  # a bin of its own
+    counts = torch.bincount(pair.flatten(), minlength=num_classes**2 + 1)
+    return counts[:-1].view(num_classes, num_classes)
 
 
 def counts_of(confusion: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import segtrain
-from segtrain.engine.evaluator import predict_ids, upsample
+from segtrain.engine.class_ids import predict_ids, strips_of
 from segtrain.losses import TARGETS
 from segtrain.metrics import MetricCollector, build_metrics
 from segtrain.models import HEADS, MODELS
@@ -121,18 +122,19 @@ def test_scores_keep_to_their_device() -> None:
             multi_label=multi_label,
         )
 
-    def full(logits: Tensor, index: int) -> Tensor:
-        return upsample(logits[index : index + 1], (24, 20), False)[0]
+    def strips(logits: Tensor, index: int) -> Iterator[tuple[slice, Tensor]]:
+        for rows, strip in strips_of(logits[index : index + 1], (24, 20), False):
+            yield rows, strip[0]
 
     plain = collector()
-    plain.update(predict_ids(logits, (24, 20), False), target, names, partial(full, logits))
+    plain.update(predict_ids(logits, (24, 20), False), target, names, partial(strips, logits))
     with elsewhere():
         there, multi = collector(), collector(multi_label=True)
         moved = on_device(logits)
         ids = predict_ids(moved, (24, 20), False)
-        there.update(ids, on_device(target), names, partial(full, moved))
+        there.update(ids, on_device(target), names, partial(strips, moved))
         ids = predict_ids(moved, (24, 20), False, multi_label=True)
-        multi.update(ids, on_device(many), names, partial(full, moved))
+        multi.update(ids, on_device(many), names, partial(strips, moved))
         found, expected = there.result(), plain.result()
         assert torch.equal(found.counts, expected.counts)
         assert found.scores["nll"].mean == pytest.approx(expected.scores["nll"].mean, rel=1e-4)

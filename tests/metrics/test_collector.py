@@ -32,7 +32,9 @@ def collect(prediction: Tensor, target: Tensor, indices: list[int]) -> MetricCol
     for index in indices:
         logits = torch.nn.functional.one_hot(prediction[index], 4).permute(2, 0, 1).float()
         part = slice(index, index + 1)
-        collector.update(prediction[part], target[part], [f"{index}"], lambda _, x=logits: x)
+        collector.update(
+            prediction[part], target[part], [f"{index}"], lambda _, x=logits: [(slice(None), x)]
+        )
     return collector
 
 

@@ -29,7 +29,12 @@ def evaluate(logits: Tensor, target: Tensor, *, multi_label: bool = False) -> Ev
     )
     for index in range(len(target)):
         part = slice(index, index + 1)
-        collector.update(prediction[part], target[part], [str(index)], lambda _, i=index: logits[i])
+        collector.update(
+            prediction[part],
+            target[part],
+            [str(index)],
+            lambda _, i=index: [(slice(None), logits[i])],
+        )
     return collector.result()
 
 

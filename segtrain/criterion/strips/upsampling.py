@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from segtrain.criterion.strips.axis import linear_axis
 
 # Columns of the result in one product: many enough to be fast, few enough for a narrow source.
 _COLUMNS = 256
@@ -45,14 +46,17 @@ def _blocks(
     device: torch.device,
 ) -> tuple[Block, ...]:
     """The blocks of `width` results of a linear interpolation from `source` to `size` entries."""
-    identity = torch.eye(source, dtype=dtype)[None]
-    whole = F.interpolate(identity, size=size, mode="linear", align_corners=align_corners)[0]
+    axis = linear_axis(source, size, align_corners, dtype)
     blocks = []
     for first in range(0, size, width):
         rows = slice(first, min(first + width, size))
-        used = whole[:, rows].ne(0).any(1).nonzero().flatten()
-        needed = slice(int(used[0]), int(used[-1]) + 1)
-        blocks.append(Block(rows, needed, whole[needed, rows].contiguous().to(device)))
+        low, high, weight = axis.part(rows.start, rows.stop)
+        needed = slice(int(low[0]), int(high[-1]) + 1)
+        matrix = torch.zeros(needed.stop - needed.start, len(low), dtype=dtype)
+        entries = torch.arange(len(low))
+        matrix[low - needed.start, entries] = 1 - weight
+        matrix[high - needed.start, entries] += weight  # at the end both are one entry
+        blocks.append(Block(rows, needed, matrix.to(device)))
     return tuple(blocks)
 
 
