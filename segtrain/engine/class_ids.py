@@ -11,7 +11,8 @@ strips of rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ def predict_ids(
     *,
     multi_label: bool = False,
     thresholds: Sequence[float] | None = None,
+    part: Axis | None = None,
 ) -> Tensor:
     """Predict the class of each pixel at `size`; logits are upsampled before they are compared.
 
@@ -45,35 +47,46 @@ def predict_ids(
         multi_label: Whether a pixel may have several classes or none.
         thresholds: One probability per logit; None: one half. They have no effect on several
             exclusive classes.
+        part: Some rows of the result, for logits that hold only the source rows that these lie
+            between; None: all rows.
 
     Shape:
         - logits: ``(N, C, h, w)``.
-        - output: ``(N, H, W)``, int64; with `multi_label` ``(N, C, H, W)``, uint8, 0 or 1.
+        - output: ``(N, H, W)``, int64; with `multi_label` ``(N, C, H, W)``, uint8, 0 or 1. With
+          `part` H is the number of these rows.
 
     Example:
         >>> predict_ids(torch.tensor([[[[0.0, 3.0]], [[1.0, 0.0]]]]), (1, 4), False)
         tensor([[[1, 0, 0, 0]]])
     """
     num_images, num_classes = logits.shape[:2]
+    rows = linear_axis(logits.shape[2], size[0], align_corners) if part is None else part
+    shape = (len(rows.low), size[1])
     if not multi_label and num_classes > 1:
-        ids = logits.new_empty(num_images, *size, dtype=torch.int64)
-        rows = linear_axis(logits.shape[2], size[0], align_corners, device=logits.device)
-        columns = linear_axis(logits.shape[3], size[1], align_corners, device=logits.device)
+        ids = logits.new_empty(num_images, *shape, dtype=torch.int64)
+        columns = linear_axis(logits.shape[3], size[1], align_corners)
+        strips = partial(strips_of, size=size, align_corners=align_corners, part=part)
         for image, found in zip(logits.float(), ids, strict=True):
-            _write_largest(image, rows, columns, align_corners, found)
+            _write_largest(image, rows.to(image), columns.to(image), strips, found)
         return ids
     limits = torch.zeros(num_classes) if thresholds is None else torch.tensor(thresholds).logit()
     limits = limits.to(logits.device)[:, None, None]
-    labels = logits.new_empty(num_images, num_classes, *size, dtype=torch.uint8)
-    for part, strip in strips_of(logits, size, align_corners):
-        labels[:, :, part] = strip > limits
+    labels = logits.new_empty(num_images, num_classes, *shape, dtype=torch.uint8)
+    for strip_rows, strip in strips_of(logits, size, align_corners, part):
+        labels[:, :, strip_rows] = strip > limits
     return labels if multi_label else labels[:, 0].long()
 
 
 def strips_of(
-    logits: Tensor, size: tuple[int, int], align_corners: bool
+    logits: Tensor, size: tuple[int, int], align_corners: bool, part: Axis | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Upsample logits in float32, in strips of rows from the top.
+
+    Args:
+        logits: ``(N, C, h, w)``.
+        size: Height and width of the result.
+        align_corners: Whether the corners are aligned.
+        part: Some rows of the result, as for :func:`predict_ids`.
 
     Yields:
         The rows, and their logits ``(N, C, R, W)``, whose memory the next strip uses again.
@@ -84,33 +97,36 @@ def strips_of(
     """
     logits = logits.float()
     num_rows = max(_VALUES // max(logits.shape[0] * logits.shape[1] * size[1], 1), 1)
-    if logits.shape[-2:] == size:
+    if part is None and logits.shape[-2:] == size:
         for first in range(0, size[0], num_rows):
             rows = slice(first, min(first + num_rows, size[0]))
             yield rows, logits[:, :, rows]
         return
-    upsampling = Upsampling(logits, size, align_corners)
+    upsampling = Upsampling(logits, size, align_corners, part)
     for strip in upsampling.strips(num_rows):
         yield strip.rows, upsampling.rows(logits, strip)
 
 
 def _write_largest(
-    logits: Tensor, rows: Axis, columns: Axis, align_corners: bool, ids: Tensor
+    logits: Tensor,
+    rows: Axis,
+    columns: Axis,
+    strips: Callable[[Tensor], Iterable[tuple[slice, Tensor]]],
+    ids: Tensor,
 ) -> None:
     """Write the class of the largest logit ``(C, h, w)`` of each pixel to `ids` ``(H, W)``."""
     height, width = logits.shape[1:]
     at_corners = logits.max(0).indices  # faster than argmax on a CPU
-    if at_corners.shape == ids.shape:
-        ids.copy_(at_corners)
+    torch.index_select(at_corners.index_select(0, rows.low), 1, columns.low, out=ids)
+    if not (rows.weight.any() or columns.weight.any()):
         return
     down, across = _Entries.of(rows, height), _Entries.of(columns, width)
     undecided = _differ(at_corners) & (down.number > 0)[:, None] & (across.number > 0)
     cells = undecided.flatten().nonzero()[:, 0]
     if len(cells) > _MOST_UNDECIDED * undecided.numel():
-        for part, strip in strips_of(logits[None], (ids.shape[0], ids.shape[1]), align_corners):
+        for part, strip in strips(logits[None]):
             ids[part] = strip[0].max(0).indices
         return
-    torch.index_select(at_corners.index_select(0, rows.low), 1, columns.low, out=ids)
     flat = logits.reshape(len(logits), -1)
     for some in torch.split(cells, max(_VALUES // (4 * len(logits)), 1)):
         top, left = some // width, some % width

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segtrain.criterion.strips.axis import linear_axis
 from segtrain.engine.class_ids import predict_ids, strips_of
 
 RATIOS = [
@@ -96,3 +97,21 @@ def test_strips_are_the_upsampled_logits(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [rows.stop for rows, _ in strips] == [5, 10, 15, 20, 25, 28]
     joined = torch.cat([strip for _, strip in strips], 2)
     torch.testing.assert_close(joined.double(), whole(logits, (28, 24), True), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("rows", [(0, 9), (13, 40), (70, 83)])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_of_some_rows(rows: tuple[int, int], align_corners: bool, noisy: bool) -> None:
+    logits = torch.randn(2, 4, 21, 9) if noisy else smooth(4, (21, 9))
+    axis = linear_axis(21, 83, align_corners)
+    first, last = int(axis.low[rows[0]]), int(axis.high[rows[1] - 1])
+    part, held = axis.part(*rows, offset=first), logits[:, :, first : last + 1]
+    size = (83, 30)
+    upsampled = whole(logits, size, align_corners)[:, :, slice(*rows)]
+    ids = predict_ids(held, size, align_corners, part=part)
+    assert is_largest(ids, upsampled)
+    strips = [strip.clone() for _, strip in strips_of(held, size, align_corners, part)]
+    torch.testing.assert_close(torch.cat(strips, 2).double(), upsampled, atol=1e-5, rtol=0)
+    labels = predict_ids(held, size, align_corners, part=part, multi_label=True)
+    assert torch.equal(labels.bool(), upsampled > 0)

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_CPU = torch.device("cpu")
-
 
 class Axis(NamedTuple):
     """The two source entries that each entry of the result lies between, and its place there.
@@ -32,6 +30,10 @@ class Axis(NamedTuple):
             self.weight[first:stop],
         )
 
+    def to(self, other: Tensor) -> Axis:
+        """The same on the device of a tensor."""
+        return Axis(*(values.to(other.device) for values in self))
+
 
 @lru_cache(maxsize=64)
 def linear_axis(
@@ -39,9 +41,10 @@ def linear_axis(
     size: int,
     align_corners: bool,
     dtype: torch.dtype = torch.float32,
-    device: torch.device = _CPU,
 ) -> Axis:
-    """The linear interpolation from `source` to `size` entries, with weights of type `dtype`.
+    """The linear interpolation from `source` to `size` entries, on the CPU.
+
+    The weights are of type `dtype`.
 
     Example:
         >>> linear_axis(2, 4, False).weight
@@ -57,4 +60,4 @@ def linear_axis(
     low = place.long().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
     weight = torch.where(low == high, 0, place - low)
-    return Axis(low.to(device), high.to(device), weight.to(device, dtype))
+    return Axis(low, high, weight.to(dtype))

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from segtrain.criterion.strips.axis import linear_axis
+from segtrain.criterion.strips.axis import Axis, linear_axis
 
 # Columns of the result in one product: many enough to be fast, few enough for a narrow source.
 _COLUMNS = 256
@@ -36,8 +36,23 @@ class Block:
     matrix: Tensor
 
 
+def _blocks(axis: Axis, width: int, device: torch.device) -> tuple[Block, ...]:
+    """The blocks of `width` results along an axis."""
+    blocks = []
+    for first in range(0, len(axis.low), width):
+        rows = slice(first, min(first + width, len(axis.low)))
+        low, high, weight = axis.part(rows.start, rows.stop)
+        needed = slice(int(low[0]), int(high[-1]) + 1)
+        matrix = weight.new_zeros(needed.stop - needed.start, len(low))
+        entries = torch.arange(len(low))
+        matrix[low - needed.start, entries] = 1 - weight
+        matrix[high - needed.start, entries] += weight  # at the end both are one entry
+        blocks.append(Block(rows, needed, matrix.to(device)))
+    return tuple(blocks)
+
+
 @lru_cache(maxsize=32)
-def _blocks(
+def _blocks_of_all(
     source: int,
     size: int,
     width: int,
@@ -46,36 +61,41 @@ def _blocks(
     device: torch.device,
 ) -> tuple[Block, ...]:
     """The blocks of `width` results of a linear interpolation from `source` to `size` entries."""
-    axis = linear_axis(source, size, align_corners, dtype)
-    blocks = []
-    for first in range(0, size, width):
-        rows = slice(first, min(first + width, size))
-        low, high, weight = axis.part(rows.start, rows.stop)
-        needed = slice(int(low[0]), int(high[-1]) + 1)
-        matrix = torch.zeros(needed.stop - needed.start, len(low), dtype=dtype)
-        entries = torch.arange(len(low))
-        matrix[low - needed.start, entries] = 1 - weight
-        matrix[high - needed.start, entries] += weight  # at the end both are one entry
-        blocks.append(Block(rows, needed, matrix.to(device)))
-    return tuple(blocks)
+    return _blocks(linear_axis(source, size, align_corners, dtype), width, device)
 
 
 class Upsampling:
     """Upsampling from logits ``(N, C, h, w)`` to `size` ``(H, W)``.
 
     It takes other tensors of the same height, width, dtype and device, too.
+
+    Args:
+        logits: The logits.
+        size: Height and width of the result.
+        align_corners: Whether the corners are aligned.
+        part: Some rows of the result, on the CPU, for logits that hold only the source rows that
+            these lie between; None: all rows.
     """
 
-    def __init__(self, logits: Tensor, size: tuple[int, int], align_corners: bool) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        size: tuple[int, int],
+        align_corners: bool,
+        part: Axis | None = None,
+    ) -> None:
         self.size = size
         self._source = (logits.shape[-2], logits.shape[-1])
         self._options = (align_corners, logits.dtype, logits.device)
+        self._part = part
         self._buffers: dict[str, Tensor] = {}
-        self._columns = _blocks(self._source[1], size[1], _COLUMNS, *self._options)
+        self._columns = _blocks_of_all(self._source[1], size[1], _COLUMNS, *self._options)
 
     def strips(self, rows: int) -> tuple[Block, ...]:
         """The strips of `rows` rows each, from the top."""
-        return _blocks(self._source[0], self.size[0], rows, *self._options)
+        if self._part is not None:
+            return _blocks(self._part, rows, self._options[2])
+        return _blocks_of_all(self._source[0], self.size[0], rows, *self._options)
 
     def rows(self, logits: Tensor, strip: Block, *, lowered: bool = False) -> Tensor:
         """Compute one strip, ``(N, C, R, W)``, in memory that the next call uses again.
