@@ -22,6 +22,8 @@ AUTO = "auto"
 WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effective_number")
 """Methods that compute class weights from the data; `class_weights` also takes ``auto``."""
 
+WINDOW_MULTIPLE = 32
+"""Windows start at multiples of so many pixels, and so do their logits in any model."""
 
 DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "fw_iou")
 """Metrics that follow from the counts of the confusion matrix, so that they cost nothing."""
@@ -192,7 +194,60 @@ class LoaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class ViewConfig:
+    """What of an image a model sees: the whole or windows, at several scales, flipped."""
+
+    window: tuple[int, int] | None = None
+    """Height and width of sliding windows, multiples of 32; null: the whole image at once."""
+    stride: tuple[int, int] | None = None
+    """Distance of the windows, multiples of 32; null: half a window."""
+    blend: Literal["gaussian", "uniform"] = "gaussian"
+    """Weights of the windows that cover a pixel: larger at the centre of a window, or equal."""
+    scales: Annotated[tuple[float, ...], Range(0, open_low=True)] = (1.0,)
+    """Sizes at which the model sees an image, relative to `size`; probabilities are averaged."""
+    flip: bool = False
+    """Whether the model also sees the image flipped from left to right; likewise."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.scales:
+            raise ConfigError("scales is empty; [1.0] is the image as it is")
+        for name, values in (("window", self.window), ("stride", self.stride)):
+            if values is not None and any(v < 1 or v % WINDOW_MULTIPLE for v in values):
+                raise ConfigError(
+                    f"{name} must be multiples of {WINDOW_MULTIPLE}, such as"
+                    f" {[_rounded_up(value) for value in values]}, got {list(values)}"
+                )
+        if self.stride is not None:
+            if self.window is None:
+                raise ConfigError("stride is the distance of windows; set window as well")
+            if any(s > w for s, w in zip(self.stride, self.window, strict=True)):
+                raise ConfigError(
+                    f"stride {list(self.stride)} is larger than window {list(self.window)}, so"
+                    " pixels between the windows would have no class"
+                )
+
+    @property
+    def distance(self) -> tuple[int, int]:
+        """The distance of the windows."""
+        assert self.window is not None
+        if self.stride is not None:
+            return self.stride
+        down, across = (max(v // 2 // WINDOW_MULTIPLE, 1) * WINDOW_MULTIPLE for v in self.window)
+        return down, across
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model sees each image once and whole."""
+        return self.window is None and self.scales == (1.0,) and not self.flip
+
+
+def _rounded_up(value: int) -> int:
+    return max(-(-value // WINDOW_MULTIPLE), 1) * WINDOW_MULTIPLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(ViewConfig):
     """How validation images are fed to the model, and what is scored."""
 
     batch_size: int = 1
@@ -205,6 +260,7 @@ class EvaluationConfig:
     """Names of the classes that count in the mean of a metric; null: all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive("batch_size", self.batch_size)
         _check_size(self.size)
 
