@@ -21,6 +21,7 @@ from segtrain.data import (
 from segtrain.engine import Evaluator
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
+from segtrain.engine.views import ModelViews
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.inference.predictor import restore_model
 from segtrain.metrics import MetricCollector, build_metrics, check_choice
@@ -66,8 +67,15 @@ def build_evaluator(
         labels=dataset.labels,
         processes=processes,
         align_corners=align_corners,
-        precision=config.trainer.precision,
-        channels_last=config.trainer.channels_last,
+        apply=partial(
+            ModelViews,
+            views=evaluation,
+            device=processes.device,
+            precision=config.trainer.precision,
+            channels_last=config.trainer.channels_last,
+            multi_label=dataset.labels.multi_label,
+            batch_size=evaluation.batch_size,
+        ),
         mean=mean,
         std=std,
         new_collector=partial(metric_collector, evaluation, dataset.labels),

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
 from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
-from segtrain.engine.class_ids import predict_ids, strips_of
-from segtrain.engine.device import autocast
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
+from segtrain.engine.views import Logits, ModelViews
 from segtrain.errors import NumericError
 from segtrain.metrics import Evaluation, MetricCollector, confusion_picture
 from segtrain.precision import wide
@@ -53,8 +52,7 @@ class Evaluator:
         labels: The label contract: number of classes, `ignore_label` and colours.
         processes: The processes that share the work.
         align_corners: How logits are upsampled to the size of the target.
-        precision: Precision of the forward pass.
-        channels_last: Whether the images are in that memory format.
+        apply: Returns how a model is applied to images.
         mean: Mean of the normalization, per channel, to draw the images.
         std: Standard deviation of the normalization, per channel, to draw the images.
         new_collector: Returns a new collector of the metrics to compute.
@@ -69,8 +67,7 @@ class Evaluator:
         labels: LabelContract,
         processes: Processes,
         align_corners: bool,
-        precision: str = "fp32",
-        channels_last: bool = False,
+        apply: Callable[[nn.Module], ModelViews],
         mean: Sequence[float],
         std: Sequence[float],
         new_collector: Callable[[], MetricCollector],
@@ -80,8 +77,7 @@ class Evaluator:
         self.labels = labels
         self.processes = processes
         self.align_corners = align_corners
-        self.precision = precision
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.apply = apply
         self.mean = mean
         self.std = std
         self.new_collector = new_collector
@@ -93,7 +89,9 @@ class Evaluator:
 
         Args:
             model: The model.
-            criterion: Computes the loss of each image; None: no loss.
+            criterion: Computes the loss of each image from all outputs of the model; None: no loss.
+                With windows, several scales or flips there is none either, because the outputs
+                beside ``out`` are not blended.
 
         Raises:
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
@@ -101,32 +99,31 @@ class Evaluator:
         """
         collector = self.new_collector()
         finite = torch.ones((), dtype=torch.bool, device=self.processes.device)
-        loss = None if criterion is None else _MeanLoss(criterion, self.processes.device)
+        device = self.processes.device
+        views = self.apply(model)
+        loss = None
+        if criterion is not None and views.views.is_plain:
+            loss = _MeanLoss(criterion, device)
         rows: list[Tensor] = []
         with _evaluation_mode(model):
             for batch in self._batches():
-                target = batch["target"].to(self.processes.device, non_blocking=True)
-                outputs = self._outputs(model, batch)
-                logits = outputs["out"]
-                finite = finite & torch.isfinite(logits).all()
-                prediction = self._predict(logits, target)
-                collector.update(
-                    prediction, target, batch["name"], partial(self._strips, logits, target)
-                )
-                if loss is not None:
+                target = batch["target"].to(device, non_blocking=True)
+                size = (target.shape[-2], target.shape[-1])
+                if loss is None:
+                    logits = views.logits(batch["images"], size, self.align_corners)
+                else:
+                    outputs = views.outputs(batch["images"])
                     loss.update(outputs, target, self.labels.ignore_label)
+                    logits = views.whole(outputs, size, self.align_corners)
+                finite = finite & logits.is_finite()
+                prediction = logits.ids()
+                collector.update(prediction, target, batch["name"], partial(_strips, logits))
                 rows.extend(self._rows(batch, prediction, self.num_pictures - len(rows)))
         self._check_finite(finite)
         collector.merge(self.processes.gather(collector.state()))
         evaluation = collector.result()
         value = None if loss is None else loss.value(self.processes)
         return Scored(evaluation, value, self._pictures(rows, evaluation))
-
-    def _strips(self, logits: Tensor, target: Tensor, index: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield strips of rows of one image at the size of its target, ``(C, R, W)`` each."""
-        size = (target.shape[-2], target.shape[-1])
-        for rows, strip in strips_of(logits[index : index + 1], size, self.align_corners):
-            yield rows, strip[0]
 
     def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
         if not rows:
@@ -142,17 +139,6 @@ class Evaluator:
             for batches in iterate(self.loader):
                 yield from batches
                 bar.advance()
-
-    def _outputs(self, model: nn.Module, batch: EvalBatch) -> dict[str, Tensor]:
-        device = self.processes.device
-        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
-        with autocast(device, self.precision):
-            outputs: dict[str, Tensor] = model(images)
-        return outputs
-
-    def _predict(self, logits: Tensor, target: Tensor) -> Tensor:
-        size = (target.shape[-2], target.shape[-1])
-        return predict_ids(logits, size, self.align_corners, multi_label=self.labels.multi_label)
 
     def _check_finite(self, finite: Tensor) -> None:
         if self.processes.any(int(not finite)):
@@ -202,6 +188,12 @@ class _MeanLoss:
         """The mean over the images of all processes; NaN if there is no valid pixel."""
         total, weight = processes.sum(self.sums)
         return float(total / weight)
+
+
+def _strips(logits: Logits, index: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield strips of rows of one image, ``(C, R, W)`` each."""
+    for rows, strip in logits.image(index).strips():
+        yield rows, strip[0]
 
 
 @contextmanager

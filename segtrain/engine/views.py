@@ -100,7 +100,7 @@ class ModelViews:
         views: What the model sees.
         device: The device of the model.
         precision: Precision of the forward pass: ``fp32``, ``bf16`` or ``fp16``.
-        memory_format: Memory format of the images.
+        channels_last: Whether the images are in that memory format.
         multi_label: Whether each logit is a probability of its own.
         batch_size: Number of windows that the model gets at a time.
     """
@@ -112,12 +112,13 @@ class ModelViews:
         *,
         device: torch.device,
         precision: str = "fp32",
-        memory_format: torch.memory_format = torch.contiguous_format,
+        channels_last: bool = False,
         multi_label: bool = False,
         batch_size: int = 1,
     ) -> None:
         self.model, self.views = model, views
-        self.device, self.precision, self.memory_format = device, precision, memory_format
+        self.device, self.precision = device, precision
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.multi_label, self.batch_size = multi_label, batch_size
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
@@ -126,6 +127,10 @@ class ModelViews:
         with autocast(self.device, self.precision):
             outputs: dict[str, Tensor] = self.model(images)
         return outputs
+
+    def whole(self, outputs: dict[str, Tensor], size: Span, align_corners: bool) -> Logits:
+        """The logits of the :meth:`outputs` for whole images."""
+        return Logits((outputs["out"],), size, align_corners, self.multi_label)
 
     def logits(self, images: Tensor, size: Span, align_corners: bool) -> Logits:
         """The logits of `images` ``(N, channels, h, w)``, which are upsampled to `size`."""

@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader, as_rgb
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
-from segtrain.engine.class_ids import predict_ids
-from segtrain.engine.device import autocast, choose_device
+from segtrain.engine.device import choose_device
+from segtrain.engine.views import ModelViews
 from segtrain.errors import (
     ChannelsError,
     CheckpointError,
     DataError,
+    NumericError,
     ResourceError,
     is_out_of_memory,
     one_line,
 )
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.weights import check_values
+from segtrain.schema.sections import ViewConfig
 
 OVERLAY_OPACITY = 0.5
 
@@ -72,10 +74,10 @@ class Predictor:
         size: Height and width that images are resized to for the model; None: no resizing. Class
             ids always have the size of the image.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        views: What the model sees of an image: windows, scales, flips; None: the whole, once.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: Whether to use that memory format.
         reader: Reads image files; None: with default rules.
-        trained_values: The values in the image files of the training; None: unknown.
 
     Example:
         >>> from segtrain.models import MODELS
@@ -86,6 +88,9 @@ class Predictor:
         (40, 50)
     """
 
+    trained_values: ImageValues | None = None
+    """The values in the image files of the training; None: unknown."""
+
     def __init__(
         self,
         model: Segmentor,
@@ -95,20 +100,27 @@ class Predictor:
         std: Sequence[float],
         size: tuple[int, int] | None = None,
         device: str = "auto",
+        views: ViewConfig | None = None,
         precision: str = "fp32",
         channels_last: bool = False,
         reader: Reader | None = None,
-        trained_values: ImageValues | None = None,
     ) -> None:
-        self.trained_values = trained_values
         self.reader = reader or Reader(channels=model.in_channels)
         self.device = choose_device(device)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.eval().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.eval().to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         self.labels = labels
         self.precision = precision
         self.size = size
         self._transform = EvalTransform(mean, std, labels, size)
+        self._views = ModelViews(
+            self.model,
+            views or ViewConfig(),
+            device=self.device,
+            precision=precision,
+            channels_last=channels_last,
+            multi_label=labels.multi_label,
+        )
 
     @classmethod
     def from_checkpoint(
@@ -139,7 +151,7 @@ class Predictor:
         trained_size = (
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
-        return cls(
+        predictor = cls(
             restore_model(state, path),
             labels,
             mean=metadata["mean"],
@@ -149,8 +161,9 @@ class Predictor:
             precision=metadata["precision"],
             channels_last=metadata["channels_last"],
             reader=reader,
-            trained_values=None if values is None else ImageValues(*values),
         )
+        predictor.trained_values = None if values is None else ImageValues(*values)
+        return predictor
 
     @torch.no_grad()
     def __call__(
@@ -271,12 +284,14 @@ class Predictor:
     def _class_ids(self, pixels: NDArray[Any]) -> NDArray[Any]:
         height, width = pixels.shape[:2]
         tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.uint8))
-        batch = tensor[None].to(self.device, memory_format=self.memory_format)
-        with autocast(self.device, self.precision):
-            logits = self.model(batch)["out"]
+        logits = self._views.logits(tensor[None], (height, width), self.model.align_corners)
+        if not bool(logits.is_finite()):
+            raise NumericError(
+                "the model's logits are NaN or infinite for this image; check its values, or"
+                " predict with precision fp32"
+            )
+        found = logits.ids()[0]
         multi_label = self.labels.multi_label
-        size = (height, width)
-        found = predict_ids(logits, size, self.model.align_corners, multi_label=multi_label)[0]
         ids: NDArray[Any] = (found.permute(1, 2, 0) if multi_label else found).cpu().numpy()
         return ids
 
