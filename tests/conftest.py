@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import torch
 
 from segtrain.cli.main import run_command
 from tests.helpers import SHARED, SMALL
+
+# Small tensors gain nothing from threads, and threads of several processes wait for each other.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that
 
