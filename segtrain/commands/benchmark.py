@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def _runs(
         ConfigError: If there is none.
     """
     runs: dict[str, Run] = {}
+    traced = cache(lambda: trace(graph, (batches[0].shape[2], batches[0].shape[3])))
     with progress("export", len(formats)) as bar:
         for name in dict.fromkeys(formats):
             bar.advance(name)
@@ -72,7 +74,10 @@ def _runs(
                 runs[name] = _eager(graph)
                 continue
             try:
-                runs[name] = _exported(graph, FORMATS[name], batches, folder, threads)
+                _check_packages(FORMATS[name])
+                path = folder / f"model{FORMATS[name].ending}"
+                FORMATS[name].write(traced(), path, graph.options.output, opset=None)
+                runs[name] = _loaded(FORMATS[name], path, batches, threads)
             except ConfigError as error:
                 logger.warning("%s is left out: %s", name, error)
     if not runs:
@@ -80,20 +85,18 @@ def _runs(
     return runs
 
 
-def _exported(
-    graph: Graph, written: Format, batches: Sequence[NDArray[Any]], folder: Path, threads: int
-) -> Run:
-    """Write a file, load it, and try it on each batch.
-
-    Raises:
-        ConfigError: If a package is missing, or the model cannot be written or run.
-    """
+def _check_packages(written: Format) -> None:
     missing = written.missing()
     if missing is not None:
         raise ConfigError(missing)
-    path = folder / f"model{written.ending}"
-    size = (batches[0].shape[2], batches[0].shape[3])
-    written.write(trace(graph, size), path, graph.options.output, opset=None)
+
+
+def _loaded(written: Format, path: Path, batches: Sequence[NDArray[Any]], threads: int) -> Run:
+    """Load a file, and try it on each batch.
+
+    Raises:
+        ConfigError: If the runtime cannot load or run it.
+    """
     try:
         run = written.load(path, threads)
         for batch in batches:
