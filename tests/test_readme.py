@@ -21,7 +21,9 @@ from segtrain.data import DATASETS
 from segtrain.files import config_dir
 from segtrain.losses import LOSSES, MININGS
 from segtrain.schema.sections import (
+    BenchmarkConfig,
     EvaluateConfig,
+    ExportConfig,
     ImportConfig,
     InspectConfig,
     PredictConfig,
@@ -33,6 +35,8 @@ from tests.helpers import ROOT
 OWN_CONFIGS: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
+    "benchmark": BenchmarkConfig,
     "inspect_dataset": InspectConfig,
     "make_shards": ShardsConfig,
 }
@@ -131,6 +135,8 @@ def test_exit_codes_are_those_of_the_errors() -> None:
         "evaluate",
         "compare",
         "predict",
+        "export",
+        "benchmark",
         "import",
         "inspect",
         "shards",

@@ -90,6 +90,57 @@ Keys:
                            in training
   device                   auto (default), cpu, cuda, cuda:1, ...
   plugins                  files that register the model""",
+    "export": """\
+Export a trained model, and compare the file with the model on real images before it is kept.
+
+Examples:
+  {program} checkpoint=RUN_DIR output=model.onnx
+  {program} checkpoint=RUN_DIR output=model.pt2 images=FOLDER
+  {program} checkpoint=RUN_DIR output=model.xml argmax=false normalize=false
+  {program} checkpoint=RUN_DIR output=model.onnx dynamic=false size=[512,1024]
+
+The ending chooses the format: .onnx (ONNX Runtime), .pt2 (a program of torch.export) or .xml
+(OpenVINO, with the weights in a .bin file). The model computes in float32. The file is run in its
+runtime; a .pt2 file is run in a process of its own. If less than 99.99 % of the labels are those
+of the model, nothing is written. model.onnx.json beside the file has the input, output, classes
+and the agreement.
+
+Keys:
+  checkpoint               a file, or a run directory (its checkpoints/best.pt)
+  output                   the file to write
+  normalize                true (default): the input is pixels from 0 to 1; false: normalised ones
+  upsample                 true (default): the output has the size of the input; false: the size at
+                           which the model computes
+  argmax                   true (default): class ids; false: logits
+  images                   a folder or glob of images to compare on; default: the validation split
+                           of the training
+  num_images               how many of them are compared; default: 8
+  opset                    the opset of ONNX; default: that of torch
+  dynamic                  true (default): batch, height and width may vary; false: one image of
+                           the given size
+  size                     [height,width] to which images are resized for the model; default: as
+                           in training
+  plugins                  files that register the model""",
+    "benchmark": """\
+Time a trained model in torch and in each format of export, on the CPU.
+
+Examples:
+  {program} checkpoint=RUN_DIR
+  {program} checkpoint=RUN_DIR formats=[torch,onnx] size=[512,1024] batch_sizes=[1,4] threads=2
+
+It prints the median time of a call, the times that 10 and 90 % of the calls do not exceed, and
+images per second. The formats take turns on the same images. Normalisation, upsampling and class
+ids are included; reading images is not.
+
+Keys:
+  checkpoint               a file, or a run directory (its checkpoints/best.pt)
+  formats                  of torch, onnx, pt2 and openvino; default: all whose packages are
+                           installed
+  size                     [height,width] of the images; default: as in training, or [512,512]
+  batch_sizes              images per call; default: [1,4]
+  repetitions              timed calls; default: 20
+  threads                  threads of each runtime; default: that of torch
+  plugins                  files that register the model""",
     "import": """\
 Convert weights of other code into a checkpoint for evaluate, predict and model.weights.
 

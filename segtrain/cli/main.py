@@ -25,7 +25,13 @@ from segtrain.cli.listing import completion_script, list_choices
 from segtrain.cli.sweep import train_many
 from segtrain.cli.words import check_options
 from segtrain.commands import (
+    benchmark as benchmark_command,
+)
+from segtrain.commands import (
     evaluate as evaluate_command,
+)
+from segtrain.commands import (
+    export as export_command,
 )
 from segtrain.commands import (
     import_weights as import_command,
@@ -54,8 +60,10 @@ from segtrain.errors import (
 from segtrain.models.weights import list_of
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.sections import (
+    BenchmarkConfig,
     CompareConfig,
     EvaluateConfig,
+    ExportConfig,
     ImportConfig,
     InspectConfig,
     PredictConfig,
@@ -141,6 +149,20 @@ def predict(words: Sequence[str], *, extra: Path | None = None) -> None:
     predict_command.predict(config)
 
 
+def export(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Write a model for ONNX Runtime, torch.export or OpenVINO, compared with the checkpoint."""
+    config = build_dataclass(ExportConfig, compose_config(words, "export", extra))
+    _check_installation()
+    export_command.export(config)
+
+
+def benchmark(words: Sequence[str], *, extra: Path | None = None) -> None:
+    """Time a model in torch and in the formats of export."""
+    config = build_dataclass(BenchmarkConfig, compose_config(words, "benchmark", extra))
+    _check_installation()
+    benchmark_command.benchmark(config)
+
+
 def import_weights(words: Sequence[str], *, extra: Path | None = None) -> None:
     """Write weights of other code as a checkpoint, and print the class weights in their file."""
     keys = {word.lstrip("+").partition("=")[0] for word in words}
@@ -203,6 +225,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "predict": predict,
+    "export": export,
+    "benchmark": benchmark,
     "import": import_weights,
     "inspect": inspect,
     "shards": shards,
@@ -311,6 +335,8 @@ _LESS_MEMORY = {
     " trainer.precision=bf16, or model.activation_checkpointing=true where the model has it",
     "evaluate": "; lower evaluation.batch_size or evaluation.size",
     "predict": "; lower size, the height and width that images are resized to",
+    "export": "; lower size, the height and width that images are resized to",
+    "benchmark": "; lower size or batch_sizes",
 }
 
 

@@ -137,7 +137,17 @@ class Predictor:
             CheckpointError: When the checkpoint does not exist or cannot be used.
         """
         path = find_checkpoint(checkpoint)
-        state = load_checkpoint(path)
+        return cls.from_state(load_checkpoint(path), path, device=device, size=size)
+
+    @classmethod
+    def from_state(
+        cls, state: State, path: Path, *, device: str = "auto", size: tuple[int, int] | None = None
+    ) -> Predictor:
+        """Build a predictor from the checkpoint `state`, loaded from `path`.
+
+        Raises:
+            CheckpointError: When the checkpoint cannot be used.
+        """
         metadata: dict[str, Any] = state["metadata"]
         labels = LabelContract(
             num_classes=metadata["num_classes"],

@@ -191,15 +191,18 @@ class SMPSegmentor(Segmentor):
         parts = features if isinstance(features, tuple) else (features,)
         logits: Tensor = self.segmentation_head(self.decoder(*parts))
         stride = padded.shape[-1] // logits.shape[-1]
-        return {"out": logits[..., : -(-height // stride), : -(-width // stride)]}
+        return {"out": logits[..., : _ceil(height, stride), : _ceil(width, stride)]}
 
     def _pad(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        right, bottom = (
-            max(-(-size // self._divisor) * self._divisor, self._least) - size
-            for size in (width, height)
-        )
+        right, bottom = (self._padded(size) - size for size in (width, height))
+        if torch.compiler.is_exporting():  # with symbolic sizes, which decide about no branch
+            return F.pad(images, (0, right, 0, bottom))
         return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
+
+    def _padded(self, size: int) -> int:
+        multiple = _ceil(size, self._divisor) * self._divisor
+        return multiple if self._least == self._divisor else max(multiple, self._least)
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
         """Return the encoder weights of SMP, or those of timm for an encoder of timm."""
@@ -239,6 +242,11 @@ class SMPSegmentor(Segmentor):
                 self.encoder_name, depth=depth, weights=weights, **self._encoder_params
             )
         return encoder
+
+
+def _ceil(side: int, divisor: int) -> int:
+    """Divide and round up, without negative numbers: ONNX rounds a quotient towards zero."""
+    return (side + divisor - 1) // divisor
 
 
 def _import_smp() -> ModuleType:

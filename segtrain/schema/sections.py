@@ -381,6 +381,74 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Export a trained model for another runtime."""
+
+    checkpoint: str
+    """A file, or a run directory (its ``checkpoints/best.pt``)."""
+    output: str
+    """The file to write; its ending chooses the format: ``.onnx``, ``.pt2`` or ``.xml``."""
+    normalize: bool = True
+    """Whether the input is pixels from 0 to 1, and mean and deviation are part of the graph."""
+    upsample: bool = True
+    """Whether the output has the height and width of the input."""
+    argmax: bool = True
+    """Whether the output is class ids instead of logits."""
+    images: str | None = None
+    """A folder or a glob of images to compare on; null: the validation split of the training."""
+    num_images: int = 8
+    """How many of them are compared, at equal distances."""
+    opset: int | None = None
+    """The opset of ONNX; null: torch's default."""
+    dynamic: bool = True
+    """Whether batch, height and width may vary; false: one image of `size`."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to for the model; null: as in training."""
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        _positive("num_images", self.num_images)
+        if self.opset is not None:
+            _positive("opset", self.opset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Time a trained model in several formats."""
+
+    checkpoint: str
+    """A file, or a run directory (its ``checkpoints/best.pt``)."""
+    formats: tuple[Literal["torch", "onnx", "pt2", "openvino"], ...] = (
+        "torch",
+        "onnx",
+        "pt2",
+        "openvino",
+    )
+    """The formats; those whose packages are missing are left out."""
+    size: tuple[int, int] | None = None
+    """Height and width of the images; null: those of the training, or 512 x 512."""
+    batch_sizes: tuple[int, ...] = (1, 4)
+    """Images per call."""
+    repetitions: int = 20
+    """Timed calls of each format with each batch size."""
+    threads: int | None = None
+    """Threads of each runtime; null: torch's default."""
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        _positive("repetitions", self.repetitions)
+        for name, values in (("batch_sizes", self.batch_sizes), ("formats", self.formats)):
+            if not values:
+                raise ConfigError(f"{name} must name at least one")
+        for number in self.batch_sizes:
+            _positive("batch_sizes", number)
+        if self.threads is not None:
+            _positive("threads", self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardsConfig:
     """Write one split of a dataset as tar shards."""
 

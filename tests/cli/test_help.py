@@ -14,8 +14,10 @@ from segtrain.cli.help import HELP
 from segtrain.cli.main import COMMANDS, compare_config
 from segtrain.cli.sweep import plan_sweep
 from segtrain.schema.sections import (
+    BenchmarkConfig,
     CompareConfig,
     EvaluateConfig,
+    ExportConfig,
     ImportConfig,
     InspectConfig,
     PredictConfig,
@@ -27,6 +29,8 @@ CONFIGS: dict[str, type] = {
     "compare": CompareConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
+    "benchmark": BenchmarkConfig,
     "import": ImportConfig,
     "inspect": InspectConfig,
     "shards": ShardsConfig,

@@ -143,7 +143,7 @@ class TimmBackbone(Backbone):
             return features
         height, width = images.shape[-2:]
         return [
-            feature[..., : -(-height // stride), : -(-width // stride)]
+            feature[..., : _ceil(height, stride), : _ceil(width, stride)]
             for feature, stride in zip(features, self.strides, strict=True)
         ]
 
@@ -261,7 +261,13 @@ def _pad(images: Tensor, divisor: int) -> Tensor:
     if divisor == 1:
         return images
     height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % divisor, 0, -height % divisor))
+    right, bottom = (_ceil(side, divisor) * divisor - side for side in (width, height))
+    return F.pad(images, (0, right, 0, bottom))
+
+
+def _ceil(side: int, divisor: int) -> int:
+    """Divide and round up, without negative numbers: ONNX rounds a quotient towards zero."""
+    return (side + divisor - 1) // divisor
 
 
 def cut_squares(images: Tensor, side: int) -> Tensor:
