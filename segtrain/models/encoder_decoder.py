@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 from segtrain.models.backbones import BACKBONES, Backbone
 from segtrain.models.heads import HEADS, Head
+from segtrain.models.layers.padding import padded_to, without_padding
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.unused import unread_features, unused_parameters
@@ -21,6 +22,9 @@ Spec = str | dict[str, Any]
 @MODELS.register("encoder_decoder")
 class EncoderDecoder(Segmentor):
     """A backbone and a head by name.
+
+    Images are padded with zeros at the bottom and right to multiples of the coarsest stride, so
+    that the features of all strides lie on each other, and the padding is removed from the logits.
 
     Parameters that no output depends on are frozen, such as the finer branches of the last module
     of an HRNet if the head reads only the coarsest.
@@ -175,13 +179,14 @@ class EncoderDecoder(Segmentor):
             TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
-        features = self.backbone(images)
+        padded = padded_to(images, self.backbone.strides[-1])
+        features = self.backbone(padded)
         outputs: dict[str, Tensor] = dict(self.head(features))
         for name, head in self.aux_heads.items():
             if name in outputs:
                 raise ValueError(f"two heads return an output {name!r}")
             outputs[name] = head(features[: self._stages[name] + 1])["out"]
-        return outputs
+        return {name: without_padding(value, padded, images) for name, value in outputs.items()}
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
         weights = self.backbone.pretrained()

@@ -9,12 +9,12 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, ResourceError, describe_error
 from segtrain.models.hub import asked_once
+from segtrain.models.layers.padding import padded_to, without_padding
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
 from segtrain.schema.values import Parameter, check_parameters, did_you_mean, parameters
@@ -184,25 +184,12 @@ class SMPSegmentor(Segmentor):
             TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
-        height, width = images.shape[-2:]
-        padded = self._pad(images)
+        padded = padded_to(images, self._divisor, self._least)
         features = self.encoder(padded)
         # The encoder of dpt returns feature maps and prefix tokens.
         parts = features if isinstance(features, tuple) else (features,)
         logits: Tensor = self.segmentation_head(self.decoder(*parts))
-        stride = padded.shape[-1] // logits.shape[-1]
-        return {"out": logits[..., : _ceil(height, stride), : _ceil(width, stride)]}
-
-    def _pad(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        right, bottom = (self._padded(size) - size for size in (width, height))
-        if torch.compiler.is_exporting():  # with symbolic sizes, which decide about no branch
-            return F.pad(images, (0, right, 0, bottom))
-        return F.pad(images, (0, right, 0, bottom)) if right or bottom else images
-
-    def _padded(self, size: int) -> int:
-        multiple = _ceil(size, self._divisor) * self._divisor
-        return multiple if self._least == self._divisor else max(multiple, self._least)
+        return {"out": without_padding(logits, padded, images)}
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
         """Return the encoder weights of SMP, or those of timm for an encoder of timm."""
@@ -242,11 +229,6 @@ class SMPSegmentor(Segmentor):
                 self.encoder_name, depth=depth, weights=weights, **self._encoder_params
             )
         return encoder
-
-
-def _ceil(side: int, divisor: int) -> int:
-    """Divide and round up, without negative numbers: ONNX rounds a quotient towards zero."""
-    return (side + divisor - 1) // divisor
 
 
 def _import_smp() -> ModuleType:

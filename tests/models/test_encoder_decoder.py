@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ class TestComposition:
     def test_outputs_are_those_of_the_parts(self) -> None:
         aux_heads = {"early": {"name": "fcn", "stage": 1}, "late": "fcn"}
         model = build(head={"name": "segformer", "channels": 16}, aux_heads=aux_heads).eval()
-        images = images_of(40, 72)
+        images = images_of(64, 96)  # needs no padding
         with torch.no_grad():
             outputs, features = model(images), model.backbone(images)
             assert list(outputs) == ["out", "early", "late"]
@@ -90,6 +91,17 @@ class TestComposition:
                 head = model.aux_heads[name]
                 assert torch.equal(outputs[name], head(features[: stage + 1])["out"])
                 assert outputs[name].shape[-2:] == features[stage].shape[-2:]
+
+    @pytest.mark.parametrize("size", [(75, 117), (64, 96), (33, 64)])
+    def test_other_sizes_are_padded_so_that_strides_fit(self, size: tuple[int, int]) -> None:
+        aux = {"aux": {"name": "fcn", "stage": 2}}
+        model = build(backbone=SMALL, head="hrnetv2", aux_heads=aux).eval()
+        images = torch.randn(2, 3, *size)
+        whole = nn.functional.pad(images, (0, -size[1] % 32, 0, -size[0] % 32))
+        found, expected = model(images), model(whole)
+        for name, stride in (("out", 4), ("aux", 16)):
+            rows, columns = (math.ceil(side / stride) for side in size)
+            assert torch.equal(found[name], expected[name][:, :, :rows, :columns])
 
     def test_an_auxiliary_head_may_have_another_number_of_classes(self) -> None:
         aux_heads = {

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.errors import (
@@ -31,6 +30,7 @@ from segtrain.models.backbones.timm_plan import (
     plan_features,
 )
 from segtrain.models.hub import asked_once
+from segtrain.models.layers.padding import padded_to, rounded_up
 from segtrain.models.layers.recompute import recomputed
 
 FAMILY = "timm"
@@ -131,7 +131,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps, the finest first; see the class for shapes."""
-        padded = _pad(images, self.plan.divisor)
+        padded = padded_to(images, self.plan.divisor)
         tiles = cut_squares(padded, self.plan.divisor) if self.plan.is_tiled else padded
         features = self._features(tiles)
         if self.plan.is_nhwc:
@@ -143,7 +143,7 @@ class TimmBackbone(Backbone):
             return features
         height, width = images.shape[-2:]
         return [
-            feature[..., : _ceil(height, stride), : _ceil(width, stride)]
+            feature[..., : rounded_up(height, stride), : rounded_up(width, stride)]
             for feature, stride in zip(features, self.strides, strict=True)
         ]
 
@@ -254,20 +254,6 @@ def _why_no_weights(timm: ModuleType, architecture: str, error: Exception) -> Se
         f" ({type(error).__name__}): give model.safetensors of {place} with model.weights=<path>,"
         " or copy the cache of a machine that has them (HF_HUB_CACHE)"
     )
-
-
-def _pad(images: Tensor, divisor: int) -> Tensor:
-    """Pad `images` with zeros at the bottom and right to multiples of `divisor`."""
-    if divisor == 1:
-        return images
-    height, width = images.shape[-2:]
-    right, bottom = (_ceil(side, divisor) * divisor - side for side in (width, height))
-    return F.pad(images, (0, right, 0, bottom))
-
-
-def _ceil(side: int, divisor: int) -> int:
-    """Divide and round up, without negative numbers: ONNX rounds a quotient towards zero."""
-    return (side + divisor - 1) // divisor
 
 
 def cut_squares(images: Tensor, side: int) -> Tensor:
