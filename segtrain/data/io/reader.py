@@ -229,7 +229,7 @@ class Reader:
             DataError: When the pixels cannot be converted.
         """
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        missing = self._missing(pixels, nodata)
+        missing = self.missing(pixels, nodata)
         if missing is None:
             return self._scaled(self._with_channels(pixels, name, has_alpha=has_alpha), name)
         known = np.where(missing[..., None], pixels[~missing].min(initial=0), pixels)
@@ -239,12 +239,22 @@ class Reader:
         scaled[missing] = np.nan
         return scaled
 
+    def missing(self, pixels: NDArray[Any], declared: float | None) -> NDArray[np.bool_] | None:
+        """Return the pixels without data of ``(H, W, C)``, as a file holds it; None: all have.
+
+        Args:
+            pixels: The values as a file holds them.
+            declared: The value without data that the file declares; `self.nodata` wins.
+        """
+        nodata = declared if self.nodata is None else self.nodata
+        return missing_pixels(pixels, nodata, self.value_range)
+
     def _upright(self, raster: Raster, name: str) -> NDArray[Any]:
         pixels = self._turned(raster.pixels, raster.orientation)
         return self.convert(pixels, name, nodata=raster.nodata, has_alpha=raster.has_alpha)
 
     def _values(self, raster: Raster) -> ImageValues:
-        missing = self._missing(raster.pixels, raster.nodata)
+        missing = self.missing(raster.pixels, raster.nodata)
         known = raster.pixels if missing is None else raster.pixels[~missing]
         low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
         return ImageValues(str(raster.pixels.dtype), float(low), float(high))
@@ -256,11 +266,6 @@ class Reader:
         if raster.pixels.ndim == 2:
             raster = raster._replace(pixels=raster.pixels[..., None])
         return raster
-
-    def _missing(self, pixels: NDArray[Any], declared: float | None) -> NDArray[np.bool_] | None:
-        """Return the pixels without data of ``(H, W, C)``; None: all have data."""
-        nodata = declared if self.nodata is None else self.nodata
-        return missing_pixels(pixels, nodata, self.value_range)
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""
