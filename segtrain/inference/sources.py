@@ -77,8 +77,8 @@ def find_sources(given: str, passed: Sequence[Path] = ()) -> list[Source]:
         found = _in_folder(base, matches, given, passed)
     else:
         raise DataError(
-            f"input={given}: this file or folder does not exist; give an image, a volume, a video, a"
-            " folder, a glob, or a .txt file with one path per line"
+            f"input={given}: this file or folder does not exist; give an image, a volume, a video,"
+            " a folder, a glob, or a .txt file with one path per line"
         )
     _check_names(found, given)
     return found
@@ -135,8 +135,8 @@ def _sources(path: Path, base: Path) -> list[Source]:
     slices = slices_of(path)
     if slices:
         return [Source(part, f"{without_ending(below)}_{part.stem}") for part in slices]
-    is_known = ending(path) in _SUFFIXES
-    return [Source(path, (below.with_suffix("") if is_known else below).as_posix())]
+    is_video = ending(path) in VIDEO_SUFFIXES
+    return [Source(path, below.with_suffix("").as_posix() if is_video else without_ending(below))]
 
 
 def _check_names(sources: Sequence[Source], given: str) -> None:
