@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from segtrain.data.labels.label_map import MapGiven, parse_label_map
 from segtrain.errors import CheckpointError, ConfigError
+
+_LARGEST_GREY = 65535
 
 
 class RawValues(NamedTuple):
@@ -66,6 +66,6 @@ def raw_values(given: MapGiven | None, ignore_label: int, names: tuple[str, ...]
         )
     shared = {index: tuple(raws[index]) for index in range(len(names)) if len(raws[index]) > 1}
     values = tuple(raws[index][0] for index in range(len(names)))
-    ignored = raws.get(ignore_label, [ignore_label])[0]
-    are_colours = max(*values, ignored) > np.iinfo(np.uint16).max
+    are_colours = max(values) > _LARGEST_GREY
+    ignored = raws.get(ignore_label, [0 if are_colours else ignore_label])[0]
     return RawValues(values, ignored, shared, are_colours)
