@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segtrain.data import Reader
+from segtrain.data import ImageValues, Reader
 from segtrain.data.io.pillow import pixels_of
 from segtrain.errors import ChannelsError, DataError
 
@@ -43,8 +43,10 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
     if isinstance(image, Tensor):
         wanted = f"({reader.channels}, H, W)"
         shape = tuple(image.shape)
-        pixels = image.detach().cpu().float().numpy() if image.is_floating_point() else (
-            image.detach().cpu().numpy()
+        pixels = (
+            image.detach().cpu().float().numpy()
+            if image.is_floating_point()
+            else (image.detach().cpu().numpy())
         )
         pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else pixels
     else:
@@ -55,6 +57,18 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
             f"image must be {wanted}, uint8, or float32 from 0 to 1, got {shape} {pixels.dtype}"
         )
     return pixels
+
+
+def read_file(path: Path, reader: Reader) -> tuple[NDArray[Any], ImageValues]:
+    """Return the pixels of an image file as :func:`read_pixels`, and the values in the file.
+
+    Raises:
+        DataError: When it cannot be read, or has the wrong number of channels.
+    """
+    try:
+        return reader.image_and_values(path)
+    except ChannelsError:
+        raise wrong_channels(str(path), reader.channels) from None
 
 
 def wrong_channels(name: str, channels: int) -> DataError:

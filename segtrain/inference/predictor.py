@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader, as_rgb
+from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader
+from segtrain.data.labels.label_map import MapGiven
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
 from segtrain.engine.device import autocast, choose_device
 from segtrain.errors import (
@@ -23,6 +24,7 @@ from segtrain.errors import (
 )
 from segtrain.inference.inputs import ImageInput, name_of, read_pixels
 from segtrain.inference.prediction import Prediction
+from segtrain.inference.writers.masks import draw_overlay
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.weights import check_values
 
@@ -80,6 +82,10 @@ class Predictor:
         reader: Reads image files; None: with default rules.
         trained_values: The values in the image files of the training; None: unknown.
 
+    Attributes:
+        label_map: `dataset.label_map` of the training, to write original label values; None: raw
+            values are class ids.
+
     Example:
         >>> from segtrain.models import MODELS
         >>> model = MODELS.build("hrnet_w18_small_v1", num_classes=3)
@@ -104,6 +110,7 @@ class Predictor:
         trained_values: ImageValues | None = None,
     ) -> None:
         self.trained_values = trained_values
+        self.label_map: MapGiven | None = None
         self.reader = reader or Reader(channels=model.in_channels)
         self.device = choose_device(device)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -143,7 +150,7 @@ class Predictor:
         trained_size = (
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
-        return cls(
+        predictor = cls(
             restore_model(state, path),
             labels,
             mean=metadata["mean"],
@@ -155,19 +162,21 @@ class Predictor:
             reader=reader,
             trained_values=None if values is None else ImageValues(*values),
         )
+        predictor.label_map = state.get("config", {}).get("dataset", {}).get("label_map")
+        return predictor
 
     @overload
     def __call__(self, image: ImageInput, valid: ValidInput | None = None) -> NDArray[Any]: ...
 
     @overload
     def __call__(
-        self, image: Sequence[ImageInput], valid: Sequence[ValidInput | None] | None = None
+        self, image: list[Any] | tuple[Any, ...], valid: Sequence[ValidInput | None] | None = None
     ) -> list[NDArray[Any]]: ...
 
     def __call__(
         self,
-        image: ImageInput | Sequence[ImageInput],
-        valid: ValidInput | Sequence[ValidInput | None] | None = None,
+        image: ImageInput | list[Any] | tuple[Any, ...],
+        valid: Any = None,
     ) -> NDArray[Any] | list[NDArray[Any]]:
         """Predict the class of each pixel, of one image or of several.
 
@@ -192,7 +201,7 @@ class Predictor:
             ValueError: When an array has the wrong shape or dtype.
         """
         if not isinstance(image, (list, tuple)):
-            return self.predict(image, valid).ids  # type: ignore[arg-type]
+            return self.predict(image, valid).ids
         several = [None] * len(image) if valid is None else valid
         if len(several) != len(image):
             raise ValueError(f"valid must have one entry per image, got {len(several)}")
@@ -202,10 +211,10 @@ class Predictor:
     def probabilities(self, image: ImageInput) -> NDArray[np.float32]: ...
 
     @overload
-    def probabilities(self, image: Sequence[ImageInput]) -> list[NDArray[np.float32]]: ...
+    def probabilities(self, image: list[Any] | tuple[Any, ...]) -> list[NDArray[np.float32]]: ...
 
     def probabilities(
-        self, image: ImageInput | Sequence[ImageInput]
+        self, image: ImageInput | list[Any] | tuple[Any, ...]
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Predict the probability of each class at each pixel, of one image or of several.
 
@@ -221,7 +230,7 @@ class Predictor:
         """
         if isinstance(image, (list, tuple)):
             return [self.predict(one).probabilities() for one in image]
-        return self.predict(image).probabilities()  # type: ignore[arg-type]
+        return self.predict(image).probabilities()
 
     @torch.no_grad()
     def predict(
@@ -299,16 +308,18 @@ class Predictor:
         self, valid: ValidInput | None, pixels: NDArray[Any], name: str | None
     ) -> NDArray[np.bool_] | None:
         """Return the pixels that count: those of `valid` that have data; None: all."""
+        counts: NDArray[np.bool_] | None
         if isinstance(valid, (str, Path)):
             counts = self.read_valid(valid, name or "given as an array", pixels.shape)
         elif valid is not None and valid.shape != pixels.shape[:2]:
             raise ValueError(f"valid must be (H, W) = {pixels.shape[:2]}, got {valid.shape}")
         else:
-            counts = None if valid is None else valid != 0
+            counts = None if valid is None else np.not_equal(valid, 0)
         missing = np.isnan(pixels).any(2) if pixels.dtype.kind == "f" else None
         if missing is None or not missing.any():
             return counts
-        return ~missing if counts is None else counts & ~missing
+        known: NDArray[np.bool_] = np.logical_not(missing)
+        return known if counts is None else counts & known
 
     def _ignored(self, ids: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         """Return class ids with the ignore label where pixels do not count."""
@@ -350,9 +361,4 @@ class Predictor:
 
         Pixels with the ignore label stay as they are.
         """
-        ignored = ids == self.labels.ignore_label
-        ignored = ignored.any(axis=2) if self.labels.multi_label else ignored
-        opacity = np.where(ignored, 0, OVERLAY_OPACITY)[..., None]
-        mixed = (1 - opacity) * as_rgb(image) + opacity * self.colorize(ids)
-        drawn: NDArray[np.uint8] = mixed.round().astype(np.uint8)
-        return drawn
+        return draw_overlay(self.labels, image, ids, OVERLAY_OPACITY)

@@ -99,8 +99,9 @@ def _in_folder(
     others = Counter(ending(path) for path in shown if ending(path) not in _SUFFIXES)
     held = list_endings(others) if others else ""
     if not images:
+        what = "folder has" if is_directory(Path(given).expanduser()) else "glob matches"
         raise DataError(
-            f"input={given}: there is no image{f', but {held}' if held else ''}; supported endings"
+            f"input={given}: the {what} no image{f', but {held}' if held else ''}; supported endings"
             f" are {', '.join(sorted(_SUFFIXES))}"
         )
     if held:

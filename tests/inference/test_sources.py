@@ -47,7 +47,7 @@ def test_a_glob_is_searched_below_its_first_folders() -> None:
     assert [*stems("in/**/*.png")] == ["0", "a/1", "b/c/1"]
     assert [*stems("in/*/*.png")] == ["a/1"]
     assert [*stems("in/a/[12].*")] == ["1", "2"]
-    assert "there is no image; supported endings are .avi" in message("in/*.tif")
+    assert "the glob matches no image; supported endings are .avi" in message("in/*.tif")
     touch("in/[1].png")
     assert [*stems("in/[1].png")] == ["[1]"]
 
@@ -82,7 +82,7 @@ def test_two_inputs_of_one_name() -> None:
 def test_what_is_no_input() -> None:
     assert message("absent").startswith("input=absent: this file or folder does not exist; give")
     touch("in/notes.md")
-    assert "there is no image, but 1 .md; supported endings are" in message("in")
+    assert "the folder has no image, but 1 .md; supported endings are" in message("in")
 
 
 def test_frames_of_a_video(tmp_path: Path) -> None:

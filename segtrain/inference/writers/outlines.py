@@ -125,9 +125,7 @@ class Outlines:
         flat, place = padded.ravel(), (y + 1) * wide + x + 1
         own = flat[place]
         pixel = (y + self.height - len(self._pending)) * self.width + x
-        is_step = np.stack(
-            [flat[place + dy * wide + dx] != own for dy, dx in _BEFORE], 1
-        ).ravel()
+        is_step = np.stack([flat[place + dy * wide + dx] != own for dy, dx in _BEFORE], 1).ravel()
         steps = [self._next(side, flat, place, pixel, wide) for side in range(4)]
         keys = (pixel[:, None] * 4 + np.arange(4)).ravel()[is_step]
         following = np.stack(steps, 1).ravel()[is_step]
@@ -148,7 +146,7 @@ class Outlines:
 
     def _rings(self, keys: Ints, following: Ints) -> list[Ints]:
         """Return rings of steps, each visiting a corner at most once."""
-        after = memoryview(np.searchsorted(keys, following))
+        after = array("q", np.searchsorted(keys, following).astype(np.int64).tobytes())
         seen = bytearray(len(keys))
         order, starts = array("q"), array("q")
         for first in range(len(keys)):
@@ -237,9 +235,7 @@ def _split(ring: Ints, corners: Ints, twice: NDArray[np.bool_]) -> list[Ints]:
     cut: list[Ints] = []
     stack: list[int] = []
     places: dict[int, int] = {}
-    for step, corner, is_twice in zip(
-        ring.tolist(), corners.tolist(), twice.tolist(), strict=True
-    ):
+    for step, corner, is_twice in zip(ring.tolist(), corners.tolist(), twice.tolist(), strict=True):
         if is_twice:
             start = places.get(corner)
             if start is not None:

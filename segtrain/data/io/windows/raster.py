@@ -93,6 +93,18 @@ class RasterFile:
         """
         return self._read(lambda: self._source.valid(rows, columns))
 
+    def nonzero(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Read where a window of a file of valid pixels is not 0, ``(r, c)``; NaN is 0.
+
+        Raises:
+            DataError: When the window cannot be decoded.
+        """
+        raw = self._read(lambda: self._raw(rows, columns))
+        raw = raw[..., :-1] if self.layout.has_alpha else raw
+        raw = np.nan_to_num(raw) if raw.dtype.kind == "f" else raw
+        found: NDArray[np.bool_] = np.not_equal(raw, 0).any(2)
+        return found
+
     def close(self) -> None:
         """Close the file."""
         self._source.close()
