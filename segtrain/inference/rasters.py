@@ -27,7 +27,7 @@ def predict_raster(
     target: Target,
     *,
     valid: RasterFile | None = None,
-    window: tuple[int, int] = WINDOW,
+    window: tuple[int, int] | None = None,
     show: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Predict an image in windows, and write it in bands of rows.
@@ -38,7 +38,7 @@ def predict_raster(
         writers: The writers, which have been started.
         target: The image as the writers know it.
         valid: A file of the same size that is not 0 at the pixels that count; None: all count.
-        window: Height and width of a window.
+        window: Height and width of a window; None: :data:`WINDOW`.
         show: Called with the progress in words.
 
     Raises:
@@ -49,7 +49,7 @@ def predict_raster(
         "with_probabilities": any(writer.needs_probabilities for writer in writers),
         "with_pixels": any(writer.needs_pixels for writer in writers),
     }
-    for band in predict_bands(predictor, raster, window, **needs):
+    for band in predict_bands(predictor, raster, window or WINDOW, **needs):
         _ignore(band, raster, valid, predictor.labels.ignore_label)
         write_band(writers, band)
         show(f"row {band.rows.stop} of {target.height}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ class TiffPicture(Picture):
             keywords["planarconfig"] = "contig"
         importlib.import_module("tifffile").imwrite(
             self.temporary,
-            self._strips(more),
+            self._strips(),
             shape=(target.height, target.width, *more),
             dtype=form.dtype,
             rowsperstrip=_STRIP_ROWS,
@@ -123,14 +124,12 @@ class TiffPicture(Picture):
         )
         self._release()
 
-    def _strips(self, more: tuple[int, ...]) -> Iterator[NDArray[Any]]:
+    def _strips(self) -> Iterator[bytes]:
+        """Yield compressed strips."""
         self._rows.seek(0)
-        dtype = np.dtype(self.form.dtype)
-        row = self.target.width * self.form.channels
-        for start in range(0, self.target.height, _STRIP_ROWS):
-            number = min(_STRIP_ROWS, self.target.height - start)
-            content = self._rows.read(number * row * dtype.itemsize)
-            yield np.frombuffer(content, dtype).reshape(number, self.target.width, *more)
+        row = self.target.width * self.form.channels * np.dtype(self.form.dtype).itemsize
+        while content := self._rows.read(_STRIP_ROWS * row):
+            yield zlib.compress(content)
 
     def _release(self) -> None:
         self._rows.close()
