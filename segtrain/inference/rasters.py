@@ -16,7 +16,7 @@ from segtrain.inference.predictor import Predictor
 from segtrain.inference.writers import Band, Target, Writer
 
 WINDOW = (1024, 1024)
-_BAND_VALUES = 1 << 26  # ids or probabilities in a band of whole rows
+_BAND_VALUES = 1 << 24  # ids or probabilities in a band of whole rows
 _WRITTEN_PIXELS = 1 << 20  # of a band as writers get it
 
 

@@ -101,8 +101,8 @@ def _in_folder(
     if not images:
         what = "folder has" if is_directory(Path(given).expanduser()) else "glob matches"
         raise DataError(
-            f"input={given}: the {what} no image{f', but {held}' if held else ''}; supported endings"
-            f" are {', '.join(sorted(_SUFFIXES))}"
+            f"input={given}: the {what} no image{f', but {held}' if held else ''}; supported"
+            f" endings are {', '.join(sorted(_SUFFIXES))}"
         )
     if held:
         logger.warning("input=%s: files that are no images are passed over: %s", given, held)
