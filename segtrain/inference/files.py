@@ -55,7 +55,7 @@ class FilePredictor:
     ) -> None:
         self.predictor, self.writers, self._show = predictor, writers, show
         self.num_images = self.unlike = 0
-        self._told_of_rasterio = False
+        self._told_of_rasterio = self._told_of_size = False
         self._needs_probabilities = any(writer.needs_probabilities for writer in writers)
 
     def __call__(self, source: Source, valid: Path | None = None) -> None:
@@ -138,7 +138,14 @@ class FilePredictor:
             yield from ((rows, None) for rows in split_rows(target.height, target.width))
 
     def _predict_large(self, source: Source, valid: Path | None) -> None:
-        reader = self.predictor.reader
+        reader, trained = self.predictor.reader, self.predictor.size
+        if trained is not None and not self._told_of_size:
+            logger.warning(
+                "%s has more pixels than dataset.max_pixels, so it is predicted in windows at the"
+                " resolution of the file; size=[%d,%d] is not used",
+                *(source.path, *trained),
+            )
+            self._told_of_size = True
         with ExitStack() as stack:
             raster = stack.enter_context(open_raster(source.path, reader))
             counts = None if valid is None else stack.enter_context(open_raster(valid, reader))
@@ -163,13 +170,15 @@ class FilePredictor:
         with Video(source.path) as video:
             for writer in self.writers:
                 writer.start_video(source.stem, video.rate)
+            complete = False
             try:
                 for number, frame in enumerate(video, start=1):
                     self._predict_frame(source, number, frame)
                     self._show(f"frame {number} of {video.num_frames}")
+                complete = True
             finally:
                 for writer in self.writers:
-                    writer.finish_video()
+                    writer.finish_video(complete=complete)
 
     def _predict_frame(self, source: Source, number: int, frame: NDArray[np.uint8]) -> None:
         name = f"{source.path}, frame {number}"

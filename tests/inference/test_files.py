@@ -190,6 +190,38 @@ def test_a_video() -> None:
     assert not [path for path in Path().rglob(".*") if path.is_file()]
 
 
+def test_a_video_that_fails_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter("a.avi", cv2.VideoWriter_fourcc(*"MJPG"), 12, (64, 48))
+    for _ in range(3):
+        writer.write(picture(48, 64))
+    writer.release()
+    chosen, calls = predictor(), []
+    whole = chosen._predict
+
+    def second_fails(pixels: np.ndarray, **keys: bool) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise NumericError("logits")
+        return whole(pixels, **keys)
+
+    monkeypatch.setattr(chosen, "_predict", second_fails)
+    with pytest.raises(NumericError, match=r"^a\.avi, frame 2: logits"):
+        write(chosen, "a.avi", ["ids", "overlay"])
+    assert [path.name for path in Path("out").rglob("*.*")] == ["a_000001.png"]
+
+
+def test_windows_are_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(files_module.logger, "warning", lambda text, *a: said.append(text % a))
+    tifffile.imwrite("a.tif", picture(60, 80), photometric="rgb")
+    chosen = predictor(max_pixels=1000)
+    chosen.size = (7, 9)
+    write(chosen, "a.tif", ["ids"])
+    np.testing.assert_array_equal(tifffile.imread("out/ids/a.tif"), predictor()(picture(60, 80)))
+    assert "in windows at the resolution of the file; size=[7,9] is not used" in said[0]
+
+
 def test_logits_that_are_not_finite() -> None:
     chosen = predictor(max_pixels=10**6)
     chosen.model.head.bias.data[1] = float("nan")

@@ -77,8 +77,8 @@ class Writer:
     def start_video(self, stem: str, rate: float) -> None:
         """Begin a video, whose frames are the images until :meth:`finish_video`."""
 
-    def finish_video(self) -> None:
-        """End the video."""
+    def finish_video(self, *, complete: bool) -> None:
+        """End the video; one that is not `complete`, because a frame failed, is dropped."""
 
     def close(self) -> None:
         """Write what concerns all images, after the last one."""

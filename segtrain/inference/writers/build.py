@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from segtrain.data import LabelContract
 from segtrain.data.labels.inverse import RawValues, raw_values
@@ -24,11 +24,10 @@ from segtrain.inference.writers.scores import (
     uncertainty_layers,
 )
 from segtrain.inference.writers.video import OverlayWriter
+from segtrain.schema.sections import Output
 from segtrain.terminal import logger
 
-OUTPUTS = (
-    *("ids", "color", "overlay", "probabilities", "uncertainty", "labels", "geojson", "coco"),
-)
+OUTPUTS: tuple[str, ...] = get_args(Output)
 """The kinds of files that a prediction can write."""
 _MOST_SHOWN = 3
 _NO_AND_YES = ("no", "yes")

@@ -31,10 +31,10 @@ class OverlayWriter(LayerWriter):
         """Begin a video."""
         self._video = _VideoFile(self.output / self._layer.folder / f"{stem}.mp4", rate)
 
-    def finish_video(self) -> None:
-        """Complete the video; it replaces an older one."""
+    def finish_video(self, *, complete: bool) -> None:
+        """Complete the video, which replaces an older one, or drop it."""
         if self._video is not None:
-            self._video.finish()
+            self._video.finish(complete=complete)
         self._video = None
 
     def start(self, target: Target) -> None:
@@ -84,8 +84,10 @@ class _VideoFile:
                 )
         self._file.write(np.ascontiguousarray(even[..., ::-1]))
 
-    def finish(self) -> None:
-        """Complete the file, if it has a frame."""
+    def finish(self, *, complete: bool) -> None:
+        """Complete the file, if it has a frame, or remove it."""
         if self._file is not None:
             self._file.release()
-            self._temporary.replace(self.path)
+            if complete:
+                self._temporary.replace(self.path)
+        self._temporary.unlink(missing_ok=True)
