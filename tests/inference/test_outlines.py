@@ -28,10 +28,11 @@ MAPS = {
 
 
 def regions(ids: np.ndarray, band: int, **keys: int) -> list[Region]:
-    outlines = Outlines(ids.shape[1], num_ids=3, **keys)
+    outlines, found = Outlines(ids.shape[1], num_ids=3, **keys), []
     for start in range(0, len(ids), band):
         outlines.add(ids[start : start + band])
-    return list(outlines.regions())
+        found.extend(outlines.closed())
+    return [*found, *outlines.regions()]
 
 
 def labelled(ids: np.ndarray) -> tuple[np.ndarray, int]:
@@ -46,8 +47,11 @@ def labelled(ids: np.ndarray) -> tuple[np.ndarray, int]:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 @pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize("band", [1, 4, 1000])
-def test_regions_are_drawn_back(name: str, band: int) -> None:
+@pytest.mark.parametrize(("band", "enough"), [(1, 1), (4, 1), (4, 10**9), (1000, 1)])
+def test_regions_are_drawn_back(
+    name: str, band: int, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segtrain.inference.writers.outlines._ENOUGH", enough)
     features = pytest.importorskip("rasterio.features")
     ids = MAPS[name]
     found = regions(ids, band)

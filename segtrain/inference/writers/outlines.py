@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 _TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
 _OUTSIDE = -1
+_ENOUGH = 1 << 21  # steps at which regions are looked for before the last row
 # By side: the offsets (y, x) of the next pixel along the side, and of the one across the corner.
 _ALONG = ((0, 1), (1, 0), (0, -1), (-1, 0))
 _ACROSS = ((-1, 1), (1, 1), (1, -1), (-1, -1))
@@ -84,6 +85,7 @@ class Outlines:
         self._above = self._outside(1)
         self._pending = self._outside(0)
         self._found: list[tuple[Ints, Ints, Ints]] = []
+        self._enough = _ENOUGH
 
     def add(self, ids: NDArray[Any]) -> None:
         """Add the next rows, ``(R, W)``, integers."""
@@ -93,16 +95,45 @@ class Outlines:
         self._pending = rows[-1:]
         self.height += len(ids)
 
+    def closed(self, min_area: int = 1) -> Iterator[Region]:
+        """Yield regions that no further row can change, once there are many steps of outlines.
+
+        Regions that were yielded are forgotten, which bounds the memory for large images.
+        """
+        number = sum(len(keys) for keys, _, _ in self._found)
+        if number < self._enough:
+            return
+        keys, following, classes = self._joined()
+        part_of, last = self._parts(keys, following), self.height - len(self._pending)
+        is_open = np.zeros(part_of.max() + 1, np.bool_)
+        is_open[part_of[keys // (4 * self.width) == last - 1]] = True
+        kept = is_open[part_of]
+        self._found = [(keys[kept], following[kept], classes[kept])]
+        self._enough = max(_ENOUGH, 2 * int(kept.sum()))
+        yield from self._group(keys[~kept], following[~kept], classes[~kept], min_area)
+
     def regions(self, min_area: int = 1) -> Iterator[Region]:
         """Yield the regions of at least `min_area` pixels, after the last row was added."""
         self._search(np.concatenate([self._above, self._pending, self._outside(1)]), 1)
-        if not self._found:
-            return
+        if self._found:
+            yield from self._group(*self._joined(), min_area)
+
+    def _joined(self) -> tuple[Ints, Ints, Ints]:
+        """Return the steps found so far, which are then forgotten."""
         keys, following, classes = (
             np.concatenate([part[index] for part in self._found]) for index in range(3)
         )
         self._found = []
-        yield from self._group(keys, classes, self._rings(keys, following), min_area)
+        return keys, following, classes
+
+    def _parts(self, keys: Ints, following: Ints) -> Ints:
+        """Return a number per step, the same for all steps found so far of one region."""
+        left, right = _ends(keys)
+        place = np.searchsorted(keys, following).clip(max=len(keys) - 1)
+        known = np.flatnonzero(keys[place] == following)
+        return _connected(
+            len(keys), np.concatenate([known, left]), np.concatenate([place[known], right])
+        )
 
     def _outside(self, rows: int) -> NDArray[np.int32]:
         return np.full((rows, self.width), _OUTSIDE, np.int32)
@@ -176,23 +207,19 @@ class Outlines:
         start = _START[side]
         return np.stack([x + start[:, 1], y + start[:, 0]], 1)
 
-    def _group(
-        self, keys: Ints, classes: Ints, rings: Sequence[Ints], min_area: int
-    ) -> Iterator[Region]:
+    def _group(self, keys: Ints, following: Ints, classes: Ints, min_area: int) -> Iterator[Region]:
         """Put the rings of a region together: a row of its pixels runs from ring to ring."""
-        sparse: Any = importlib.import_module("scipy.sparse")
-        graph: Any = importlib.import_module("scipy.sparse.csgraph")
+        if not len(keys):
+            return
+        rings = self._rings(keys, following)
         ring_of = np.empty(len(keys), np.int64)
         for number, ring in enumerate(rings):
             ring_of[ring] = number
-        left, right = (np.flatnonzero(keys % 4 == side) for side in (_LEFT, _RIGHT))
-        pairs = sparse.coo_array(
-            (np.ones(len(left), np.bool_), (ring_of[left], ring_of[right])), shape=(len(rings),) * 2
-        )
-        number, region_of = graph.connected_components(pairs, directed=False)
+        left, right = _ends(keys)
+        region_of = _connected(len(rings), ring_of[left], ring_of[right])
         lengths = keys[right] // 4 - keys[left] // 4 + 1
-        areas = np.bincount(region_of[ring_of[left]], lengths, number).astype(np.int64)
-        members: list[list[Ints]] = [[] for _ in range(number)]
+        areas = np.bincount(region_of[ring_of[left]], lengths).astype(np.int64)
+        members: list[list[Ints]] = [[] for _ in areas]
         for ring, region in zip(rings, region_of, strict=True):
             if areas[region] >= min_area:
                 members[region].append(ring)
@@ -218,6 +245,20 @@ class Outlines:
         turns[0] = sides[0] != sides[-1]
         turns[1:] = sides[1:] != sides[:-1]
         return self._corners(keys[turns])
+
+
+def _ends(keys: Ints) -> tuple[Ints, Ints]:
+    """Return the steps at the left and the right end of every row of pixels of one region."""
+    left, right = (np.flatnonzero(keys % 4 == side) for side in (_LEFT, _RIGHT))
+    return left, right
+
+
+def _connected(number: int, one: Ints, other: Ints) -> Ints:
+    """Return the component of each of a number of nodes, of which some pairs are connected."""
+    sparse: Any = importlib.import_module("scipy.sparse")
+    graph: Any = importlib.import_module("scipy.sparse.csgraph")
+    pairs = sparse.coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(number, number))
+    return np.asarray(graph.connected_components(pairs, directed=False)[1], np.int64)
 
 
 def _occurs_twice(values: Ints) -> NDArray[np.bool_]:

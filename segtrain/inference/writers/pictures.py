@@ -129,7 +129,7 @@ class TiffPicture(Picture):
         self._rows.seek(0)
         row = self.target.width * self.form.channels * np.dtype(self.form.dtype).itemsize
         while content := self._rows.read(_STRIP_ROWS * row):
-            yield zlib.compress(content)
+            yield zlib.compress(content, 1)  # the fastest level; masks get small all the same
 
     def _release(self) -> None:
         self._rows.close()

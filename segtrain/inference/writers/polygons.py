@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data import LabelContract
 from segtrain.data.io.geo import Georeference, load_rasterio
-from segtrain.files import atomic_write
+from segtrain.files import atomic_write, temporary_name
 from segtrain.inference.writers.base import Band, Target, Writer, path_of
 from segtrain.inference.writers.outlines import Outlines, Region, shoelace
 
@@ -22,7 +24,7 @@ _DECIMALS = 9  # a tenth of a millimetre on the ground
 
 
 class RegionWriter(Writer):
-    """Collects the class ids of an image and finds its regions.
+    """Finds the regions of an image, and writes each as soon as its last row is known.
 
     Args:
         labels: The label contract of the model.
@@ -45,23 +47,26 @@ class RegionWriter(Writer):
             self._outlines = [Outlines(target.width, self.labels.num_ids, first=first)]
 
     def write(self, band: Band) -> None:
-        """Add the next rows."""
-        if self.labels.multi_label:
-            for index, outlines in enumerate(self._outlines):
-                outlines.add(band.ids[..., index])
-        else:
-            self._outlines[0].add(band.ids)
+        """Add the next rows, and write the regions that they complete."""
+        for index, outlines in enumerate(self._outlines):
+            outlines.add(band.ids[..., index] if self.labels.multi_label else band.ids)
+            for region in outlines.closed(self.min_area):
+                self._add(index if self.labels.multi_label else region.class_id, region)
+
+    def finish(self) -> None:
+        """Write the other regions."""
+        for index, outlines in enumerate(self._outlines):
+            for region in outlines.regions(self.min_area):
+                self._add(index if self.labels.multi_label else region.class_id, region)
+        self._outlines = []
 
     def abort(self) -> None:
         """Forget the image."""
         self._outlines = []
 
-    def _regions(self) -> Iterator[tuple[int, Region]]:
-        """Yield the class id and the region of every region."""
-        for index, outlines in enumerate(self._outlines):
-            for region in outlines.regions(self.min_area):
-                yield (index if self.labels.multi_label else region.class_id), region
-        self._outlines = []
+    def _add(self, class_id: int, region: Region) -> None:
+        """Write a region."""
+        raise NotImplementedError
 
 
 class GeoJsonWriter(RegionWriter):
@@ -79,24 +84,46 @@ class GeoJsonWriter(RegionWriter):
     def __init__(self, output: Path, labels: LabelContract, min_area: int) -> None:
         super().__init__(labels, min_area)
         self.folder = output / "geojson"
+        self._stream: IO[bytes] | None = None
+
+    def start(self, target: Target) -> None:
+        """Begin the file."""
+        super().start(target)
+        self._place = _placing(target.georeference)
+        self._path = path_of(self.folder, target, ".geojson")
+        self._temporary = temporary_name(self._path)
+        self._stream = self._temporary.open("wb")
+        self._stream.write(b'{"type": "FeatureCollection", "features": [')
+        self._separator = b"\n"
+
+    def _add(self, class_id: int, region: Region) -> None:
+        """Write a feature, in a line of its own."""
+        if self._stream is not None:
+            feature = json.dumps(self._feature(class_id, region), ensure_ascii=False)
+            self._stream.write(self._separator + feature.encode())
+            self._separator = b",\n"
 
     def finish(self) -> None:
-        """Write the file, one feature per line."""
-        place = _placing(self.target.georeference)
-        with atomic_write(path_of(self.folder, self.target, ".geojson")) as stream:
-            stream.write(b'{"type": "FeatureCollection", "features": [')
-            for number, (class_id, region) in enumerate(self._regions()):
-                feature = self._feature(class_id, region, place)
-                stream.write(b",\n" if number else b"\n")
-                stream.write(json.dumps(feature, ensure_ascii=False).encode())
-            stream.write(b"\n]}\n")
+        """Complete the file."""
+        super().finish()
+        if self._stream is not None:
+            self._stream.write(b"\n]}\n")
+            self._stream.close()
+            self._stream = None
+            self._temporary.replace(self._path)
 
-    def _feature(
-        self, class_id: int, region: Region, place: Callable[[NDArray[Any]], NDArray[Any]]
-    ) -> dict[str, Any]:
+    def abort(self) -> None:
+        """Remove the file."""
+        super().abort()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._temporary.unlink(missing_ok=True)
+
+    def _feature(self, class_id: int, region: Region) -> dict[str, Any]:
         rings = []
         for number, corners in enumerate(region.rings):
-            ring = place(corners)
+            ring = self._place(corners)
             # Outer rings turn counterclockwise, holes clockwise.
             ring = ring if (shoelace(ring) > 0) == (number == 0) else ring[::-1]
             rings.append([*ring.tolist(), ring[0].tolist()])
@@ -142,38 +169,63 @@ class CocoWriter(RegionWriter):
         super().__init__(labels, min_area)
         self.path = output / "coco.json"
         self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations: IO[bytes] = TemporaryFile()  # a line each; there may be millions
+        self._count = 0
+        self._before = (0, 0)
 
-    def finish(self) -> None:
-        """Add the image and its regions."""
+    def start(self, target: Target) -> None:
+        """Begin the next image."""
+        super().start(target)
+        self._before = (self._count, self._annotations.tell())
+
+    def _add(self, class_id: int, region: Region) -> None:
+        """Write an annotation."""
         coco: Any = importlib.import_module("pycocotools.mask")
         height, width = self.target.height, self.target.width
-        number = len(self._images) + 1
-        for class_id, region in self._regions():
-            lengths = {"counts": region.run_lengths(height, width), "size": [height, width]}
-            packed = coco.frPyObjects(lengths, height, width)
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": number,
-                    "category_id": class_id,
-                    "segmentation": {"size": [height, width], "counts": packed["counts"].decode()},
-                    "area": region.area,
-                    "bbox": [*region.box],
-                    "iscrowd": 0,
-                }
-            )
-        name = self.target.file_name
-        self._images.append({"id": number, "file_name": name, "height": height, "width": width})
+        lengths = {"counts": region.run_lengths(height, width), "size": [height, width]}
+        packed = coco.frPyObjects(lengths, height, width)
+        self._count += 1
+        annotation = {
+            "id": self._count,
+            "image_id": len(self._images) + 1,
+            "category_id": class_id,
+            "segmentation": {"size": [height, width], "counts": packed["counts"].decode()},
+            "area": region.area,
+            "bbox": [*region.box],
+            "iscrowd": 0,
+        }
+        self._annotations.write((",\n" if self._count > 1 else "").encode())
+        self._annotations.write(json.dumps(annotation).encode())
+
+    def finish(self) -> None:
+        """Add the image and its other regions."""
+        super().finish()
+        self._images.append(
+            {
+                "id": len(self._images) + 1,
+                "file_name": self.target.file_name,
+                "height": self.target.height,
+                "width": self.target.width,
+            }
+        )
+
+    def abort(self) -> None:
+        """Forget the image."""
+        super().abort()
+        self._count, place = self._before
+        self._annotations.seek(place)
+        self._annotations.truncate()
 
     def close(self) -> None:
         """Write the file."""
         first = 1 if self.labels.is_binary else 0
         names = [*enumerate(self.labels.names)][first:]
-        content = {
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": [{"id": index, "name": name} for index, name in names],
-        }
-        with atomic_write(self.path) as stream:
-            stream.write(json.dumps(content, ensure_ascii=False).encode())
+        categories = [{"id": index, "name": name} for index, name in names]
+        self._annotations.seek(0)
+        with self._annotations as annotations, atomic_write(self.path) as stream:
+            for key, content in (("images", self._images), ("categories", categories)):
+                stream.write(f'{"{" if key == "images" else ""}"{key}": '.encode())
+                stream.write(json.dumps(content, ensure_ascii=False).encode() + b",\n")
+            stream.write(b'"annotations": [\n')
+            shutil.copyfileobj(annotations, stream)
+            stream.write(b"\n]}\n")
