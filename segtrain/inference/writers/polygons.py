@@ -169,7 +169,8 @@ class CocoWriter(RegionWriter):
         super().__init__(labels, min_area)
         self.path = output / "coco.json"
         self._images: list[dict[str, Any]] = []
-        self._annotations: IO[bytes] = TemporaryFile()  # a line each; there may be millions
+        # A line each, as there may be millions.
+        self._annotations: IO[bytes] = TemporaryFile()  # noqa: SIM115  close() closes it
         self._count = 0
         self._before = (0, 0)
 
