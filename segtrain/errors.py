@@ -74,6 +74,19 @@ class RunDirectoryBusyError(SegtrainError):
     exit_code = 7
 
 
+class IncompleteError(SegtrainError):
+    """Some inputs of a command failed, and the others were done.
+
+    Args:
+        message: Which ones failed, and why.
+        exit_code: The exit code of the first failure.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def printable(text: object) -> str:
     r"""Escape the characters of a text that cannot be printed, so that none controls the terminal.
 

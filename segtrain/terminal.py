@@ -72,6 +72,10 @@ class ProgressLine:
         """Set how many items are done."""
         self._bar.update(self._task, completed=done)
 
+    def show(self, text: str) -> None:
+        """Show a new text."""
+        self._bar.update(self._task, text=text)
+
     def advance(self, text: str | None = None) -> None:
         """Count one more item, and show a new text if one is given."""
         if text is None:

@@ -17,8 +17,11 @@ import segtrain
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.sweep import plan_sweep
+from segtrain.inference.writers import OUTPUTS
 from segtrain.losses import LOSSES
 from segtrain.metrics import METRICS
+from segtrain.schema.sections import PredictConfig
+from segtrain.schema.values import build_dataclass
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
@@ -90,6 +93,16 @@ def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
             plan_sweep(words, None)
         else:
             check_config(compose_config(words, "train"))
+
+
+def test_the_commands_and_outputs_of_prediction() -> None:
+    text = (DOCS / "predict.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^segtrain predict (.*)$", text, flags=re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        build_dataclass(PredictConfig, compose_config(shlex.split(line), "predict"))
+    named = re.findall(r"^\| `(\w+)` \| `", text, flags=re.MULTILINE)
+    assert named == [*OUTPUTS]
 
 
 def test_the_losses_that_the_table_recommends_exist() -> None:

@@ -70,24 +70,44 @@ Keys:
 It writes comparison.json, .md, .tex, .csv and .html. The interval covers 95 % and holds for
 other seeds and other images like these.""",
     "predict": """\
-Predict an image, or every image of a folder, at its original size.
+Predict images, volumes and videos, at their original size.
 
-Example:
+Examples:
   {program} checkpoint=RUN_DIR input=FOLDER output=FOLDER
+  {program} checkpoint=RUN_DIR 'input=FOLDER/**/*.tif' output=FOLDER outputs=[ids,geojson]
+  {program} checkpoint=RUN_DIR input=clip.mp4 output=FOLDER outputs=[overlay]
 
-It writes three folders in output: ids (class ids as grey PNG files, of 16 bits if there are more
-than 256 ids), color (masks in the colours of the classes: palette PNG files, whose values are the
-ids, or RGB files if there are more than 256 ids) and overlay (the colours over the image). For
-multi-label data, ids has one folder per class and color has RGB files.
+Each output has a folder, in which the subfolders of the input are kept:
+  ids                      class ids as grey PNG files, of 16 bits if there are more than 256 ids;
+                           for multi-label data a folder per class
+  color                    masks in the colours of the classes: palette PNG files, whose values are
+                           the ids, or RGB files for more than 256 ids and multi-label data
+  overlay                  the colours over the image; a video gives a video
+  probabilities            a probability per class and pixel
+  uncertainty              entropy/ and margin/, grey PNG files from 0 (certain) to 255
+  labels                   the values of the training masks, by the inverse of dataset.label_map
+  geojson                  a polygon per region
+  coco                     coco.json, with a run-length mask per region of all images
+
+An image with more pixels than dataset.max_pixels of the training is read and written in windows,
+as TIFF files. GeoTIFF files give GeoTIFF files (pip install "segtrain[geo]").
+
+An input that fails is reported, and the others are predicted. The exit code is then that of the
+first failure: 3 data, 5 numbers, 6 resources.
 
 Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)
-  input                    an image, or a folder of images
+  input                    an image, a NIfTI volume or a video (mp4, avi, mov, mkv), a folder with
+                           its subfolders, a glob, or a .txt file with one path per line
   output                   the folder to write to
+  outputs                  what is written; default: [ids,color,overlay]
+  probabilities_format     float16 (default): .npy files (classes, height, width); uint8: TIFF files
+                           with a band per class, 255 for 1
+  min_area                 the smallest region in geojson and coco, in pixels; default: 1
   valid                    a folder or glob with a file for each image; where it is 0, the ids are
                            the ignore label, and nothing is drawn
   size                     [height,width] to which images are resized for the model; default: as
-                           in training
+                           in training; windows of a larger image keep their resolution
   device                   auto (default), cpu, cuda, cuda:1, ...
   plugins                  files that register the model""",
     "export": """\

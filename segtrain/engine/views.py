@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -120,6 +121,12 @@ class ModelViews:
         self.device, self.precision = device, precision
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.multi_label, self.batch_size = multi_label, batch_size
+
+    def with_views(self, views: ViewConfig) -> ModelViews:
+        """Return the same for other views."""
+        other = copy.copy(self)
+        other.views = views
+        return other
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """All outputs of the model for whole images ``(N, channels, H, W)``."""

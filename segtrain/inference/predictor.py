@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader, as_rgb
+from segtrain.data import EvalTransform, ImageValues, LabelContract, Reader
+from segtrain.data.labels.label_map import MapGiven
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint, model_weights
 from segtrain.engine.device import choose_device
 from segtrain.engine.views import ModelViews
 from segtrain.errors import (
-    ChannelsError,
     CheckpointError,
+    ConfigError,
     DataError,
     NumericError,
     ResourceError,
     is_out_of_memory,
     one_line,
 )
+from segtrain.inference.inputs import ImageInput, name_of, read_pixels
+from segtrain.inference.prediction import Prediction
+from segtrain.inference.writers.masks import draw_overlay
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.weights import check_values
 from segtrain.schema.sections import ViewConfig
 
 OVERLAY_OPACITY = 0.5
+ValidInput = str | Path | NDArray[Any]
+"""The pixels of an image that count: a file or an array that is not 0 there."""
 
 
 def restore_model(state: State, path: Path) -> Segmentor:
@@ -79,6 +87,10 @@ class Predictor:
         channels_last: Whether to use that memory format.
         reader: Reads image files; None: with default rules.
 
+    Attributes:
+        label_map: `dataset.label_map` of the training, to write original label values; None: raw
+            values are class ids.
+
     Example:
         >>> from segtrain.models import MODELS
         >>> model = MODELS.build("hrnet_w18_small_v1", num_classes=3)
@@ -105,6 +117,7 @@ class Predictor:
         channels_last: bool = False,
         reader: Reader | None = None,
     ) -> None:
+        self.label_map: MapGiven | None = None
         self.reader = reader or Reader(channels=model.in_channels)
         self.device = choose_device(device)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -113,7 +126,7 @@ class Predictor:
         self.precision = precision
         self.size = size
         self._transform = EvalTransform(mean, std, labels, size)
-        self._views = ModelViews(
+        self.views = ModelViews(
             self.model,
             views or ViewConfig(),
             device=self.device,
@@ -121,6 +134,7 @@ class Predictor:
             channels_last=channels_last,
             multi_label=labels.multi_label,
         )
+        self._unresized = EvalTransform(mean, std, labels)
 
     @classmethod
     def from_checkpoint(
@@ -173,60 +187,114 @@ class Predictor:
             reader=reader,
         )
         predictor.trained_values = None if values is None else ImageValues(*values)
+        predictor.label_map = state.get("config", {}).get("dataset", {}).get("label_map")
         return predictor
 
-    @torch.no_grad()
+    @overload
+    def __call__(self, image: ImageInput, valid: ValidInput | None = None) -> NDArray[Any]: ...
+
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], valid: Sequence[ValidInput | None] | None = None
+    ) -> list[NDArray[Any]]: ...
+
     def __call__(
         self,
-        image: str | Path | NDArray[Any],
-        valid: str | Path | NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """Predict the class of each pixel.
+        image: ImageInput | list[Any] | tuple[Any, ...],
+        valid: Any = None,
+    ) -> NDArray[Any] | list[NDArray[Any]]:
+        """Predict the class of each pixel, of one image or of several.
 
         Args:
-            image: The image.
-            valid: Not 0 at the pixels that count; the others get the ignore label. None: all pixels
-                count.
+            image: The image, or a list of images.
+            valid: Not 0 at the pixels that count; the others get the ignore label, as do pixels
+                without data (NaN). None: all pixels count. For a list of images a list.
 
         Shape:
-            - image: a file, or ``(H, W, channels)``, uint8, or float32 from 0 to 1; three channels
-              are red, green, blue.
+            - image: a file, a Pillow image, an array ``(H, W, channels)`` or a tensor
+              ``(channels, H, W)``, uint8, or float32 from 0 to 1; three channels are red, green,
+              blue.
             - valid: a file, or ``(H, W)``.
             - output: ``(H, W)``, int64, in ``[0, num_ids)``; ``(H, W, C)``, uint8, 0 or 1, for
               multi-label data. With `valid` also the ignore label, which makes the latter int64 if
-              it does not fit into uint8.
+              it does not fit into uint8. For a list of images a list.
 
         Raises:
             DataError: When a file is not a readable image, or the sizes differ.
+            NumericError: When a logit is NaN or infinite.
             ResourceError: When the image does not fit into memory.
             ValueError: When an array has the wrong shape or dtype.
         """
-        pixels = self.read(image) if isinstance(image, (str, Path)) else image
-        channels = self.reader.channels
-        wrong_shape = pixels.ndim != 3 or pixels.shape[2] != channels
-        if wrong_shape or pixels.dtype not in (np.uint8, np.float32):
-            raise ValueError(
-                f"image must be (H, W, {channels}), uint8, or float32 from 0 to 1, got"
-                f" {pixels.shape} {pixels.dtype}"
-            )
-        counts = self._counts(valid, pixels, image)
+        if not isinstance(image, (list, tuple)):
+            return self.predict(image, valid).ids
+        several = [None] * len(image) if valid is None else valid
+        if len(several) != len(image):
+            raise ValueError(f"valid must have one entry per image, got {len(several)}")
+        return [self.predict(*pair).ids for pair in zip(image, several, strict=True)]
+
+    @overload
+    def probabilities(self, image: ImageInput) -> NDArray[np.float32]: ...
+
+    @overload
+    def probabilities(self, image: list[Any] | tuple[Any, ...]) -> list[NDArray[np.float32]]: ...
+
+    def probabilities(
+        self, image: ImageInput | list[Any] | tuple[Any, ...]
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Predict the probability of each class at each pixel, of one image or of several.
+
+        Args:
+            image: The image or a list of images, as for :meth:`__call__`.
+
+        Shape:
+            - output: ``(num_ids, H, W)``, float32, from 0 to 1. They add up to 1, except for
+              multi-label data. For a list of images a list.
+
+        Raises:
+            Exception: As :meth:`__call__`.
+        """
+        if isinstance(image, (list, tuple)):
+            return [self.predict(one).probabilities() for one in image]
+        return self.predict(image).probabilities()
+
+    @torch.no_grad()
+    def predict(
+        self,
+        image: ImageInput,
+        valid: ValidInput | None = None,
+        *,
+        name: str | None = None,
+    ) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image: The image, as for :meth:`__call__`.
+            valid: The pixels that count, as for :meth:`__call__`.
+            name: The name of the image in messages; None: that of its file.
+
+        Raises:
+            Exception: As :meth:`__call__`.
+        """
+        name = name or name_of(image)
+        pixels = read_pixels(image, self.reader)
+        counts = self._counts(valid, pixels, name)
         try:
-            return self._ignored(self._class_ids(pixels), counts)
+            prediction = self._predict(pixels)
+            prediction.ids = self._ignored(prediction.ids, counts)
+        except NumericError as error:
+            raise NumericError(f"{name}: {error}" if name else str(error)) from None
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            name = f"{image}: " if isinstance(image, (str, Path)) else ""
             raise ResourceError(
-                f"{name}an image of {pixels.shape[0]} x {pixels.shape[1]} does not fit into the"
-                f" memory of {self.device}{self._less_memory()}"
+                f"{f'{name}: ' if name else ''}an image of {pixels.shape[0]} x {pixels.shape[1]}"
+                f" does not fit into the memory of {self.device}{self._less_memory()}"
             ) from error
+        return prediction
 
-    def other_values(self, path: str | Path) -> str | None:
-        """Return what an image file holds if a model cannot be expected to fit it, else None."""
-        if self.trained_values is None:
-            return None
-        found = self.reader.values(path)
-        if not found.differs(self.trained_values):
+    def other_values(self, found: ImageValues) -> str | None:
+        """Describe the values of an image file if the model cannot be expected to fit them."""
+        if self.trained_values is None or not found.differs(self.trained_values):
             return None
         return f"{found}, but the model was trained on {self.trained_values}"
 
@@ -236,13 +304,7 @@ class Predictor:
         Raises:
             DataError: When the file is not a readable image, or has the wrong number of channels.
         """
-        try:
-            return self.reader.image(path)
-        except ChannelsError:
-            raise DataError(
-                f"{path}: this model takes images of {self.reader.channels} channels, but the file"
-                " has a different number; convert it"
-            ) from None
+        return read_pixels(path, self.reader)
 
     def read_valid(
         self, path: str | Path, image: str | Path, shape: Sequence[int]
@@ -266,14 +328,21 @@ class Predictor:
         return valid
 
     def _counts(
-        self, valid: str | Path | NDArray[Any] | None, pixels: NDArray[Any], image: object
+        self, valid: ValidInput | None, pixels: NDArray[Any], name: str | None
     ) -> NDArray[np.bool_] | None:
+        """Return the pixels that count: those of `valid` that have data; None: all."""
+        counts: NDArray[np.bool_] | None
         if isinstance(valid, (str, Path)):
-            name = str(image) if isinstance(image, (str, Path)) else "given as an array"
-            return self.read_valid(valid, name, pixels.shape)
-        if valid is not None and valid.shape != pixels.shape[:2]:
+            counts = self.read_valid(valid, name or "given as an array", pixels.shape)
+        elif valid is not None and valid.shape != pixels.shape[:2]:
             raise ValueError(f"valid must be (H, W) = {pixels.shape[:2]}, got {valid.shape}")
-        return None if valid is None else valid != 0
+        else:
+            counts = None if valid is None else np.not_equal(valid, 0)
+        missing = np.isnan(pixels).any(2) if pixels.dtype.kind == "f" else None
+        if missing is None or not missing.any():
+            return counts
+        known: NDArray[np.bool_] = np.logical_not(missing)
+        return known if counts is None else counts & known
 
     def _ignored(self, ids: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
         """Return class ids with the ignore label where pixels do not count."""
@@ -291,19 +360,36 @@ class Predictor:
         height, width = self.size
         return f" with size=[{height},{width}]; set a smaller size"
 
-    def _class_ids(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def _predict(self, pixels: NDArray[Any]) -> Prediction:
+        """Predict an array ``(H, W, channels)``; everything between pixels and class ids."""
         height, width = pixels.shape[:2]
         tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.uint8))
-        logits = self._views.logits(tensor[None], (height, width), self.model.align_corners)
-        if not bool(logits.is_finite()):
-            raise NumericError(
-                "the model's logits are NaN or infinite for this image; check its values, or"
-                " predict with precision fp32"
+        logits = self.views.logits(tensor[None], (height, width), self.model.align_corners)
+        return Prediction(logits)
+
+    def normalized(self, pixels: NDArray[Any]) -> Tensor:
+        """Normalise pixels ``(H, W, channels)``, not resized; return ``(1, channels, H, W)``."""
+        tensor, _ = self._unresized(pixels, np.zeros(pixels.shape[:2], dtype=np.uint8))
+        return tensor[None]
+
+    def views_of_windows(self, window: tuple[int, int]) -> ModelViews:
+        """Return how the model is applied to an image larger than memory.
+
+        Args:
+            window: Height and width of the windows, unless the predictor has windows.
+
+        Raises:
+            ConfigError: When the predictor has several scales.
+        """
+        chosen = self.views.views
+        if chosen.scales != (1.0,):
+            raise ConfigError(
+                f"scales={list(chosen.scales)} need the whole image at once, but it has more pixels"
+                " than dataset.max_pixels; leave scales out"
             )
-        found = logits.ids()[0]
-        multi_label = self.labels.multi_label
-        ids: NDArray[Any] = (found.permute(1, 2, 0) if multi_label else found).cpu().numpy()
-        return ids
+        if chosen.window is None:
+            chosen = replace(chosen, window=window)
+        return self.views.with_views(chosen)
 
     def colorize(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
         """Draw class ids in the colours of the palette; return ``(H, W, 3)`` uint8."""
@@ -314,9 +400,4 @@ class Predictor:
 
         Pixels with the ignore label stay as they are.
         """
-        ignored = ids == self.labels.ignore_label
-        ignored = ignored.any(axis=2) if self.labels.multi_label else ignored
-        opacity = np.where(ignored, 0, OVERLAY_OPACITY)[..., None]
-        mixed = (1 - opacity) * as_rgb(image) + opacity * self.colorize(ids)
-        drawn: NDArray[np.uint8] = mixed.round().astype(np.uint8)
-        return drawn
+        return draw_overlay(self.labels, image, ids, OVERLAY_OPACITY)

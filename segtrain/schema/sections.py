@@ -25,6 +25,12 @@ WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effec
 WINDOW_MULTIPLE = 32
 """Windows start at multiples of so many pixels, and so do their logits in any model."""
 
+Output = Literal[
+    "ids", "color", "overlay", "probabilities", "uncertainty", "labels", "geojson", "coco"
+]
+"""The kinds of files that ``segtrain predict`` writes."""
+
+
 DEFAULT_METRICS = ("iou", "dice", "precision", "recall", "accuracy", "fw_iou")
 """Metrics that follow from the counts of the confusion matrix, so that they cost nothing."""
 
@@ -360,24 +366,36 @@ class CompareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predict masks for a folder of images."""
+    """Predict masks for images, volumes and videos."""
 
     checkpoint: str
     """A file, or a run directory (its ``checkpoints/best.pt``)."""
     input: str
-    """An image, or a folder of images."""
+    """An image, a NIfTI volume or a video; a folder, which is searched with its subfolders; a glob,
+    in which ``**`` matches any number of folders; or a ``.txt`` file with one path per line."""
     output: str
-    """The folder to write ``ids/``, ``color/`` and ``overlay/`` to."""
+    """The folder to write to; each of `outputs` has a folder in it."""
+    outputs: list[Output] = field(default_factory=lambda: ["ids", "color", "overlay"])
+    """What is written for each image. `docs/predict.md` describes the files."""
+    probabilities_format: Literal["float16", "uint8"] = "float16"
+    """``float16``: ``.npy`` files (classes, height, width); ``uint8``: TIFF files with a band per
+    class, in which 255 means 1."""
+    min_area: Annotated[int, Range(1)] = 1
+    """The smallest region in `geojson` and `coco`, in pixels."""
     valid: str | None = None
     """A directory or a glob of files that are not 0 at the pixels of an image that count; they pair
     with the images by name. The other pixels get the ignore label. null: all pixels count."""
     size: tuple[int, int] | None = None
-    """Height and width that images are resized to; null: as in training."""
+    """Height and width that images are resized to; null: as in training. Images that are read in
+    windows are not resized."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _check_size(self.size)
+        check_ranges(self)
+        if not self.outputs:
+            raise ConfigError("outputs must name at least one kind of file, as in [ids]")
 
 
 @dataclass(frozen=True, kw_only=True)

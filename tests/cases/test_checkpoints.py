@@ -523,8 +523,8 @@ def test_more_ids_than_a_file_holds(
 ) -> None:
     words = train_many(3, "dataset.ignore_label=-1")
     write("ids", [np.ones((24, 32), np.uint8)] * 4, "fov")
-    monkeypatch.setattr("segtrain.inference.mask_files.LARGEST_ID", 2 if valid else 1)
-    monkeypatch.setattr("segtrain.inference.mask_files.SMALL_IGNORED", 2)
+    monkeypatch.setattr("segtrain.inference.writers.masks.LARGEST_ID", 2 if valid else 1)
+    monkeypatch.setattr("segtrain.inference.writers.masks.SMALL_IGNORED", 2)
     more = ["valid=ids/fov"] if valid else []
     assert run_command("predict", [*words, *more]) == 4
     assert "the model has 3 classes, but a PNG file holds ids from 0 to" in last_line()

@@ -86,3 +86,75 @@ def test_predict_says_what_is_missing(tmp_path: Path, last_line: Callable[[], st
     (tmp_path / "empty").mkdir()
     assert run_command("predict", ["checkpoint=run", "input=empty", "output=out"]) == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_file_does_not_end_the_others(
+    tmp_path: Path, last_line: Callable[[], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("in/1.png", "in/sub/3.jpg"):
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "in" / "2.png").write_bytes(b"broken")
+    words = ["checkpoint=run", "output=out", "device=cpu", "outputs=[ids]"]
+    capsys.readouterr()
+    assert run_command("predict", [*words, "input=in"]) == 3
+    written = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.png"))
+    assert written == ["ids/1.png", "ids/sub/3.png"]
+    text = capsys.readouterr().err
+    assert "2 images predicted, written to out/{ids}" in text
+    assert text.splitlines()[-1].startswith(
+        "error: 1 of 3 inputs failed and 2 were predicted: in/2.png: the image file cannot be read"
+    )
+    (tmp_path / "list.txt").write_text("in/absent.png\nin/1.png\nin/2.png\n")
+    assert run_command("predict", [*words, "input=list.txt"]) == 3
+    assert last_line() == (
+        "error: 2 of 3 inputs failed and 1 were predicted: in/absent.png, in/2.png; the warnings"
+        " say why"
+    )
+    assert run_command("predict", [*words, "input=in/2.png"]) == 3
+    assert last_line().startswith("error: in/2.png: the image file cannot be read")
+
+
+def test_wrong_keys_end_at_once(last_line: Callable[[], str]) -> None:
+    words = ["checkpoint=run", "input=in", "output=out"]
+    assert run_command("predict", [*words, "outputs=[ids,maps]"]) == 2
+    assert "outputs must be a list of ('ids' or 'color'" in last_line()
+    assert run_command("predict", [*words, "outputs=[]"]) == 2
+    assert "outputs must name at least one kind of file" in last_line()
+    assert run_command("predict", [*words, "min_area=0"]) == 2
+    assert "min_area must be at least 1, got 0" in last_line()
+
+
+def test_every_output_and_the_label_map_of_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(8):
+        for folder in ("images", "masks"):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((40, 50, 3), np.uint8)
+        pixels[:, 25:] = 200 + index
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{index}.png")
+        mask = np.where(pixels[..., 0] > 0, [[30]], [[10 + index % 2]]).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{index}.png")
+    dataset = ["dataset=folder", "dataset.root=data", "dataset.train.images=images",
+               "dataset.train.masks=masks", "dataset.val_share=0.3", "dataset.num_classes=2",
+               "'dataset.label_map={10-11: 0, 30: 1}'"]  # fmt: skip
+    dataset[-1] = dataset[-1].strip("'")
+    own = ("dataset.",)
+    shared = [word for word in THREE_STEPS if not word.startswith(own)]
+    assert run_command("train", [*shared, *dataset, "run_dir=run"]) == 0
+    capsys.readouterr()
+    outputs = ["ids", "color", "overlay", "probabilities", "uncertainty", "labels", "geojson"]
+    words = ["checkpoint=run", "input=data/images", "output=out", "device=cpu"]
+    assert run_command("predict", [*words, f"outputs=[{','.join(outputs)},coco]"]) == 0
+    assert "the smallest is written: class_0 has 10 for 11" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted([*outputs, "coco.json"])
+    ids = np.array(Image.open("out/ids/0.png"))
+    np.testing.assert_array_equal(Image.open("out/labels/0.png"), np.array([10, 30])[ids])
+    Path("data/images/out").mkdir()
+    again = [*words, "outputs=[ids]"]
+    again[2] = "output=data/images/out"
+    for _ in range(2):  # what it wrote is no input of the next run
+        assert run_command("predict", again) == 0
+    assert len([*Path("data/images/out").rglob("*.png")]) == 8

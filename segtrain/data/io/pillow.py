@@ -50,12 +50,22 @@ def load_image(data: bytes, max_pixels: int) -> Raster:
             pixels = _jpeg_pixels(data, image.mode)
             if pixels is not None:
                 return Raster(pixels, orientation, lossy)
-        has_alpha = image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
         deep = ";16" in _rawmode(image) and len(image.getbands()) > 1
-        pixels = _image_pixels(image)
+        pixels, has_alpha = pixels_of(image)
     if deep:  # Pillow has just found the file complete, but keeps only 8 of the 16 bits
         pixels = _deep_pixels(data)
     return Raster(pixels, orientation, lossy, has_alpha and pixels.ndim == _DEEP)
+
+
+def pixels_of(image: Any) -> tuple[NDArray[Any], bool]:
+    """Return the pixels of an open image, and whether the last channel is transparency.
+
+    Shape:
+        - output: ``(H, W)`` or ``(H, W, C)``: grey, RGB or RGBA; palettes become RGB.
+    """
+    has_alpha = image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
+    pixels = _image_pixels(image)
+    return pixels, has_alpha and pixels.ndim == _DEEP
 
 
 def load_mask(data: bytes, max_pixels: int, *, expand_palette: bool = False) -> Raster:

@@ -186,17 +186,7 @@ class Reader:
 
     def decode_image(self, data: bytes, name: str) -> NDArray[Any]:
         """Decode an image as :meth:`image` does, from the content of a file called `name`."""
-        raster, missing = self._load(data, name)
-        pixels = self._turned(raster.pixels, raster.orientation)
-        if missing is None:
-            return self._scaled(self._with_channels(pixels, name, has_alpha=raster.has_alpha), name)
-        missing = self._turned(missing, raster.orientation)
-        known = np.where(missing[..., None], pixels[~missing].min(initial=0), pixels)
-        known = known.astype(pixels.dtype)
-        scaled = self._scaled(self._with_channels(known, name, has_alpha=raster.has_alpha), name)
-        scaled = scaled / np.float32(255) if scaled.dtype == np.uint8 else scaled
-        scaled[missing] = np.nan
-        return scaled
+        return self._upright(self._load(data, name), name)
 
     def values(self, path: str | Path) -> ImageValues:
         """Read the type and the range of the values in an image file.
@@ -204,19 +194,78 @@ class Reader:
         Raises:
             DataError: When the file cannot be read.
         """
-        raster, missing = self._load(_content(path, "image"), str(path))
+        return self._values(self._load(_content(path, "image"), str(path)))
+
+    def image_and_values(self, path: str | Path) -> tuple[NDArray[Any], ImageValues]:
+        """Read an image as :meth:`image` does, and the values in its file; it is decoded once.
+
+        Raises:
+            DataError: As :meth:`image`.
+        """
+        raster = self._load(_content(path, "image"), str(path))
+        return self._upright(raster, str(path)), self._values(raster)
+
+    def convert(
+        self,
+        pixels: NDArray[Any],
+        name: str,
+        *,
+        nodata: float | None = None,
+        has_alpha: bool = False,
+    ) -> NDArray[Any]:
+        """Convert decoded pixels, of a whole image or a part of one, as :meth:`image` does.
+
+        Args:
+            pixels: The values as a file holds them.
+            name: The name of the file, for messages.
+            nodata: The value without data that the file declares; `self.nodata` wins.
+            has_alpha: Whether the last channel is transparency.
+
+        Shape:
+            - pixels: ``(H, W)`` or ``(H, W, C)``, of any type of number.
+            - output: As for :meth:`image`.
+
+        Raises:
+            DataError: When the pixels cannot be converted.
+        """
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        missing = self.missing(pixels, nodata)
+        if missing is None:
+            return self._scaled(self._with_channels(pixels, name, has_alpha=has_alpha), name)
+        known = np.where(missing[..., None], pixels[~missing].min(initial=0), pixels)
+        known = known.astype(pixels.dtype)
+        scaled = self._scaled(self._with_channels(known, name, has_alpha=has_alpha), name)
+        scaled = scaled / np.float32(255) if scaled.dtype == np.uint8 else scaled
+        scaled[missing] = np.nan
+        return scaled
+
+    def missing(self, pixels: NDArray[Any], declared: float | None) -> NDArray[np.bool_] | None:
+        """Return the pixels without data of ``(H, W, C)``, as a file holds it; None: all have.
+
+        Args:
+            pixels: The values as a file holds them.
+            declared: The value without data that the file declares; `self.nodata` wins.
+        """
+        nodata = declared if self.nodata is None else self.nodata
+        return missing_pixels(pixels, nodata, self.value_range)
+
+    def _upright(self, raster: Raster, name: str) -> NDArray[Any]:
+        pixels = self._turned(raster.pixels, raster.orientation)
+        return self.convert(pixels, name, nodata=raster.nodata, has_alpha=raster.has_alpha)
+
+    def _values(self, raster: Raster) -> ImageValues:
+        missing = self.missing(raster.pixels, raster.nodata)
         known = raster.pixels if missing is None else raster.pixels[~missing]
         low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
         return ImageValues(str(raster.pixels.dtype), float(low), float(high))
 
-    def _load(self, data: bytes, name: str) -> tuple[Raster, NDArray[np.bool_] | None]:
-        """Return an image ``(H, W, C)`` as its file holds it, and its pixels without data."""
+    def _load(self, data: bytes, name: str) -> Raster:
+        """Return an image ``(H, W, C)`` as its file holds it."""
         load = partial(load_image, data, self.max_pixels, self.image_field)
         raster = _read(name, "image", load)
         if raster.pixels.ndim == 2:
             raster = raster._replace(pixels=raster.pixels[..., None])
-        nodata = raster.nodata if self.nodata is None else self.nodata
-        return raster, missing_pixels(raster.pixels, nodata, self.value_range)
+        return raster
 
     def decode_mask(self, data: bytes, name: str, *, all_channels: bool = False) -> NDArray[Any]:
         """Decode a mask as :meth:`mask` does, from the content of a file called `name`."""

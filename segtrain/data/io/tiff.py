@@ -61,9 +61,7 @@ def load(data: bytes, max_pixels: int) -> Raster | None:
         # A bilevel file may store black as 1 ("white is zero").
         is_inverted = page.photometric == 0 and pixels.dtype == np.uint8
         pixels = (1 if page.bitspersample == 1 else 255) - pixels if is_inverted else pixels
-        extra = page.extrasamples
-        has_alpha = bool(extra) and extra[-1] in _ALPHA
-        return Raster(pixels, orientation, lossy, has_alpha, _nodata(page))
+        return Raster(pixels, orientation, lossy, has_transparency(page), declared_nodata(page))
 
 
 def load_size(stream: IO[bytes], max_pixels: int) -> tuple[int, int, int]:
@@ -82,7 +80,13 @@ def _page_size(page: Any, max_pixels: int) -> tuple[int, int, int]:
     return height, width, int(page.tags.valueof(EXIF_ORIENTATION, UPRIGHT))
 
 
-def _nodata(page: Any) -> float | None:
+def has_transparency(page: Any) -> bool:
+    """Whether the last channel of a page is transparency."""
+    extra = page.extrasamples
+    return bool(extra) and extra[-1] in _ALPHA
+
+
+def declared_nodata(page: Any) -> float | None:
     """The value without data, from the tag that GDAL writes."""
     try:
         return float(page.tags.valueof(_GDAL_NODATA, None))
@@ -90,16 +94,22 @@ def _nodata(page: Any) -> float | None:
         return None
 
 
-def _pages(file: Any) -> NDArray[Any]:
-    """Return the first page, or all pages stacked if they are grey and alike, as bands are."""
+def channel_pages(file: Any) -> list[Any]:
+    """Return the first page, or all pages if they are grey and alike, as bands are."""
     first = file.pages[0]
     alike = first.ndim == _FLAT and all(
         (page.shape, page.dtype) == (first.shape, first.dtype) for page in file.pages
     )
-    if not alike or len(file.pages) == 1:
-        pixels: NDArray[Any] = first.asarray()
+    return list(file.pages) if alike else [first]
+
+
+def _pages(file: Any) -> NDArray[Any]:
+    """Return the pixels of the first page, or those of all pages that are channels, stacked."""
+    pages = channel_pages(file)
+    if len(pages) == 1:
+        pixels: NDArray[Any] = pages[0].asarray()
         return pixels
-    return np.stack([page.asarray() for page in file.pages], axis=2)
+    return np.stack([page.asarray() for page in pages], axis=2)
 
 
 def _check_pillow_can(data: bytes, page: Any, max_pixels: int) -> None:
