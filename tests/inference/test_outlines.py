@@ -7,7 +7,8 @@ import pytest
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from segtrain.inference.writers.outlines import Outlines, Region, shoelace
+from segtrain.inference.writers.outlines import Outlines
+from segtrain.inference.writers.regions import Region, shoelace
 
 NOISE = [np.random.default_rng(seed).integers(0, 3, (19, 23)) for seed in range(4)]
 RING = np.ones((6, 6), int)

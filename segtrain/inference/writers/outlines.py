@@ -7,16 +7,16 @@ step comes next depends on the neighbours of the pixel alone, so the steps are f
 
 from __future__ import annotations
 
-import importlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from segtrain.inference.writers.regions import Ints, Region
+from segtrain.inference.writers.rings import connected, occurs_twice, split_ring
+
 _TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
 _OUTSIDE = -1
 _ENOUGH = 1 << 21  # steps at which regions are looked for before the last row
@@ -25,43 +25,6 @@ _ALONG = ((0, 1), (1, 0), (0, -1), (-1, 0))
 _ACROSS = ((-1, 1), (1, 1), (1, -1), (-1, -1))
 _BEFORE = ((-1, 0), (0, 1), (1, 0), (0, -1))  # the pixel on the other side of the edge
 _START = np.array(((0, 0), (0, 1), (1, 1), (1, 0)))  # the corner (y, x) at which the step starts
-
-
-@dataclass(frozen=True)
-class Region:
-    """A connected region of one class.
-
-    Attributes:
-        class_id: Its class.
-        area: Number of pixels.
-        rings: Corners ``(k, 2)`` as x and y, from 0 to width and height: the outer ring first, then
-            a ring per hole. The last corner is not the first one again. The outer ring has a
-            positive area by the shoelace formula, a hole a negative one.
-        starts: By column, the row at which each vertical run of pixels starts, as ``(x, y)``.
-        stops: Likewise the row after its last pixel.
-    """
-
-    class_id: int
-    area: int
-    rings: tuple[Ints, ...]
-    starts: Ints
-    stops: Ints
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The smallest rectangle around the region: x, y, width and height."""
-        (left, top), (right, bottom) = self.rings[0].min(0), self.rings[0].max(0)
-        return int(left), int(top), int(right - left), int(bottom - top)
-
-    def run_lengths(self, height: int, width: int) -> list[int]:
-        """Return the run lengths of COCO: down the columns, pixels outside first."""
-        begin = np.sort(self.starts @ [height, 1])
-        end = np.sort(self.stops @ [height, 1])
-        joined = np.isin(begin, end)  # a run that goes on at the top of the next column
-        begin, end = begin[~joined], end[~np.isin(end, self.starts @ [height, 1])]
-        places = np.stack([begin, end], 1).ravel()
-        lengths = np.diff(np.concatenate([[0], places, [height * width]]))
-        return [int(length) for length in (lengths if lengths[-1] else lengths[:-1])]
 
 
 class Outlines:
@@ -131,7 +94,7 @@ class Outlines:
         left, right = _ends(keys)
         place = np.searchsorted(keys, following).clip(max=len(keys) - 1)
         known = np.flatnonzero(keys[place] == following)
-        return _connected(
+        return connected(
             len(keys), np.concatenate([known, left]), np.concatenate([place[known], right])
         )
 
@@ -192,12 +155,12 @@ class Outlines:
         steps, begin = np.array(order), np.array(starts)
         corners = self._corners(keys[steps]) @ [1, self.width + 1]
         number = np.repeat(np.arange(len(begin)), np.diff([*begin, len(steps)]))
-        twice = _occurs_twice(number * (corners.max() + 1) + corners)
+        twice = occurs_twice(number * (corners.max() + 1) + corners)
         rings: list[Ints] = []
         for ring, places, is_twice in zip(
             *(np.split(values, begin[1:]) for values in (steps, corners, twice)), strict=True
         ):
-            rings.extend(_split(ring, places, is_twice) if is_twice.any() else [ring])
+            rings.extend(split_ring(ring, places, is_twice) if is_twice.any() else [ring])
         return rings
 
     def _corners(self, keys: Ints) -> Ints:
@@ -216,7 +179,7 @@ class Outlines:
         for number, ring in enumerate(rings):
             ring_of[ring] = number
         left, right = _ends(keys)
-        region_of = _connected(len(rings), ring_of[left], ring_of[right])
+        region_of = connected(len(rings), ring_of[left], ring_of[right])
         lengths = keys[right] // 4 - keys[left] // 4 + 1
         areas = np.bincount(region_of[ring_of[left]], lengths).astype(np.int64)
         members: list[list[Ints]] = [[] for _ in areas]
@@ -251,50 +214,3 @@ def _ends(keys: Ints) -> tuple[Ints, Ints]:
     """Return the steps at the left and the right end of every row of pixels of one region."""
     left, right = (np.flatnonzero(keys % 4 == side) for side in (_LEFT, _RIGHT))
     return left, right
-
-
-def _connected(number: int, one: Ints, other: Ints) -> Ints:
-    """Return the component of each of a number of nodes, of which some pairs are connected."""
-    sparse: Any = importlib.import_module("scipy.sparse")
-    graph: Any = importlib.import_module("scipy.sparse.csgraph")
-    pairs = sparse.coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(number, number))
-    return np.asarray(graph.connected_components(pairs, directed=False)[1], np.int64)
-
-
-def _occurs_twice(values: Ints) -> NDArray[np.bool_]:
-    """Return which values occur more than once."""
-    order = np.argsort(values, kind="stable")
-    equal = values[order][1:] == values[order][:-1]
-    found = np.zeros(len(values), np.bool_)
-    found[order[1:]] = equal
-    found[order[:-1]] |= equal
-    return found
-
-
-def _split(ring: Ints, corners: Ints, twice: NDArray[np.bool_]) -> list[Ints]:
-    """Cut a ring at the corners that it visits twice, so that no ring touches itself."""
-    cut: list[Ints] = []
-    stack: list[int] = []
-    places: dict[int, int] = {}
-    for step, corner, is_twice in zip(ring.tolist(), corners.tolist(), twice.tolist(), strict=True):
-        if is_twice:
-            start = places.get(corner)
-            if start is not None:
-                cut.append(np.array(stack[start:]))
-                del stack[start:]
-                places = {key: place for key, place in places.items() if place < start}
-            places[corner] = len(stack)
-        stack.append(step)
-    return [*cut, np.array(stack)]
-
-
-def shoelace(ring: NDArray[Any]) -> float:
-    """Return the signed area of a ring ``(k, 2)``; positive if it turns from the x to the y axis.
-
-    Example:
-        >>> shoelace(np.array([[0, 0], [2, 0], [2, 3], [0, 3]]))
-        6.0
-    """
-    x, y = ring[:, 0], ring[:, 1]
-    twice = x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]
-    return float(twice / 2)

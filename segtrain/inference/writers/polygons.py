@@ -17,7 +17,8 @@ from segtrain.data import LabelContract
 from segtrain.data.io.geo import Georeference, load_rasterio
 from segtrain.files import atomic_write, temporary_name
 from segtrain.inference.writers.base import Band, Target, Writer, path_of
-from segtrain.inference.writers.outlines import Outlines, Region, shoelace
+from segtrain.inference.writers.outlines import Outlines
+from segtrain.inference.writers.regions import Region, shoelace
 
 _LONGITUDE_AND_LATITUDE = "OGC:CRS84"  # WGS84, the only system of GeoJSON
 _DECIMALS = 9  # a tenth of a millimetre on the ground
