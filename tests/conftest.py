@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from segtrain.cli.main import run_command
+from segtrain.terminal import logger
 from tests.helpers import SHARED, SMALL
 
 # Small tensors gain nothing from threads, and threads of several processes wait for each other.
@@ -87,3 +88,11 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     return read
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged, whatever handlers other tests have left."""
+    found: list[str] = []
+    monkeypatch.setattr(logger, "handle", lambda record: found.append(record.getMessage()))
+    return found
