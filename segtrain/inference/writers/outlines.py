@@ -47,7 +47,7 @@ class Outlines:
         self.height = 0
         self._above = self._outside(1)
         self._pending = self._outside(0)
-        self._found: list[tuple[Ints, Ints, Ints]] = []
+        self._found: list[tuple[Ints, Ints, NDArray[Any]]] = []
         self._enough = _ENOUGH
 
     def add(self, ids: NDArray[Any]) -> None:
@@ -81,7 +81,7 @@ class Outlines:
         if self._found:
             yield from self._group(*self._joined(), min_area)
 
-    def _joined(self) -> tuple[Ints, Ints, Ints]:
+    def _joined(self) -> tuple[Ints, Ints, NDArray[Any]]:
         """Return the steps found so far, which are then forgotten."""
         keys, following, classes = (
             np.concatenate([part[index] for part in self._found]) for index in range(3)
@@ -123,7 +123,7 @@ class Outlines:
         steps = [self._next(side, flat, place, pixel, wide) for side in range(4)]
         keys = (pixel[:, None] * 4 + np.arange(4)).ravel()[is_step]
         following = np.stack(steps, 1).ravel()[is_step]
-        self._found.append((keys, following, np.repeat(own, 4)[is_step].astype(np.int64)))
+        self._found.append((keys, following, np.repeat(own, 4)[is_step]))
 
     def _next(
         self, side: int, flat: NDArray[np.int32], place: Ints, pixel: Ints, wide: int
@@ -170,7 +170,9 @@ class Outlines:
         start = _START[side]
         return np.stack([x + start[:, 1], y + start[:, 0]], 1)
 
-    def _group(self, keys: Ints, following: Ints, classes: Ints, min_area: int) -> Iterator[Region]:
+    def _group(
+        self, keys: Ints, following: Ints, classes: NDArray[Any], min_area: int
+    ) -> Iterator[Region]:
         """Put the rings of a region together: a row of its pixels runs from ring to ring."""
         if not len(keys):
             return
