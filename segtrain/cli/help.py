@@ -33,11 +33,22 @@ Examples:
   {program} checkpoint=RUN_DIR
   {program} checkpoint=RUN_DIR split=train output=scores.json
   {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR
+  {program} checkpoint=RUN_DIR evaluation=hrnet
+  {program} checkpoint=RUN_DIR evaluation.window=[512,512] evaluation.flip=true
+  {program} checkpoint=RUN_DIR dataset=voc2012 class_map.bus=car class_map.pole=null
 
 Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)
   dataset, dataset.*       another dataset, or changed keys of the one of training
+  class_map                the scored names of classes of the model and the dataset; null: pixels
+                           of this class are ignored. The other classes keep their names. Without
+                           it, both must have the same classes
   split                    val (default), train or test
+  evaluation               a preset: hrnet (six scales and flips) or default (one view)
+  evaluation.window        [height,width] of sliding windows, multiples of 32; also
+                           evaluation.stride and evaluation.blend (gaussian or uniform)
+  evaluation.scales        sizes at which the model sees each image, such as [0.75,1,1.25]
+  evaluation.flip          true: the model also sees each image flipped from left to right
   evaluation.batch_size    images per forward pass; default: as in training
   evaluation.size          [height,width] to which images are resized for the model; masks and
                            scores keep the original size

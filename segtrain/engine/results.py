@@ -30,6 +30,7 @@ def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
             name: defined(value) for name, value in zip(names, evaluation.iou, strict=True)
         },
         "scores": evaluation.to_dict(),
+        **({"predicted_only": others} if (others := dict(evaluation.predicted_only)) else {}),
         **extra,
     }
 
@@ -54,6 +55,11 @@ def scores_table(evaluation: Evaluation, title: str) -> Group:
         overall.append(
             f"n/a: undefined and not part of the mean; {undefined} of {len(evaluation.iou)} classes"
             " are in neither prediction nor target"
+        )
+    for name, pixels in evaluation.predicted_only.items():
+        share = percent(pixels / max(evaluation.valid, 1), decimals=2)
+        overall.append(
+            f"{name}: not a scored class; predicted for {share} of the pixels, all wrong"
         )
     return Group(*shown, *map(escape, overall))
 

@@ -324,6 +324,9 @@ class EvaluateConfig:
     split: str = "val"
     evaluation: Spec | None = None
     """Keys of :class:`EvaluationConfig`; the others are as in training."""
+    class_map: dict[str, str | None] | None = None
+    """The scored name of a class of the model or the dataset; null: pixels of it are ignored. The
+    other classes keep their names. Without a map both must have the same classes."""
     loader: LoaderConfig = LoaderConfig()
     device: str = "auto"
     output: str | None = None
