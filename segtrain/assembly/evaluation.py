@@ -8,6 +8,7 @@ from functools import partial
 from segtrain.assembly.check import check_config
 from segtrain.assembly.scored_split import open_scored_split, scored_classes
 from segtrain.assembly.splits import scan_split
+from segtrain.assembly.thresholds import Thresholds, chosen_thresholds
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     EvalTransform,
@@ -42,6 +43,7 @@ def build_evaluator(
     evaluation: EvaluationConfig | None = None,
     loader: LoaderConfig | None = None,
     classes: ScoredClasses | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Evaluator:
     """Build the evaluator of one split.
 
@@ -53,6 +55,7 @@ def build_evaluator(
         evaluation: Replaces the section `evaluation` of `config`.
         loader: Replaces the section `loader` of `config`.
         classes: The scored classes, if they are not those of the dataset.
+        thresholds: One probability per logit; None: one half.
     """
     evaluation, loader = evaluation or config.evaluation, loader or config.loader
     given = config.augmentation
@@ -71,7 +74,8 @@ def build_evaluator(
         scoring=Scoring(
             dataset.labels,
             partial(metric_collector, evaluation, dataset.labels, classes),
-            classes=classes,
+            thresholds,
+            classes,
         ),
         processes=processes,
         align_corners=align_corners,
@@ -159,6 +163,7 @@ def build_evaluation(
     metadata = state["metadata"]
     dataset, spec = open_scored_split(config, trained.dataset, model, metadata, path, processes)
     classes = scored_classes(config, dataset, metadata)
+    thresholds = chosen_thresholds(config, metadata)
     evaluation = _evaluation_of(config, trained, classes)
     if isinstance(dataset, FileDataset):
         report, dataset = scan_split(dataset)  # in every process: all leave out the same samples
@@ -173,6 +178,7 @@ def build_evaluation(
         evaluation=evaluation,
         loader=config.loader,
         classes=classes,
+        thresholds=thresholds,
     )
     return evaluator, model.to(processes.device), state
 

@@ -35,6 +35,7 @@ Examples:
   {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR
   {program} checkpoint=RUN_DIR evaluation=hrnet
   {program} checkpoint=RUN_DIR evaluation.window=[512,512] evaluation.flip=true
+  {program} checkpoint=RUN_DIR thresholds=sweep
   {program} checkpoint=RUN_DIR dataset=voc2012 class_map.bus=car class_map.pole=null
 
 Keys:
@@ -43,6 +44,10 @@ Keys:
   class_map                the scored names of classes of the model and the dataset; null: pixels
                            of this class are ignored. The other classes keep their names. Without
                            it, both must have the same classes
+  thresholds               for one logit and multi-label data: the probability above which a class
+                           is predicted, a number or one per class; sweep: choose those of the
+                           largest IoU on the val split, and store them in the checkpoint. Default:
+                           those in the checkpoint, else 0.5
   split                    val (default), train or test
   evaluation               a preset: hrnet (six scales and flips) or default (one view)
   evaluation.window        [height,width] of sliding windows, multiples of 32; also

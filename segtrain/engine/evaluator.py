@@ -21,6 +21,7 @@ from segtrain.engine.scoring import Scoring
 from segtrain.engine.views import ModelViews
 from segtrain.errors import NumericError
 from segtrain.metrics import Evaluation, confusion_picture
+from segtrain.metrics.thresholds import ThresholdCounts, ThresholdScores
 from segtrain.precision import wide
 from segtrain.terminal import progress
 
@@ -124,6 +125,32 @@ class Evaluator:
         evaluation = collector.result()
         value = None if loss is None else loss.value(self.processes)
         return Scored(evaluation, value, self._pictures(rows, evaluation))
+
+    @torch.no_grad()
+    def threshold_scores(self, model: nn.Module) -> ThresholdScores:
+        """Score every threshold of every logit, with the same result on every process.
+
+        The labels have one logit, or are multi-label.
+
+        Raises:
+            NumericError: When a logit is NaN or infinite.
+        """
+        labels, device, views = self.scoring.labels, self.processes.device, self.apply(model)
+        counts = ThresholdCounts(labels.num_classes, device)
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        with _evaluation_mode(model):
+            for batch in self._batches():
+                targets = batch["target"].to(device, non_blocking=True)
+                size = (targets.shape[-2], targets.shape[-1])
+                logits = views.logits(batch["images"], size, self.align_corners)
+                finite = finite & logits.is_finite()
+                for index, target in enumerate(targets if labels.multi_label else targets[:, None]):
+                    for rows, strip in logits.image(index).strips():
+                        part = target[:, rows]
+                        counts.update(strip[0], part, (part != labels.ignore_label).all(0))
+        self._check_finite(finite)
+        counts.counts = self.processes.sum(counts.counts)
+        return counts.scores()
 
     def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
         if not rows:

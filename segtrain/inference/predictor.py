@@ -90,6 +90,8 @@ class Predictor:
 
     trained_values: ImageValues | None = None
     """The values in the image files of the training; None: unknown."""
+    thresholds: tuple[float, ...] | None = None
+    """One probability per logit, for one logit and multi-label data; None: one half."""
 
     def __init__(
         self,
@@ -163,6 +165,8 @@ class Predictor:
             reader=reader,
         )
         predictor.trained_values = None if values is None else ImageValues(*values)
+        stored = metadata.get("thresholds")
+        predictor.thresholds = None if stored is None else tuple(stored)
         return predictor
 
     @torch.no_grad()
@@ -290,7 +294,7 @@ class Predictor:
                 "the model's logits are NaN or infinite for this image; check its values, or"
                 " predict with precision fp32"
             )
-        found = logits.ids()[0]
+        found = logits.ids(self.thresholds)[0]
         multi_label = self.labels.multi_label
         ids: NDArray[Any] = (found.permute(1, 2, 0) if multi_label else found).cpu().numpy()
         return ids
