@@ -56,7 +56,7 @@ def check_class_names(
     problem, condition = _differing_names(match) if match.guessed else _moved(labels.names, match)
     raise ConfigError(
         f"the class names of the dataset and of {path} differ: {problem}, so scores would have"
-        f" wrong names; {condition}{_remedy(opened, match, trained)}"
+        f" wrong names; {condition}{_remedy(opened, match, trained)}, or map them with class_map"
     )
 
 

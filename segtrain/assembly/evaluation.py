@@ -6,8 +6,9 @@ from dataclasses import asdict
 from functools import partial
 
 from segtrain.assembly.check import check_config
-from segtrain.assembly.scored_split import open_scored_split
+from segtrain.assembly.scored_split import open_scored_split, scored_classes
 from segtrain.assembly.splits import scan_split
+from segtrain.assembly.thresholds import Thresholds, chosen_thresholds
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     EvalTransform,
@@ -18,9 +19,11 @@ from segtrain.data import (
     SegmentationDataset,
     build_eval_loader,
 )
+from segtrain.data.labels.scored_classes import ScoredClasses
 from segtrain.engine import Evaluator
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.distributed import Processes
+from segtrain.engine.scoring import Scoring
 from segtrain.engine.views import ModelViews
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.inference.predictor import restore_model
@@ -39,6 +42,8 @@ def build_evaluator(
     align_corners: bool,
     evaluation: EvaluationConfig | None = None,
     loader: LoaderConfig | None = None,
+    classes: ScoredClasses | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Evaluator:
     """Build the evaluator of one split.
 
@@ -49,6 +54,8 @@ def build_evaluator(
         align_corners: How the model's logits are upsampled.
         evaluation: Replaces the section `evaluation` of `config`.
         loader: Replaces the section `loader` of `config`.
+        classes: The scored classes, if they are not those of the dataset.
+        thresholds: One probability per logit; None: one half.
     """
     evaluation, loader = evaluation or config.evaluation, loader or config.loader
     given = config.augmentation
@@ -64,7 +71,12 @@ def build_evaluator(
             num_workers=loader.num_workers,
             prefetch_factor=loader.prefetch_factor,
         ),
-        labels=dataset.labels,
+        scoring=Scoring(
+            dataset.labels,
+            partial(metric_collector, evaluation, dataset.labels, classes),
+            thresholds,
+            classes,
+        ),
         processes=processes,
         align_corners=align_corners,
         apply=partial(
@@ -78,23 +90,31 @@ def build_evaluator(
         ),
         mean=mean,
         std=std,
-        new_collector=partial(metric_collector, evaluation, dataset.labels),
         num_pictures=config.trainer.log_images,
     )
 
 
-def metric_collector(evaluation: EvaluationConfig, labels: LabelContract) -> MetricCollector:
+def metric_collector(
+    evaluation: EvaluationConfig, labels: LabelContract, classes: ScoredClasses | None = None
+) -> MetricCollector:
     """Build the collector of the metrics that `evaluation` names.
+
+    Args:
+        evaluation: The metrics, and the classes that count in their means.
+        labels: The label contract of the dataset.
+        classes: The scored classes, if they are not those of the dataset.
 
     Raises:
         ConfigError: When a metric or a class does not exist.
     """
+    scored = labels if classes is None else classes.labels
     return MetricCollector(
         build_metrics(evaluation.metrics),
-        class_names=labels.names,
-        ignore_label=labels.ignore_label,
+        class_names=labels.names if classes is None else classes.names,
+        ignore_label=scored.ignore_label,
         multi_label=labels.multi_label,
         classes=evaluation.classes,
+        predicted_only=() if classes is None else classes.predicted_only,
     )
 
 
@@ -140,11 +160,11 @@ def build_evaluation(
         raise CheckpointError(
             f"{path} holds a configuration that is not valid: {error}{hint}"
         ) from error
-    evaluation = build_dataclass(
-        EvaluationConfig, {**asdict(trained.evaluation), **(config.evaluation or {})}, "evaluation"
-    )
     metadata = state["metadata"]
     dataset, spec = open_scored_split(config, trained.dataset, model, metadata, path, processes)
+    classes = scored_classes(config, dataset, metadata)
+    thresholds = chosen_thresholds(config, metadata)
+    evaluation = _evaluation_of(config, trained, classes)
     if isinstance(dataset, FileDataset):
         report, dataset = scan_split(dataset)  # in every process: all leave out the same samples
         if processes.is_main:
@@ -157,5 +177,20 @@ def build_evaluation(
         align_corners=model.align_corners,
         evaluation=evaluation,
         loader=config.loader,
+        classes=classes,
+        thresholds=thresholds,
     )
     return evaluator, model.to(processes.device), state
+
+
+def _evaluation_of(
+    config: EvaluateConfig, trained: Config, classes: ScoredClasses | None
+) -> EvaluationConfig:
+    """The section `evaluation`: that of the training, with the keys that are given."""
+    given = config.evaluation or {}
+    section = {**asdict(trained.evaluation), **given}
+    if classes is not None and section["classes"] is not None and "classes" not in given:
+        names = [(config.class_map or {}).get(name, name) for name in section["classes"]]
+        kept = [name for name in dict.fromkeys(names) if name in classes.names]
+        section["classes"] = kept or None
+    return build_dataclass(EvaluationConfig, section, "evaluation")

@@ -12,6 +12,7 @@ from segtrain.assembly.trial import check_channels
 from segtrain.data import DATASETS, SegmentationDataset
 from segtrain.data.io.remote import is_url
 from segtrain.data.io.storage import is_directory
+from segtrain.data.labels.scored_classes import ScoredClasses, map_classes
 from segtrain.engine.checkpoint import State
 from segtrain.engine.distributed import Processes
 from segtrain.errors import ConfigError, DataError, NoFilesError
@@ -54,8 +55,10 @@ def open_scored_split(
         raise _explain(error, spec, path if is_own_root else None) from None
     if processes.is_main and config.split != "test":
         log_fold(spec)
-    _check_labels(dataset, model, metadata)
-    check_class_names(dataset, spec, config.split, metadata["class_names"], path)
+    _check_multi_label(dataset, metadata)
+    if config.class_map is None:
+        _check_num_classes(dataset, model)
+        check_class_names(dataset, spec, config.split, metadata["class_names"], path)
     check_channels(model, dataset.channels)
     return dataset, spec
 
@@ -79,12 +82,34 @@ def _explain(error: DataError, spec: Mapping[str, Any], checkpoint: Path | None)
     )
 
 
-def _check_labels(dataset: SegmentationDataset, model: Segmentor, metadata: State) -> None:
+def scored_classes(
+    config: EvaluateConfig, dataset: SegmentationDataset, metadata: State
+) -> ScoredClasses | None:
+    """Build the classes that `class_map` says; None without it.
+
+    Raises:
+        ConfigError: When `class_map` does not fit the classes of the model and the dataset.
+    """
+    if config.class_map is None:
+        return None
+    if dataset.labels.multi_label:
+        raise ConfigError(
+            "class_map merges classes that exclude each other, but dataset.multi_label=true; leave"
+            " class_map out, and name the classes to score in evaluation.classes"
+        )
+    names, colours = metadata["class_names"], metadata["palette"]
+    return map_classes(config.class_map, dataset.labels, names, colours)
+
+
+def _check_num_classes(dataset: SegmentationDataset, model: Segmentor) -> None:
     if dataset.num_classes != model.num_classes:
         raise ConfigError(
             f"the model of the checkpoint has {model.num_classes} classes, but the dataset has"
-            f" {dataset.num_classes}"
+            f" {dataset.num_classes}; to score those that both have, map their names with class_map"
         )
+
+
+def _check_multi_label(dataset: SegmentationDataset, metadata: State) -> None:
     if dataset.labels.multi_label != bool(metadata.get("multi_label")):
         raise ConfigError(
             f"dataset.multi_label={str(dataset.labels.multi_label).lower()}, but the checkpoint was"

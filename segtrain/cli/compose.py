@@ -27,13 +27,18 @@ from segtrain.schema.plugins import load_plugins
 from segtrain.schema.values import did_you_mean
 
 # Groups whose choices are files; the other groups also take registered names.
-PLAIN_GROUPS = ("augmentation", "trainer", "experiment")
+PLAIN_GROUPS = ("augmentation", "trainer", "evaluation", "experiment")
 RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd means optimizer=sgd
 REPLACED = ("dataset.label_map",)  # a given mapping replaces the config's instead of merging
 # trainer.best=iou[pole]: Hydra reads brackets as a list unless the value is in quotes.
 _CLASS_OF_METRIC = re.compile(r"^(trainer\.best)=(\w+\[[^'\]]+\])$")
 # The groups of each command; commands that are not listed have only `dataset`.
-_GROUPS = {"train": (*SECTIONS, *PLAIN_GROUPS), "inspect": ("dataset", "augmentation")}
+_GROUPS = {
+    "train": (*SECTIONS, *PLAIN_GROUPS),
+    "evaluate": ("dataset", "evaluation"),
+    "predict": ("evaluation",),
+    "inspect": ("dataset", "augmentation"),
+}
 
 
 def group_choices(group: str, extra: Path | None = None) -> list[str]:

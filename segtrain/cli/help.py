@@ -33,11 +33,27 @@ Examples:
   {program} checkpoint=RUN_DIR
   {program} checkpoint=RUN_DIR split=train output=scores.json
   {program} checkpoint=RUN_DIR/checkpoints/last.pt dataset=camvid dataset.root=DIR
+  {program} checkpoint=RUN_DIR evaluation=hrnet
+  {program} checkpoint=RUN_DIR evaluation.window=[512,512] evaluation.flip=true
+  {program} checkpoint=RUN_DIR thresholds=sweep
+  {program} checkpoint=RUN_DIR dataset=voc2012 class_map.bus=car class_map.pole=null
 
 Keys:
   checkpoint               a file, or a run directory (its checkpoints/best.pt)
   dataset, dataset.*       another dataset, or changed keys of the one of training
+  class_map                the scored names of classes of the model and the dataset; null: pixels
+                           of this class are ignored. The other classes keep their names. Without
+                           it, both must have the same classes
+  thresholds               for one logit and multi-label data: the probability above which a class
+                           is predicted, a number or one per class; sweep: choose those of the
+                           largest IoU on the val split, and store them in the checkpoint. Default:
+                           those in the checkpoint, else 0.5
   split                    val (default), train or test
+  evaluation               a preset: hrnet (six scales and flips) or default (one view)
+  evaluation.window        [height,width] of sliding windows, multiples of 32; also
+                           evaluation.stride and evaluation.blend (gaussian or uniform)
+  evaluation.scales        sizes at which the model sees each image, such as [0.75,1,1.25]
+  evaluation.flip          true: the model also sees each image flipped from left to right
   evaluation.batch_size    images per forward pass; default: as in training
   evaluation.size          [height,width] to which images are resized for the model; masks and
                            scores keep the original size
@@ -108,6 +124,11 @@ Keys:
                            the ignore label, and nothing is drawn
   size                     [height,width] to which images are resized for the model; default: as
                            in training; windows of a larger image keep their resolution
+  evaluation.window        [height,width] of overlapping windows, multiples of 32; default: the
+                           whole image, and [1024,1024] for a large one; also stride and blend
+  evaluation.scales        sizes at which the model sees an image, such as [0.75,1.0,1.25]
+  evaluation.flip          true: the model also sees the image flipped
+  evaluation               a preset of these: hrnet
   device                   auto (default), cpu, cuda, cuda:1, ...
   plugins                  files that register the model""",
     "export": """\

@@ -108,7 +108,7 @@ def _plural(group: str) -> str:
     name = group.rpartition(".")[2]
     if name.endswith("s"):
         return name if name == "metrics" else f"{name}es"
-    return name if name == "augmentation" else f"{name}s"
+    return name if name in ("augmentation", "evaluation") else f"{name}s"
 
 
 def _summary(group: str, name: str, extra: Path | None) -> str:

@@ -49,7 +49,9 @@ def predict(config: PredictConfig) -> list[Path]:
     output = Path(config.output)
     sources = find_sources(config.input, written_folders(output))
     valid_files = {} if config.valid is None else _valid_files(config.valid, sources)
-    predictor = Predictor.from_checkpoint(config.checkpoint, device=config.device, size=config.size)
+    predictor = Predictor.from_checkpoint(
+        config.checkpoint, device=config.device, size=config.size, views=config.evaluation
+    )
     with_ignored = bool(valid_files) or any(map(may_lack_data, sources))
     masks = MaskFormat(predictor.labels, with_ignored=with_ignored)
     writers = build_writers(

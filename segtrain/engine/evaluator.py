@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
-from segtrain.data import EvalBatch, LabelContract, as_rgb, iterate
+from segtrain.data import EvalBatch, as_rgb, iterate
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
-from segtrain.engine.views import Logits, ModelViews
+from segtrain.engine.scoring import Scoring
+from segtrain.engine.views import ModelViews
 from segtrain.errors import NumericError
-from segtrain.metrics import Evaluation, MetricCollector, confusion_picture
+from segtrain.metrics import Evaluation, confusion_picture
+from segtrain.metrics.thresholds import ThresholdCounts, ThresholdScores
 from segtrain.precision import wide
 from segtrain.terminal import progress
 
@@ -49,13 +51,12 @@ class Evaluator:
 
     Args:
         loader: A loader from :func:`segtrain.data.build_eval_loader`.
-        labels: The label contract: number of classes, `ignore_label` and colours.
+        scoring: What is compared: the classes, their thresholds, and the metrics.
         processes: The processes that share the work.
         align_corners: How logits are upsampled to the size of the target.
         apply: Returns how a model is applied to images.
         mean: Mean of the normalization, per channel, to draw the images.
         std: Standard deviation of the normalization, per channel, to draw the images.
-        new_collector: Returns a new collector of the metrics to compute.
         num_pictures: Number of images that are drawn with target and prediction; with 0, the
             confusion matrix is not drawn either.
     """
@@ -64,23 +65,21 @@ class Evaluator:
         self,
         loader: Any,
         *,
-        labels: LabelContract,
+        scoring: Scoring,
         processes: Processes,
         align_corners: bool,
         apply: Callable[[nn.Module], ModelViews],
         mean: Sequence[float],
         std: Sequence[float],
-        new_collector: Callable[[], MetricCollector],
         num_pictures: int = 0,
     ) -> None:
         self.loader = loader
-        self.labels = labels
+        self.scoring = scoring
         self.processes = processes
         self.align_corners = align_corners
         self.apply = apply
         self.mean = mean
         self.std = std
-        self.new_collector = new_collector
         self.num_pictures = num_pictures
 
     @torch.no_grad()
@@ -97,7 +96,7 @@ class Evaluator:
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
                 looks like a result.
         """
-        collector = self.new_collector()
+        scoring, collector = self.scoring, self.scoring.new_collector()
         finite = torch.ones((), dtype=torch.bool, device=self.processes.device)
         device = self.processes.device
         views = self.apply(model)
@@ -113,24 +112,52 @@ class Evaluator:
                     logits = views.logits(batch["images"], size, self.align_corners)
                 else:
                     outputs = views.outputs(batch["images"])
-                    loss.update(outputs, target, self.labels.ignore_label)
+                    loss.update(outputs, target, scoring.labels.ignore_label)
                     logits = views.whole(outputs, size, self.align_corners)
                 finite = finite & logits.is_finite()
-                prediction = logits.ids()
-                collector.update(prediction, target, batch["name"], partial(_strips, logits))
-                rows.extend(self._rows(batch, prediction, self.num_pictures - len(rows)))
+                prediction, target = scoring.prediction(logits), scoring.target(target)
+                strips = partial(scoring.strips, logits)
+                collector.update(prediction, target, batch["name"], strips)
+                drawn = self._rows(batch["images"], target, prediction)
+                rows.extend(itertools.islice(drawn, self.num_pictures - len(rows)))
         self._check_finite(finite)
         collector.merge(self.processes.gather(collector.state()))
         evaluation = collector.result()
         value = None if loss is None else loss.value(self.processes)
         return Scored(evaluation, value, self._pictures(rows, evaluation))
 
+    @torch.no_grad()
+    def threshold_scores(self, model: nn.Module) -> ThresholdScores:
+        """Score every threshold of every logit, with the same result on every process.
+
+        The labels have one logit, or are multi-label.
+
+        Raises:
+            NumericError: When a logit is NaN or infinite.
+        """
+        labels, device, views = self.scoring.labels, self.processes.device, self.apply(model)
+        counts = ThresholdCounts(labels.num_classes, device)
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        with _evaluation_mode(model):
+            for batch in self._batches():
+                targets = batch["target"].to(device, non_blocking=True)
+                size = (targets.shape[-2], targets.shape[-1])
+                logits = views.logits(batch["images"], size, self.align_corners)
+                finite = finite & logits.is_finite()
+                for index, target in enumerate(targets if labels.multi_label else targets[:, None]):
+                    for rows, strip in logits.image(index).strips():
+                        part = target[:, rows]
+                        counts.update(strip[0], part, (part != labels.ignore_label).all(0))
+        self._check_finite(finite)
+        counts.counts = self.processes.sum(counts.counts)
+        return counts.scores()
+
     def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
         if not rows:
             return {}
         pictures = {"input_target_prediction": _grid(rows)}
         if evaluation.confusion is not None:
-            drawn = confusion_picture(evaluation.confusion, self.labels.names)
+            drawn = confusion_picture(evaluation.confusion, evaluation.class_names)
             pictures["confusion"] = drawn.float() / 255
         return pictures
 
@@ -147,22 +174,21 @@ class Evaluator:
                 " lower optimizer.lr or set trainer.clip_grad_norm=1"
             )
 
-    def _rows(self, batch: EvalBatch, prediction: Tensor, most: int) -> Iterator[Tensor]:
-        """Yield image, target and prediction of up to `most` images, ``(3, 3, H, W)`` each."""
-        if most <= 0:
-            return
+    def _rows(self, images: Tensor, targets: Tensor, predictions: Tensor) -> Iterator[Tensor]:
+        """Yield image, target and prediction of each image, ``(3, 3, H, W)``."""
         std, mean = (torch.tensor(values)[:, None, None] for values in (self.std, self.mean))
-        samples = zip(batch["images"], batch["target"], prediction.cpu(), strict=True)
-        for image, target, predicted in itertools.islice(samples, most):
+        for image, target, predicted in zip(images, targets, predictions, strict=True):
             size = (target.shape[-2], target.shape[-1])
             shown = F.interpolate((image * std + mean)[None], size=size, mode="bilinear")[0]
             pixels = as_rgb(shown.clamp(0, 1).permute(1, 2, 0).numpy())
             colours = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-            yield torch.stack([colours, self._colour(target), self._colour(predicted)])
+            ids = (self._colour(part.cpu()) for part in (target, predicted))
+            yield torch.stack([colours, *ids])
 
     def _colour(self, ids: Tensor) -> Tensor:
-        shown = ids.permute(1, 2, 0) if self.labels.multi_label else ids
-        colours = np.ascontiguousarray(self.labels.colorize(shown.numpy()))
+        labels = self.scoring.scored
+        shown = ids.permute(1, 2, 0) if labels.multi_label else ids
+        colours = np.ascontiguousarray(labels.colorize(shown.numpy()))
         return torch.from_numpy(colours).permute(2, 0, 1).float() / 255
 
 
@@ -188,12 +214,6 @@ class _MeanLoss:
         """The mean over the images of all processes; NaN if there is no valid pixel."""
         total, weight = processes.sum(self.sums)
         return float(total / weight)
-
-
-def _strips(logits: Logits, index: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield strips of rows of one image, ``(C, R, W)`` each."""
-    for rows, strip in logits.image(index).strips():
-        yield rows, strip[0]
 
 
 @contextmanager

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from segtrain.errors import CheckpointError, one_line
 from segtrain.metrics import Evaluation, MetricScore, score_in
 from segtrain.metrics.evaluation import defined
+from segtrain.metrics.thresholds import THRESHOLDS, ThresholdScores
 from segtrain.terminal import percent
 
 _COLUMNS = 5  # metrics side by side in a table of 80 columns
+_SHOWN_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
@@ -30,6 +35,7 @@ def results(evaluation: Evaluation, **extra: Any) -> dict[str, Any]:
             name: defined(value) for name, value in zip(names, evaluation.iou, strict=True)
         },
         "scores": evaluation.to_dict(),
+        **({"predicted_only": others} if (others := dict(evaluation.predicted_only)) else {}),
         **extra,
     }
 
@@ -55,6 +61,11 @@ def scores_table(evaluation: Evaluation, title: str) -> Group:
             f"n/a: undefined and not part of the mean; {undefined} of {len(evaluation.iou)} classes"
             " are in neither prediction nor target"
         )
+    for name, pixels in evaluation.predicted_only.items():
+        share = percent(pixels / max(evaluation.valid, 1), decimals=2)
+        overall.append(
+            f"{name}: not a scored class; predicted for {share} of the pixels, all wrong"
+        )
     return Group(*shown, *map(escape, overall))
 
 
@@ -76,6 +87,58 @@ def _text(score: MetricScore, value: float) -> str:
     if score.is_share:
         return percent(value, decimals=2)
     return "n/a" if math.isnan(value) else f"{value:.4g}"
+
+
+def threshold_table(scores: ThresholdScores, names: Sequence[str]) -> Group:
+    """Return tables of the IoU of each class at some thresholds, and at the chosen one."""
+    parts = [
+        _threshold_part(scores, names, range(start, min(start + _COLUMNS, len(names))))
+        for start in range(0, len(names), _COLUMNS)
+    ]
+    best = [
+        f"{escape(name)}: threshold {at:g}, Dice {percent(float(dice), decimals=2)}"
+        for name, at, dice in zip(
+            names, scores.chosen, _at_chosen(scores.dice, scores), strict=True
+        )
+    ]
+    note = "The threshold of the largest IoU is that of the largest Dice = 2 IoU / (1 + IoU)."
+    return Group(*parts, *best, note)
+
+
+def _threshold_part(scores: ThresholdScores, names: Sequence[str], logits: range) -> Table:
+    table = Table("threshold", show_footer=True, title="IoU", title_justify="left")
+    table.columns[0].footer = "best"
+    best = _at_chosen(scores.iou, scores)
+    for logit in logits:
+        chosen = f"{percent(float(best[logit]), decimals=2)} at {scores.chosen[logit]:g}"
+        table.add_column(escape(names[logit]), chosen, justify="right", no_wrap=True)
+    for shown in _SHOWN_THRESHOLDS:
+        place = THRESHOLDS.index(shown)
+        values = [percent(float(scores.iou[logit, place]), decimals=2) for logit in logits]
+        table.add_row(f"{shown:g}", *values)
+    return table
+
+
+def _at_chosen(values: Tensor, scores: ThresholdScores) -> Tensor:
+    """The value of each logit ``(K,)`` at its chosen threshold."""
+    places = torch.tensor([THRESHOLDS.index(at) for at in scores.chosen], device=values.device)
+    return values.gather(1, places[:, None])[:, 0]
+
+
+def threshold_curves(scores: ThresholdScores, names: Sequence[str]) -> dict[str, Any]:
+    """Convert the scores at thresholds 0.01, 0.02, ... for JSON; null where one is undefined."""
+    hundredths = slice(9, None, 10)
+    curves = zip(names, scores.iou.tolist(), scores.dice.tolist(), strict=True)
+    return {
+        "thresholds": list(THRESHOLDS[hundredths]),
+        "per_class": {
+            name: {
+                "iou": [defined(value) for value in iou[hundredths]],
+                "dice": [defined(value) for value in dice[hundredths]],
+            }
+            for name, iou, dice in curves
+        },
+    }
 
 
 def without_scores() -> dict[str, Any]:

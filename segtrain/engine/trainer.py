@@ -281,7 +281,8 @@ class Trainer:
         if self.test_evaluator is not None:
             scored = self._score(self.test_evaluator)
             result = scored.results(step=self.step, split="test")
-            result["val"] = {key: validation[key] for key in ("mIoU", "val_loss", "scores")}
+            kept = ("mIoU", "val_loss", "scores")  # windows, scales and flips have no loss
+            result["val"] = {key: validation[key] for key in kept if key in validation}
             if self.run is not None:
                 scored.evaluation.save_per_image(self.run.path / "per_image.npz")
                 console.print(scores_table(scored.evaluation, self._table_title("test")))

@@ -66,7 +66,13 @@ class Trained:
         metadata = self.state["metadata"]
         normalization = Normalization(metadata["mean"], metadata["std"])
         multi_label = self.labels.multi_label
-        return Graph(self.predictor.model, normalization, options, multi_label=multi_label)
+        return Graph(
+            self.predictor.model,
+            normalization,
+            options,
+            multi_label=multi_label,
+            thresholds=self.predictor.thresholds,
+        )
 
     def batch(self, image: NDArray[Any]) -> Batch:
         """Return an image as a batch of one.

@@ -81,6 +81,7 @@ class Graph(nn.Module):
         normalization: Mean and standard deviation of each channel.
         options: What is part of the graph.
         multi_label: Whether a pixel may have several classes.
+        thresholds: One probability per logit, for one logit and multi-label data; None: one half.
 
     Shape:
         - images: ``(N, C, H, W)``, float32: pixels from 0 to 1, or normalised ones without
@@ -97,8 +98,12 @@ class Graph(nn.Module):
         options: GraphOptions,
         *,
         multi_label: bool = False,
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.thresholds = thresholds
+        limits = [0.5] * model.num_classes if thresholds is None else thresholds
+        self.register_buffer("limits", torch.tensor(limits).float().logit().reshape(-1, 1, 1))
         self.model = model.float().to(memory_format=torch.contiguous_format)
         self.options = options
         self.multi_label = multi_label
@@ -108,6 +113,7 @@ class Graph(nn.Module):
 
     mean: Tensor
     std: Tensor
+    limits: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ids or logits; see the class for shapes."""
@@ -120,9 +126,9 @@ class Graph(nn.Module):
 
     def _ids(self, logits: Tensor) -> Tensor:
         if self.multi_label:
-            return (logits > 0).to(torch.uint8)
+            return (logits > self.limits).to(torch.uint8)
         classes = logits.shape[1]
-        found = logits[:, 0] > 0 if classes == 1 else logits.argmax(1)
+        found = logits[:, 0] > self.limits[0] if classes == 1 else logits.argmax(1)
         return found.to(torch.uint8 if classes <= _MOST_UINT8 else torch.int32)
 
 

@@ -183,7 +183,11 @@ class _Sums:
     def _ids(self, logits: Tensor) -> NDArray[Any]:
         size = (logits.shape[-2], logits.shape[-1])
         found: NDArray[Any] = predict_ids(
-            logits, size, self.graph.model.align_corners, multi_label=self.graph.multi_label
+            logits,
+            size,
+            self.graph.model.align_corners,
+            multi_label=self.graph.multi_label,
+            thresholds=self.graph.thresholds,
         ).numpy()
         return found
 

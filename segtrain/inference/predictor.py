@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -31,9 +31,11 @@ from segtrain.inference.prediction import Prediction
 from segtrain.inference.writers.masks import draw_overlay
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.weights import check_values
-from segtrain.schema.sections import ViewConfig
+from segtrain.schema.sections import Spec, ViewConfig
+from segtrain.schema.values import build_dataclass
 
 OVERLAY_OPACITY = 0.5
+VIEW_KEYS = tuple(field.name for field in fields(ViewConfig))
 ValidInput = str | Path | NDArray[Any]
 """The pixels of an image that count: a file or an array that is not 0 there."""
 
@@ -102,6 +104,8 @@ class Predictor:
 
     trained_values: ImageValues | None = None
     """The values in the image files of the training; None: unknown."""
+    thresholds: tuple[float, ...] | None = None
+    """One probability per logit, for one logit and multi-label data; None: one half."""
 
     def __init__(
         self,
@@ -138,7 +142,12 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, *, device: str = "auto", size: tuple[int, int] | None = None
+        cls,
+        checkpoint: str | Path,
+        *,
+        device: str = "auto",
+        size: tuple[int, int] | None = None,
+        views: Spec | None = None,
     ) -> Predictor:
         """Build a predictor with the normalization, size and precision of the training run.
 
@@ -146,16 +155,25 @@ class Predictor:
             checkpoint: A file, or a run directory (its ``checkpoints/best.pt``).
             device: ``auto``, ``cpu``, ``cuda``, ...
             size: Height and width for the model, in place of those of the training run.
+            views: Keys of :class:`~segtrain.schema.sections.ViewConfig` (`window`, `stride`,
+                `blend`, `scales`, `flip`), in place of those of the training run.
 
         Raises:
             CheckpointError: When the checkpoint does not exist or cannot be used.
+            ConfigError: When `views` is not valid.
         """
         path = find_checkpoint(checkpoint)
-        return cls.from_state(load_checkpoint(path), path, device=device, size=size)
+        return cls.from_state(load_checkpoint(path), path, device=device, size=size, views=views)
 
     @classmethod
     def from_state(
-        cls, state: State, path: Path, *, device: str = "auto", size: tuple[int, int] | None = None
+        cls,
+        state: State,
+        path: Path,
+        *,
+        device: str = "auto",
+        size: tuple[int, int] | None = None,
+        views: Spec | None = None,
     ) -> Predictor:
         """Build a predictor from the checkpoint `state`, loaded from `path`.
 
@@ -175,6 +193,8 @@ class Predictor:
         trained_size = (
             None if metadata["size"] is None else (metadata["size"][0], metadata["size"][1])
         )
+        trained = state.get("config", {}).get("evaluation", {})
+        known = {name: trained[name] for name in VIEW_KEYS if name in trained}
         predictor = cls(
             restore_model(state, path),
             labels,
@@ -182,12 +202,15 @@ class Predictor:
             std=metadata["std"],
             size=size or trained_size,
             device=device,
+            views=build_dataclass(ViewConfig, {**known, **(views or {})}, "evaluation"),
             precision=metadata["precision"],
             channels_last=metadata["channels_last"],
             reader=reader,
         )
         predictor.trained_values = None if values is None else ImageValues(*values)
         predictor.label_map = state.get("config", {}).get("dataset", {}).get("label_map")
+        stored = metadata.get("thresholds")
+        predictor.thresholds = None if stored is None else tuple(stored)
         return predictor
 
     @overload
@@ -365,7 +388,7 @@ class Predictor:
         height, width = pixels.shape[:2]
         tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.uint8))
         logits = self.views.logits(tensor[None], (height, width), self.model.align_corners)
-        return Prediction(logits)
+        return Prediction(logits, self.thresholds)
 
     def normalized(self, pixels: NDArray[Any]) -> Tensor:
         """Normalise pixels ``(H, W, channels)``, not resized; return ``(1, channels, H, W)``."""

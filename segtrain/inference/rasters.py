@@ -96,7 +96,14 @@ def predict_bands(
                 check_finite(torch.isfinite(logits).all())
             except NumericError as error:
                 raise NumericError(f"{raster.path}: {error}") from None
-            found = predict_ids(logits, size, align_corners, multi_label=multi_label, part=part)[0]
+            found = predict_ids(
+                logits,
+                size,
+                align_corners,
+                multi_label=multi_label,
+                thresholds=predictor.thresholds,
+                part=part,
+            )[0]
             probabilities = None
             if with_probabilities:
                 strips = strips_of(logits, size, align_corners, part)

@@ -46,6 +46,8 @@ class MetricCollector:
         ignore_label: Target value of ignored pixels; with `multi_label` in every channel.
         multi_label: Whether a pixel may have several classes or none.
         classes: Names of the classes that count in means and micro values; None: all.
+        predicted_only: Names of the predicted ids after those of `class_names`, which no target
+            has. Their pixels are false negatives of the target class; they have no score.
 
     Raises:
         ConfigError: When a name in `classes` is not one of `class_names`.
@@ -68,11 +70,13 @@ class MetricCollector:
         ignore_label: int = 255,
         multi_label: bool = False,
         classes: Sequence[str] | None = None,
+        predicted_only: Sequence[str] = (),
     ) -> None:
         self.metrics = list(metrics)
         self.class_names = tuple(class_names)
         self.ignore_label = ignore_label
         self.multi_label = multi_label
+        self.predicted_only = tuple(predicted_only)
         self.classes = _class_ids(classes, self.class_names)
         self._masks = [metric for metric in self.metrics if isinstance(metric, MaskMetric)]
         self._probabilities = [
@@ -100,8 +104,9 @@ class MetricCollector:
             target: The target.
             names: Names of the images.
             logits: Returns the logits of image i at the size of its target, in strips: rows, and
-                their logits ``(C, R, W)``, or ``(1, R, W)`` for data with one logit. It is called
-                only if a metric needs it, so that the logits of one strip exist at a time.
+                their logits ``(C, R, W)`` of all ids, or ``(1, R, W)`` for data with one logit. It
+                is called only if a metric needs it, so that the logits of one strip exist at a
+                time.
 
         Shape:
             - prediction, target: ``(N, H, W)``; for multi-label data ``(N, C, H, W)``.
@@ -117,10 +122,9 @@ class MetricCollector:
         if self.multi_label:
             self._counts.append(multi_label_counts(prediction, target, self.ignore_label))
         else:
-            confusion = confusion_of_images(
-                prediction, target, len(self.class_names), self.ignore_label
-            )
-            self._counts.append(counts_of(confusion))
+            num_ids = len(self.class_names) + len(self.predicted_only)
+            confusion = confusion_of_images(prediction, target, num_ids, self.ignore_label)
+            self._counts.append(counts_of(confusion)[..., : len(self.class_names)])
             total = confusion.sum(0)
             self._confusion = total if self._confusion is None else self._confusion + total
         if self._masks:
@@ -181,7 +185,7 @@ class MetricCollector:
 
     def _by_class(self, values: Tensor) -> Tensor:
         if not self.multi_label:
-            return values[0]
+            return values[0, : len(self.class_names)] if values.dim() == 2 else values[0]
         return values[:, 1] if values.dim() == 2 else values  # 1 is the class, 0 the rest
 
     def state(self) -> CollectedState:
@@ -226,19 +230,21 @@ class MetricCollector:
         """Compute the metrics of everything that was collected."""
         state = self.state()
         exclusive = not self.multi_label
-        confusion = state.confusion
+        confusion, size = state.confusion, len(self.class_names)
         if confusion is None and exclusive:
-            size = len(self.class_names)
-            confusion = torch.zeros(size, size, dtype=torch.int64)
+            all_ids = size + len(self.predicted_only)
+            confusion = torch.zeros(all_ids, all_ids, dtype=torch.int64)
+        others = [] if confusion is None else confusion[:, size:].sum(0).tolist()
         return Evaluation(
             self.class_names,
             {metric.name: self._score(metric, state) for metric in self.metrics},
-            confusion,
+            None if confusion is None else confusion[:size, :size],
             state.names,
             state.counts,
             state.values,
             exclusive,
             self.classes,
+            dict(zip(self.predicted_only, others, strict=True)),
         )
 
     def _score(self, metric: Metric, state: CollectedState) -> MetricScore:

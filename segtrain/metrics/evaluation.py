@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Evaluation:
             ``(images, C)`` or ``(images,)``, float64.
         exclusive: Whether each pixel has exactly one class.
         classes: The class ids that count in means; None: all.
+        predicted_only: The pixels predicted as a class that no target has, by name; each is a false
+            negative of its target class.
     """
 
     class_names: tuple[str, ...]
@@ -72,6 +74,7 @@ class Evaluation:
     values: dict[str, Tensor]
     exclusive: bool = True
     classes: Tensor | None = None
+    predicted_only: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> Counts:

@@ -19,6 +19,7 @@ Spec = dict[str, Any]
 Pair = tuple[float, float]
 
 AUTO = "auto"
+SWEEP = "sweep"
 WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effective_number")
 """Methods that compute class weights from the data; `class_weights` also takes ``auto``."""
 
@@ -330,6 +331,12 @@ class EvaluateConfig:
     split: str = "val"
     evaluation: Spec | None = None
     """Keys of :class:`EvaluationConfig`; the others are as in training."""
+    class_map: dict[str, str | None] | None = None
+    """The scored name of a class of the model or the dataset; null: pixels of it are ignored. The
+    other classes keep their names. Without a map both must have the same classes."""
+    thresholds: float | tuple[float, ...] | Literal["sweep"] | None = None
+    """For one logit and multi-label data: the probability above which a class is predicted, one or
+    one per class; null: those in the checkpoint, else 0.5; sweep: choose them on the val split."""
     loader: LoaderConfig = LoaderConfig()
     device: str = "auto"
     output: str | None = None
@@ -341,6 +348,26 @@ class EvaluateConfig:
             raise ConfigError(
                 "loader.cache and loader.sampling are for training; an evaluation reads every"
                 " sample once, so leave them out"
+            )
+        if self.thresholds == SWEEP:
+            self._check_sweep()
+        elif self.thresholds is not None:
+            given = self.thresholds if isinstance(self.thresholds, tuple) else [self.thresholds]
+            for value in given:
+                if not 0 < float(value) < 1:
+                    raise ConfigError(f"thresholds must be between 0 and 1, got {value}")
+
+    def _check_sweep(self) -> None:
+        if self.split != "val":
+            raise ConfigError(
+                f"thresholds=sweep with split={self.split} would fit the thresholds to the split"
+                " that is scored or was trained on; choose them with split=val, which stores them"
+                " in the checkpoint, and then score this split without thresholds="
+            )
+        if self.class_map is not None:
+            raise ConfigError(
+                "thresholds=sweep chooses the thresholds of the model's own classes; leave out"
+                " class_map"
             )
 
 
@@ -388,6 +415,8 @@ class PredictConfig:
     size: tuple[int, int] | None = None
     """Height and width that images are resized to; null: as in training. Images that are read in
     windows are not resized."""
+    evaluation: Spec | None = None
+    """Keys of :class:`ViewConfig`: windows, scales and flips; the others are as in training."""
     device: str = "auto"
     plugins: list[str] = field(default_factory=list)
 

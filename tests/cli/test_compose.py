@@ -13,6 +13,7 @@ from segtrain.cli.compose import compose_config
 from segtrain.cli.main import run_command
 from segtrain.data import DATASETS
 from segtrain.files import config_dir
+from segtrain.schema.sections import EvaluationConfig
 
 
 def num_classes(name: str) -> list[str]:
@@ -103,3 +104,20 @@ def test_a_label_map_takes_the_place_of_the_one_in_a_config() -> None:
         "0-10": "0-10",
         11: "ignore",
     }
+
+
+def test_an_evaluation_preset_changes_what_it_names() -> None:
+    words = ["experiment=camvid_cpu", "evaluation=hrnet"]
+    config = check_config(compose_config(words)).evaluation
+    assert (config.scales, config.flip) == ((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)
+    assert (config.size, config.batch_size) == ((468, 624), 4)  # of the experiment
+    given = compose_config(
+        ["checkpoint=x", "evaluation=hrnet", "evaluation.size=[32,48]"], "evaluate"
+    )
+    assert given["evaluation"].keys() == {"scales", "flip", "size"}
+    assert compose_config(["checkpoint=x"], "evaluate").get("evaluation") is None
+
+
+def test_the_default_evaluation_is_that_of_its_section() -> None:
+    given = check_config(compose_config([])).evaluation
+    assert given == EvaluationConfig(batch_size=8)

@@ -49,6 +49,13 @@ def test_the_final_scores_are_those_of_the_test_split(root: Path) -> None:
     assert (arrays[0]["tp"] == arrays[1]["tp"]).all()
 
 
+def test_the_scores_of_several_views_have_no_loss(root: Path) -> None:
+    assert run_command("train", [*words(root), "evaluation.flip=true"]) == 0
+    result = json.loads((root / "run/results.json").read_text())
+    assert result["val"].keys() == {"mIoU", "scores"}
+    assert "test_loss" not in result
+
+
 def test_an_image_of_the_training_split_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

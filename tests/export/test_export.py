@@ -14,8 +14,10 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError, NumericError
 from segtrain.export import FORMATS, Exported, Format, Graph, GraphOptions, export_model, format_of
+from segtrain.export.graph import Normalization
 from segtrain.export.onnx import OnnxFormat
 from segtrain.export.verify import Agreement, probes
+from segtrain.models import MODELS
 from segtrain.schema.plugins import load_plugins
 from tests.export.helpers import MEAN, STD, pictures, trained
 from tests.helpers import TINY
@@ -129,6 +131,20 @@ def test_logits_are_compared_with_0(classes: int, multi_label: bool, tmp_path: P
     found = FORMATS["onnx"].load(exported.path)(np.zeros((1, 3, 20, 30), np.float32))
     assert found.dtype == np.uint8
     assert found.shape == ((1, 3, 20, 30) if multi_label else (1, 20, 30))
+
+
+def test_thresholds_of_the_checkpoint_are_part_of_the_graph() -> None:
+    model = MODELS.build("hrnet_w18_small_v1", num_classes=1)
+    plain, strict = (
+        Graph(model, Normalization([0.5] * 3, [0.5] * 3), options, thresholds=thresholds)
+        for options, thresholds in ((GraphOptions(argmax=False), None), (GraphOptions(), [0.6]))
+    )
+    images = torch.rand(1, 3, 33, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = plain(images)[:, 0]
+        assert strict.limits.sigmoid().item() == pytest.approx(0.6)
+        strict.limits.fill_(logits.median())
+        assert torch.equal(strict(images), (logits > logits.median()).byte())
 
 
 def test_a_fixed_size(tmp_path: Path) -> None:

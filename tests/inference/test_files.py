@@ -12,9 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segtrain.errors import DataError, NumericError
+from segtrain.errors import ConfigError, DataError, NumericError
 from segtrain.inference import files as files_module
 from segtrain.inference.writers import pictures as pictures_module
+from segtrain.schema.sections import ViewConfig
 from tests.helpers import ROOT
 from tests.inference.pointwise import picture, predictor, write
 
@@ -258,3 +259,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert float(result.stdout.split()[-1]) < 2
+
+
+def test_windows_and_a_flip_of_a_small_image() -> None:
+    given = predictor()
+    expected = given(IMAGE)
+    given.views = given.views.with_views(ViewConfig(window=(128, 64), flip=True))
+    assert np.array_equal(given(IMAGE), expected)  # the model judges each pixel alone
+
+
+def test_several_scales_of_a_large_image_are_refused() -> None:
+    given = predictor(max_pixels=1000)
+    given.views = given.views.with_views(ViewConfig(scales=(0.5, 1.0)))
+    tifffile.imwrite("a.tif", IMAGE, photometric="rgb")
+    with pytest.raises(ConfigError, match="need the whole image at once"):
+        write(given, "a.tif", ["ids"])

@@ -38,7 +38,7 @@ def match_names(given: Sequence[str], wanted: Sequence[str]) -> Match:
         Match(ids=(1, 2, 0), guessed=(('bike', 'bicycle'),))
     """
     found: dict[int, int] = {}
-    same: tuple[Callable[[str], str], ...] = (str, _letters)
+    same: tuple[Callable[[str], str], ...] = (str, letters)
     for key in same:
         free = {key(name): i for i, name in enumerate(wanted) if i not in found.values()}
         for index, name in enumerate(given):
@@ -80,5 +80,6 @@ def reordering(
     return found
 
 
-def _letters(name: str) -> str:
+def letters(name: str) -> str:
+    """The letters and digits of a name, in lower case; names that share them are the same."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
