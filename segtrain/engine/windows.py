@@ -77,23 +77,22 @@ class Windows:
             logits = logits_of(read(self.rows[0], self.columns[0]))
             yield Band(logits, 0, logits.shape[2])
             return
-        pending = _Pending(self._height(read, logits_of))
+        grid = self._grid(read, logits_of)
+        pending = _Pending(grid.height, grid.width, self.blend)
         for index, rows in enumerate(self.rows):
-            found = list(self._row(rows, read, logits_of, batch_size))
-            stride = _stride(rows, found[0][1].shape[2], self.rows)
-            across = _stride(self.columns[0], found[0][1].shape[3], self.columns)
-            lefts = [span[0] // across for span, _ in found]
-            pending.add(rows[0] // stride, lefts, [logits for _, logits in found], self.blend)
+            for columns, logits in self._row(rows, read, logits_of, batch_size):
+                pending.add(rows[0] // grid.down, columns[0] // grid.across, logits)
             is_last = index + 1 == len(self.rows)
-            yield pending.pop(pending.height if is_last else self.rows[index + 1][0] // stride)
+            yield pending.pop(grid.height if is_last else self.rows[index + 1][0] // grid.down)
 
-    def _height(
+    def _grid(
         self, read: Callable[[Span, Span], Tensor], logits_of: Callable[[Tensor], Tensor]
-    ) -> int:
-        """The number of rows of the logits, from those of a window at the bottom."""
+    ) -> _Grid:
+        """The logits of the whole image, from those of the window at its lower right corner."""
         rows, columns = self.rows[-1], self.columns[-1]
-        found = logits_of(read(rows, columns))
-        return rows[0] // _stride(rows, found.shape[2], self.rows) + found.shape[2]
+        height, width = logits_of(read(rows, columns)).shape[2:]
+        down, across = _stride(rows, height, self.rows), _stride(columns, width, self.columns)
+        return _Grid(rows[0] // down + height, columns[0] // across + width, down, across)
 
     def _row(
         self,
@@ -146,43 +145,46 @@ def _stride(span: Span, entries: int, spans: Sequence[Span]) -> int:
     )
 
 
+class _Grid(NamedTuple):
+    """The size of the logits of an image, and the pixels per logit along each axis."""
+
+    height: int
+    width: int
+    down: int
+    across: int
+
+
 class _Pending:
     """The weighted sum of the logits of windows, for the rows that are not complete."""
 
-    def __init__(self, height: int) -> None:
-        self.height = height
+    def __init__(self, height: int, width: int, blend: str) -> None:
+        self.height, self.width, self.blend = height, width, blend
         self.first = 0
-        self.total: Tensor | None = None  # (N, C, r, w)
-        self.weight = torch.zeros(0)  # (r, w)
+        self.total: Tensor | None = None  # (N, C, r, width)
+        self.weight = torch.zeros(0, width)  # (r, width)
 
-    def add(self, top: int, lefts: Sequence[int], windows: Sequence[Tensor], blend: str) -> None:
-        """Add a row of windows.
-
-        Args:
-            top: The first row of their logits in those of the image.
-            lefts: The first column of the logits of each window.
-            windows: The logits of each window, ``(N, C, h, w)``.
-            blend: How they are weighted.
-        """
-        height, width = windows[0].shape[2], lefts[-1] + windows[-1].shape[3]
+    def add(self, top: int, left: int, logits: Tensor) -> None:
+        """Add the logits ``(N, C, h, w)`` of a window whose first row and column are given."""
+        height, width = logits.shape[2:]
         more = top + height - self.first - len(self.weight)
-        shape = (*windows[0].shape[:2], more, width)
-        zeros = windows[0].new_zeros(shape, dtype=torch.float32)
-        self.total = zeros if self.total is None else torch.cat([self.total, zeros], 2)
-        self.weight = torch.cat([self.weight.view(-1, width).to(zeros.device), zeros[0, 0]])
+        if self.total is None or more > 0:
+            shape = (*logits.shape[:2], more, self.width)
+            zeros = torch.zeros(shape, device=logits.device)
+            self.total = zeros if self.total is None else torch.cat([self.total, zeros], 2)
+            self.weight = torch.cat([self.weight.to(logits.device), zeros[0, 0]])
         down = slice(top - self.first, top - self.first + height)
-        for left, logits in zip(lefts, windows, strict=True):
-            across = slice(left, left + logits.shape[3])
-            weight = _weights(height, blend)[:, None] * _weights(logits.shape[3], blend)
-            weight = weight.to(logits.device)
-            self.total[:, :, down, across].addcmul_(logits.float(), weight)
-            self.weight[down, across] += weight
+        across = slice(left, left + width)
+        weight = _weights(height, self.blend)[:, None] * _weights(width, self.blend)
+        weight = weight.to(logits.device)
+        self.total[:, :, down, across].addcmul_(logits.float(), weight)
+        self.weight[down, across] += weight
 
     def pop(self, stop: int) -> Band:
         """Return the rows before `stop`, which no further window reaches, and forget them."""
         assert self.total is not None
         rows = stop - self.first
-        band = Band(self.total[:, :, :rows] / self.weight[:rows], self.first, self.height)
+        logits = self.total[:, :, :rows].div_(self.weight[:rows])
+        band = Band(logits, self.first, self.height)
         self.total, self.weight = self.total[:, :, rows:].clone(), self.weight[rows:].clone()
         self.first = stop
         return band
