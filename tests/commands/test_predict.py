@@ -101,6 +101,7 @@ def test_a_broken_file_does_not_end_the_others(
     written = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.png"))
     assert written == ["ids/1.png", "ids/sub/3.png"]
     assert "2 images predicted, written to out/{ids}" in messages
+    assert any(text.startswith("in/2.png: the image file cannot be read") for text in messages)
     assert last_line().startswith(
         "error: 1 of 3 inputs failed and 2 were predicted: in/2.png: the image file cannot be read"
     )

@@ -78,7 +78,7 @@ def test_scores_of_single_logits(*, multi_label: bool) -> None:
     assert np.abs(read("uncertainty/margin/a/x.png") - margin * 255).max() <= 0.51
 
 
-def test_original_label_values(caplog: pytest.LogCaptureFixture) -> None:
+def test_original_label_values() -> None:
     chosen, ids = predictor(), predictor()(IMAGE)
     write(chosen, "in", ["labels"])
     np.testing.assert_array_equal(read("labels/a/x.png"), ids)
@@ -144,7 +144,7 @@ def test_a_failure_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("segtrain.inference.writers.polygons.RegionWriter.write", fail)
+    monkeypatch.setattr("segtrain.inference.writers.region_writer.RegionWriter.write", fail)
     with pytest.raises(MemoryError):
         write(predictor(3), "in", every)
     np.testing.assert_array_equal(read("ids/a/x.png"), before)

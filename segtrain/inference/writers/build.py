@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from segtrain.data import LabelContract
 from segtrain.data.labels.inverse import RawValues, raw_values
 from segtrain.inference.writers.base import Writer
+from segtrain.inference.writers.coco import CocoFile
+from segtrain.inference.writers.geojson import GeoJsonFiles
 from segtrain.inference.writers.layers import LayerWriter
 from segtrain.inference.writers.masks import (
     MaskFormat,
@@ -17,7 +19,7 @@ from segtrain.inference.writers.masks import (
     label_layers,
     overlay_layer,
 )
-from segtrain.inference.writers.polygons import CocoWriter, GeoJsonWriter
+from segtrain.inference.writers.region_writer import RegionFiles, RegionWriter
 from segtrain.inference.writers.scores import (
     NumpyProbabilities,
     probability_layer,
@@ -29,6 +31,10 @@ from segtrain.terminal import logger
 
 OUTPUTS: tuple[str, ...] = get_args(Output)
 """The kinds of files that a prediction can write."""
+_REGIONS: dict[str, Callable[[Path, LabelContract], RegionFiles]] = {
+    "geojson": GeoJsonFiles,
+    "coco": CocoFile,
+}
 _MOST_SHOWN = 3
 _NO_AND_YES = ("no", "yes")
 
@@ -68,13 +74,10 @@ def build_writers(
             found.append(OverlayWriter(output, overlay_layer(labels, opacity)))
         elif name == "labels":
             found.append(LayerWriter(output, label_layers(masks, _raws(labels, label_map))))
-        elif name == "geojson":
-            found.append(GeoJsonWriter(output, labels, min_area))
-        elif name == "coco":
-            found.append(CocoWriter(output, labels, min_area))
-        else:
+        elif name not in _REGIONS:
             found.append(_scores(name, output, labels, probabilities_format))
-    return found
+    files = [kind(output, labels) for name, kind in _REGIONS.items() if name in outputs]
+    return [*found, RegionWriter(labels, min_area, files)] if files else found
 
 
 def _scores(name: str, output: Path, labels: LabelContract, form: str) -> Writer:

@@ -19,7 +19,7 @@ from segtrain.inference.writers.rings import connected, occurs_twice, split_ring
 
 _TOP, _RIGHT, _BOTTOM, _LEFT = range(4)
 _OUTSIDE = -1
-_ENOUGH = 1 << 21  # steps at which regions are looked for before the last row
+_ENOUGH = 1 << 19  # steps at which regions are looked for before the last row
 # By side: the offsets (y, x) of the next pixel along the side, and of the one across the corner.
 _ALONG = ((0, 1), (1, 0), (0, -1), (-1, 0))
 _ACROSS = ((-1, 1), (1, 1), (1, -1), (-1, -1))
