@@ -16,7 +16,7 @@ from segtrain.inference.predictor import Predictor
 from segtrain.inference.writers import Band, Target, Writer
 
 WINDOW = (1024, 1024)
-_BAND_VALUES = 1 << 24  # ids or probabilities in a band of whole rows
+_BAND_VALUES = 1 << 23  # ids or probabilities in a band of whole rows
 _WRITTEN_PIXELS = 1 << 20  # of a band as writers get it
 
 
@@ -82,17 +82,21 @@ def predict_bands(
     per_pixel = labels.num_ids if with_probabilities or labels.multi_label else 1
     most = max(_BAND_VALUES // (per_pixel * raster.width), 1)
     for rows in split_rows(raster.height, 1, min(window[0], most)):
-        parts = [
-            _predict_window(predictor, raster, rows, columns, with_probabilities)
-            for columns in split_rows(raster.width, 1, window[1])
-        ]
-        ids, probabilities, pixels = zip(*parts, strict=True)
-        yield Band(
-            rows,
-            np.concatenate(ids, axis=1),
-            np.concatenate(probabilities, axis=2) if with_probabilities else None,
-            _joined(pixels) if with_pixels else None,
-        )
+        band = _predict_rows(predictor, raster, rows, window[1], with_probabilities)
+        yield band if with_pixels else band._replace(pixels=None)
+
+
+def _predict_rows(
+    predictor: Predictor, raster: RasterFile, rows: slice, width: int, wanted: bool
+) -> Band:
+    """Predict whole rows, from windows of this width."""
+    parts = [
+        _predict_window(predictor, raster, rows, columns, wanted)
+        for columns in split_rows(raster.width, 1, width)
+    ]
+    ids, probabilities, pixels = zip(*parts, strict=True)
+    joined = np.concatenate(probabilities, axis=2) if wanted else None
+    return Band(rows, np.concatenate(ids, axis=1), joined, _joined(pixels))
 
 
 def _predict_window(
