@@ -211,15 +211,24 @@ class Rows(NamedTuple):
     logits: Tensor
 
 
-def rows_of(bands: Iterable[Band], height: int, align_corners: bool) -> Iterator[Rows]:
-    """Yield the rows of an image of some `height` as soon as a band completes their logits."""
+def rows_of(
+    bands: Iterable[Band], height: int, align_corners: bool, most: int = _ROWS
+) -> Iterator[Rows]:
+    """Yield the rows of an image of some `height` as soon as a band completes their logits.
+
+    Args:
+        bands: The logits.
+        height: Number of rows of the image.
+        align_corners: How the logits are upsampled.
+        most: The largest number of rows that are yielded together.
+    """
     done, held, first = 0, None, 0
     for band in bands:
         axis = linear_axis(band.height, height, align_corners)
         held = band.logits if held is None else torch.cat([held, band.logits], 2)
         ready = int(torch.searchsorted(axis.high, band.first + band.logits.shape[2]))
         while done < ready:
-            stop = min(done + _ROWS, ready)
+            stop = min(done + most, ready)
             yield Rows(slice(done, stop), axis.part(done, stop, offset=first), held)
             done = stop
         if done < height:

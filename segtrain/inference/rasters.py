@@ -19,6 +19,7 @@ from segtrain.inference.writers import Band, Target, Writer
 
 WINDOW = (1024, 1024)
 """Height and width of the windows, unless the predictor has others."""
+_BAND_VALUES = 1 << 23  # ids or probabilities in a band of whole rows
 _WRITTEN_PIXELS = 1 << 20  # of a band as writers get it
 
 
@@ -90,8 +91,11 @@ def predict_bands(
         return predictor.normalized(pixels)
 
     multi_label, align_corners = predictor.labels.multi_label, predictor.model.align_corners
+    per_pixel = predictor.labels.num_ids if with_probabilities or multi_label else 1
+    most = max(_BAND_VALUES // (per_pixel * raster.width), 1)
     with torch.no_grad():
-        for rows, part, logits in rows_of(views.bands(read, size), raster.height, align_corners):
+        bands = views.bands(read, size)
+        for rows, part, logits in rows_of(bands, raster.height, align_corners, most):
             try:
                 check_finite(torch.isfinite(logits).all())
             except NumericError as error:

@@ -252,7 +252,7 @@ with open("a.tif", "r+b") as stream:
     for _ in range(100):
         stream.write(band)
 write(predictor(), "a.tif", ["ids", "color", "overlay", "uncertainty", "geojson", "coco"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 """
     command = [sys.executable, "-c", script]
     result = subprocess.run(
