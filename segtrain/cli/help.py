@@ -59,6 +59,8 @@ Keys:
                            scores keep the original size
   evaluation.metrics       the metrics, such as [iou,dice,hd95]; default: as in training
   evaluation.classes       names of the classes that count in the mean of a metric
+  list_images              the number of the worst and of the best images that are listed, by the
+                           score trainer.best of the training; default: 5; 0: none
   loader.num_workers       processes that load images
   device                   auto (default), cpu, cuda, cuda:1, ...
   output                   a JSON file for the scores; the counts of each image go beside it (.npz)

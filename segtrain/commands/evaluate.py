@@ -15,9 +15,16 @@ from segtrain.assembly.thresholds import described, names_of_logits, store_thres
 from segtrain.engine import Evaluator
 from segtrain.engine.checkpoint import State, find_checkpoint
 from segtrain.engine.distributed import processes
-from segtrain.engine.results import scores_table, threshold_curves, threshold_table
+from segtrain.engine.results import (
+    images_table,
+    scores_table,
+    threshold_curves,
+    threshold_table,
+    worst_and_best,
+)
 from segtrain.files import write_text
 from segtrain.metrics import Evaluation
+from segtrain.metrics.evaluation import split_choice
 from segtrain.schema.sections import SWEEP, EvaluateConfig
 from segtrain.terminal import console, logger
 
@@ -30,6 +37,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         scored = evaluator.evaluate(model)
         evaluation = scored.evaluation
         weights = "moving_average" if state.get("ema") else "model"
+        choice = _listed_score(str(state["config"]["trainer"]["best"]), evaluation)
+        images = worst_and_best(evaluation, choice, config.list_images)
+        extra |= {"images": images} if config.list_images else {}
         result = scored.results(
             step=state["step"], split=config.split, scored_weights=weights, **extra
         )
@@ -37,11 +47,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             title = f"{config.split} split, checkpoint of step {state['step']}"
             average = ", moving average of the weights" if state.get("ema") else ""
             console.print(scores_table(evaluation, title + average))
+            if config.list_images:
+                console.print(images_table(evaluation, images))
             _write(config, evaluation, result)
             logger.info(
                 "mIoU %.4f, pixel accuracy %.4f", evaluation.miou, evaluation.pixel_accuracy
             )
         return result
+
+
+def _listed_score(best: str, evaluation: Evaluation) -> str:
+    """The score by which images are listed: `trainer.best` of the training if it is computed."""
+    name, class_name = split_choice(best)
+    is_known = class_name is None or class_name in evaluation.class_names
+    return best if name in evaluation.per_image and is_known else "mIoU"
 
 
 def _write(config: EvaluateConfig, evaluation: Evaluation, result: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from segtrain.errors import CheckpointError, one_line
 from segtrain.metrics import Evaluation, MetricScore, score_in
-from segtrain.metrics.evaluation import defined
+from segtrain.metrics.evaluation import defined, split_choice
+from segtrain.metrics.image_scores import image_scores
 from segtrain.metrics.thresholds import THRESHOLDS, ThresholdScores
 from segtrain.terminal import percent
 
@@ -87,6 +88,40 @@ def _text(score: MetricScore, value: float) -> str:
     if score.is_share:
         return percent(value, decimals=2)
     return "n/a" if math.isnan(value) else f"{value:.4g}"
+
+
+def worst_and_best(evaluation: Evaluation, choice: str, number: int) -> dict[str, Any]:
+    """Return the images with the worst and with the best score `choice`, for JSON.
+
+    Args:
+        evaluation: The scores.
+        choice: ``mIoU``, a metric such as ``dice``, or its class, ``iou[pole]``.
+        number: The number of images in each list; no image is in both.
+    """
+    images = [
+        {"name": image.name, "value": image.value, "class": image.class_name}
+        for image in image_scores(evaluation, choice)
+    ]
+    best = images[:number]
+    worst = images[max(len(images) - number, len(best)) :][::-1]
+    return {"score": choice, "worst": worst, "best": best}
+
+
+def images_table(evaluation: Evaluation, listed: Mapping[str, Any]) -> Table:
+    """Return a table of the images that :func:`worst_and_best` lists."""
+    score = evaluation.scores.get(split_choice(listed["score"])[0])
+    is_share = score is None or score.is_share
+    table = Table("", "image", title="worst and best images", title_justify="left")
+    table.add_column(escape(listed["score"]), justify="right", no_wrap=True)
+    table.add_column("costs most")
+    for kind in ("worst", "best"):
+        for row, image in enumerate(listed[kind]):
+            value = image["value"]
+            shown = percent(value, decimals=2) if is_share else f"{value:.4g}"
+            label = "" if row else kind
+            table.add_row(label, escape(image["name"]), shown, escape(image["class"]))
+        table.add_section()
+    return table
 
 
 def threshold_table(scores: ThresholdScores, names: Sequence[str]) -> Group:

@@ -245,25 +245,31 @@ class MetricCollector:
             exclusive,
             self.classes,
             dict(zip(self.predicted_only, others, strict=True)),
+            {metric.name: self._per_image(metric, state) for metric in self.metrics},
+        )
+
+    def _per_image(self, metric: Metric, state: CollectedState) -> Tensor:
+        """The values of a metric for each image, ``(images, C)`` or ``(images,)``."""
+        images = Counts.of(state.counts, exclusive=not self.multi_label)
+        if isinstance(metric, CountMetric):
+            return metric.class_values(images)
+        return (
+            metric.value(images) if isinstance(metric, OverallMetric) else state.values[metric.name]
         )
 
     def _score(self, metric: Metric, state: CollectedState) -> MetricScore:
-        exclusive = not self.multi_label
-        images = Counts.of(state.counts, exclusive=exclusive)
-        total = Counts.of(state.counts.sum(0), exclusive=exclusive)
+        total = Counts.of(state.counts.sum(0), exclusive=not self.multi_label)
+        per_image = self._per_image(metric, state)
         if isinstance(metric, CountMetric):
             micro = float(metric.micro(total, self.classes))
-            per_class, per_image = metric.class_values(total), metric.class_values(images)
-            return self._class_score(metric, per_class, per_image, micro=micro)
+            return self._class_score(metric, metric.class_values(total), per_image, micro=micro)
         if isinstance(metric, OverallMetric):
-            mean = float(metric.value(images).nanmean())
-            value = float(metric.value(total))
+            value, mean = float(metric.value(total)), float(per_image.nanmean())
             return MetricScore(value, [], mean, is_share=metric.is_share)
-        values = state.values[metric.name]
         if isinstance(metric, MaskMetric):
-            return self._class_score(metric, values.nanmean(0), values)
+            return self._class_score(metric, per_image.nanmean(0), per_image)
         assert isinstance(metric, ProbabilityMetric)
-        return self._from_sums(metric, values, state.sums.get(metric.name))
+        return self._from_sums(metric, per_image, state.sums.get(metric.name))
 
     def _class_score(
         self, metric: Metric, per_class: Tensor, per_image: Tensor, **more: float | None

@@ -64,6 +64,8 @@ class Evaluation:
         classes: The class ids that count in means; None: all.
         predicted_only: The pixels predicted as a class that no target has, by name; each is a false
             negative of its target class.
+        per_image: The values of each image by metric, ``(images, C)`` or ``(images,)``, float64;
+            NaN where a value is undefined.
     """
 
     class_names: tuple[str, ...]
@@ -75,6 +77,7 @@ class Evaluation:
     exclusive: bool = True
     classes: Tensor | None = None
     predicted_only: Mapping[str, int] = field(default_factory=dict)
+    per_image: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def total(self) -> Counts:

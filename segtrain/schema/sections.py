@@ -337,6 +337,8 @@ class EvaluateConfig:
     thresholds: float | tuple[float, ...] | Literal["sweep"] | None = None
     """For one logit and multi-label data: the probability above which a class is predicted, one or
     one per class; null: those in the checkpoint, else 0.5; sweep: choose them on the val split."""
+    list_images: int = 5
+    """The number of the worst and of the best images that are listed; 0: none."""
     loader: LoaderConfig = LoaderConfig()
     device: str = "auto"
     output: str | None = None
@@ -349,6 +351,7 @@ class EvaluateConfig:
                 "loader.cache and loader.sampling are for training; an evaluation reads every"
                 " sample once, so leave them out"
             )
+        _positive("list_images", self.list_images, zero=True)
         if self.thresholds == SWEEP:
             self._check_sweep()
         elif self.thresholds is not None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,6 +33,30 @@ def test_evaluate_gives_the_number_of_training(tmp_path: Path) -> None:
         scores = json.loads(Path("scores.json").read_text())
         assert scores["mIoU"] == trained["mIoU"]
         assert scores["per_class_iou"] == trained["per_class_iou"]
+
+
+def test_the_worst_and_best_images_are_listed() -> None:
+    assert run_command("train", [*THREE_STEPS, "run_dir=run", "trainer.best=dice"]) == 0
+    given = ["checkpoint=run", "output=scores.json", "device=cpu", "list_images=1"]
+    assert run_command("evaluate", given) == 0
+    images = json.loads(Path("scores.json").read_text())["images"]
+    counts = np.load("scores.npz")
+    twice, wrong = 2 * counts["tp"], counts["fp"] + counts["fn"]
+    with np.errstate(invalid="ignore"):
+        dice = np.nanmean(twice / (twice + wrong), axis=1)
+    assert images["score"] == "dice"
+    for kind, place in (("worst", dice.argmin()), ("best", dice.argmax())):
+        (image,) = images[kind]
+        assert (image["name"], image["value"]) == (
+            counts["names"][place],
+            pytest.approx(dice[place]),
+        )
+        assert image["class"] in counts["classes"]
+    given = ["checkpoint=run", "output=scores.json", "device=cpu", "evaluation.metrics=[accuracy]"]
+    assert run_command("evaluate", given) == 0
+    assert json.loads(Path("scores.json").read_text())["images"]["score"] == "mIoU"
+    assert run_command("evaluate", [*given, "list_images=0"]) == 0
+    assert "images" not in json.loads(Path("scores.json").read_text())
 
 
 def test_evaluate_on_another_dataset(last_line: Callable[[], str]) -> None:
