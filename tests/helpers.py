@@ -55,10 +55,15 @@ def load_benchmark(name: str) -> ModuleType:
 
 def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Train with two processes; a hang is a failure, and leaves no process behind."""
+    return in_two_processes("train", *words, f"run_dir={run_dir}")
+
+
+def in_two_processes(tool: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``tools/TOOL.py`` with two processes, likewise."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
         *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
-        *(str(ROOT / "tools" / "train.py"), *words, f"run_dir={run_dir}"),
+        *(str(ROOT / "tools" / f"{tool}.py"), *words),
     ]
     process = subprocess.Popen(
         command,

@@ -64,9 +64,10 @@ def scores_table(evaluation: Evaluation, title: str) -> Group:
         )
     for name, pixels in evaluation.predicted_only.items():
         share = percent(pixels / max(evaluation.valid, 1), decimals=2)
-        overall.append(
-            f"{name}: not a scored class; predicted for {share} of the pixels, all wrong"
+        found = (
+            f"predicted for {share} of the pixels, which are errors" if pixels else "not predicted"
         )
+        overall.append(f"{name}: not a class of the target; {found}")
     return Group(*shown, *map(escape, overall))
 
 

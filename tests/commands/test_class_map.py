@@ -140,4 +140,4 @@ def test_another_dataset(run: Path, tmp_path: Path, last_line: Callable[[], str]
 def test_the_table_names_what_is_never_right(run: Path) -> None:
     evaluation = score(run, class_map={"dot": None}).evaluation
     lines = [str(part) for part in scores_table(evaluation, "").renderables]
-    assert any(line.startswith("dot: not a scored class; predicted for ") for line in lines)
+    assert any(line.startswith("dot: not a class of the target; predicted for ") for line in lines)

@@ -16,7 +16,7 @@ from PIL import Image
 from segtrain import Predictor
 from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
-from tests.helpers import TINY, differences
+from tests.helpers import TINY, differences, in_two_processes
 
 
 def write(root: Path, folders: tuple[str, ...]) -> None:
@@ -170,3 +170,13 @@ def test_labels_have_a_threshold_each(tmp_path: Path, last_line: Callable[[], st
     torch.save(state, path)
     assert run_command("evaluate", [f"checkpoint={path}", "device=cpu"]) == 4
     assert "holds 1 thresholds for 2 logits" in last_line()
+
+
+@pytest.mark.slow
+def test_two_processes_choose_the_thresholds_of_one(run: Path, tmp_path: Path) -> None:
+    one = score(run, "thresholds=sweep")
+    common = ("thresholds=sweep", "device=cpu", "loader.num_workers=0")
+    words = (f"checkpoint={run}", f"output={tmp_path / 'two.json'}", *common)
+    done = in_two_processes("evaluate", f"plugins=[{TINY}]", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two.json").read_text()) == one
