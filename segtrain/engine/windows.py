@@ -78,7 +78,8 @@ class Windows:
             yield Band(logits, 0, logits.shape[2])
             return
         grid = self._grid(read, logits_of)
-        pending = _Pending(grid.height, grid.width, self.blend)
+        most = max(-(-(stop - start) // grid.down) for start, stop in self.rows)
+        pending = _Pending(grid, most, self.blend)
         for index, rows in enumerate(self.rows):
             for columns, logits in self._row(rows, read, logits_of, batch_size):
                 pending.add(rows[0] // grid.down, columns[0] // grid.across, logits)
@@ -155,23 +156,27 @@ class _Grid(NamedTuple):
 
 
 class _Pending:
-    """The weighted sum of the logits of windows, for the rows that are not complete."""
+    """The weighted sum of the logits of windows, for the rows that are not complete.
 
-    def __init__(self, height: int, width: int, blend: str) -> None:
-        self.height, self.width, self.blend = height, width, blend
+    Args:
+        grid: The logits of the image.
+        rows: The largest number of rows of the logits of a window.
+        blend: How windows are weighted.
+    """
+
+    def __init__(self, grid: _Grid, rows: int, blend: str) -> None:
+        self.grid, self.rows, self.blend = grid, rows, blend
         self.first = 0
-        self.total: Tensor | None = None  # (N, C, r, width)
-        self.weight = torch.zeros(0, width)  # (r, width)
+        self.total: Tensor | None = None  # (N, C, rows, width)
+        self.weight = torch.zeros(rows, grid.width)
 
     def add(self, top: int, left: int, logits: Tensor) -> None:
         """Add the logits ``(N, C, h, w)`` of a window whose first row and column are given."""
         height, width = logits.shape[2:]
-        more = top + height - self.first - len(self.weight)
-        if self.total is None or more > 0:
-            shape = (*logits.shape[:2], more, self.width)
-            zeros = torch.zeros(shape, device=logits.device)
-            self.total = zeros if self.total is None else torch.cat([self.total, zeros], 2)
-            self.weight = torch.cat([self.weight.to(logits.device), zeros[0, 0]])
+        if self.total is None:
+            shape = (*logits.shape[:2], self.rows, self.grid.width)
+            self.total = torch.zeros(shape, device=logits.device)
+            self.weight = self.weight.to(logits.device)
         down = slice(top - self.first, top - self.first + height)
         across = slice(left, left + width)
         weight = _weights(height, self.blend)[:, None] * _weights(width, self.blend)
@@ -182,10 +187,11 @@ class _Pending:
     def pop(self, stop: int) -> Band:
         """Return the rows before `stop`, which no further window reaches, and forget them."""
         assert self.total is not None
-        rows = stop - self.first
-        logits = self.total[:, :, :rows].div_(self.weight[:rows])
-        band = Band(logits, self.first, self.height)
-        self.total, self.weight = self.total[:, :, rows:].clone(), self.weight[rows:].clone()
+        done = stop - self.first
+        band = Band(self.total[:, :, :done] / self.weight[:done], self.first, self.grid.height)
+        for sums in (self.total, self.weight):
+            kept = sums[..., done:, :].clone()
+            sums.zero_()[..., : self.rows - done, :] = kept
         self.first = stop
         return band
 
@@ -229,7 +235,9 @@ def rows_of(
         ready = int(torch.searchsorted(axis.high, band.first + band.logits.shape[2]))
         while done < ready:
             stop = min(done + most, ready)
-            yield Rows(slice(done, stop), axis.part(done, stop, offset=first), held)
+            above, below = int(axis.low[done]), int(axis.high[stop - 1]) + 1
+            part = axis.part(done, stop, offset=above)
+            yield Rows(slice(done, stop), part, held[:, :, above - first : below - first])
             done = stop
         if done < height:
             kept = int(axis.low[done])
