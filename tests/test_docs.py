@@ -19,6 +19,8 @@ from segtrain.cli.compose import compose_config
 from segtrain.cli.sweep import plan_sweep
 from segtrain.losses import LOSSES
 from segtrain.metrics import METRICS
+from segtrain.schema.sections import EvaluateConfig
+from segtrain.schema.values import build_dataclass
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
@@ -90,6 +92,15 @@ def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
             plan_sweep(words, None)
         else:
             check_config(compose_config(words, "train"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_evaluations_of_a_page_are_accepted(page: Path) -> None:
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"tools/evaluate.py (.*)$", text, flags=re.MULTILINE):
+        if "=" in line:
+            words = shlex.split(line, comments=True)
+            build_dataclass(EvaluateConfig, compose_config(words, "evaluate"))
 
 
 def test_the_losses_that_the_table_recommends_exist() -> None:
