@@ -20,7 +20,7 @@ from segtrain.cli.sweep import plan_sweep
 from segtrain.inference.writers import OUTPUTS
 from segtrain.losses import LOSSES
 from segtrain.metrics import METRICS
-from segtrain.schema.sections import PredictConfig
+from segtrain.schema.sections import EvaluateConfig, PredictConfig
 from segtrain.schema.values import build_dataclass
 from tests.helpers import ROOT
 
@@ -103,6 +103,15 @@ def test_the_commands_and_outputs_of_prediction() -> None:
         build_dataclass(PredictConfig, compose_config(shlex.split(line), "predict"))
     named = re.findall(r"^\| `(\w+)` \| `", text, flags=re.MULTILINE)
     assert named == [*OUTPUTS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_evaluations_of_a_page_are_accepted(page: Path) -> None:
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"tools/evaluate.py (.*)$", text, flags=re.MULTILINE):
+        if "=" in line:
+            words = shlex.split(line, comments=True)
+            build_dataclass(EvaluateConfig, compose_config(words, "evaluate"))
 
 
 def test_the_losses_that_the_table_recommends_exist() -> None:

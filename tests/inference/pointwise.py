@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segtrain.data import LabelContract, Reader
 from segtrain.inference import Predictor
@@ -20,7 +21,9 @@ from segtrain.models import Segmentor
 
 
 class Pointwise(Segmentor):
-    """One convolution of one pixel, with fixed weights."""
+    """One convolution of one pixel, or of the mean of a cell of pixels, with fixed weights."""
+
+    stride = 1  # height and width of a cell
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__(num_classes=num_classes, align_corners=False, in_channels=in_channels)
@@ -31,7 +34,8 @@ class Pointwise(Segmentor):
             self.head.bias.zero_()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"out": self.head(images)}
+        cells = F.avg_pool2d(images, self.stride, ceil_mode=True)
+        return {"out": self.head(cells if self.stride > 1 else images)}
 
 
 def predictor(num_classes: int = 4, *, max_pixels: int = 10**8, **keys: Any) -> Predictor:
