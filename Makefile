@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-WORKERS ?= -n auto
-
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow gpu format lint types imports doctest smoke gallery check clean
@@ -37,7 +35,7 @@ train: $(VENV)/.base ## train on the embedded default; make train ARGS="loss=foc
 	$(BIN)/python tools/train.py $(ARGS)
 
 test: $(VENV)/.test ## the suite, doctests included
-	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)
