@@ -46,7 +46,7 @@ def open_scored_split(
             the model.
     """
     given = config.dataset or {}
-    spec = given if "name" in given else {**trained, **given}
+    spec = given if "name" in given else _changed(trained, given)
     download_once(spec, processes)
     try:
         dataset = DATASETS.build(spec, split=config.split)
@@ -61,6 +61,16 @@ def open_scored_split(
         check_class_names(dataset, spec, config.split, metadata["class_names"], path)
     check_channels(model, dataset.channels)
     return dataset, spec
+
+
+def _changed(trained: Spec, given: Spec) -> Spec:
+    """Return the section of the training with the given keys, also inside of mappings."""
+    found = dict(trained)
+    for key, value in given.items():
+        known = trained.get(key)
+        merges = isinstance(value, dict) and isinstance(known, dict) and key != "label_map"
+        found[key] = _changed(known, value) if merges and known is not None else value
+    return found
 
 
 def _explain(error: DataError, spec: Mapping[str, Any], checkpoint: Path | None) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from segtrain.data.datasets.found_files import FoundFiles, find_files
 from segtrain.data.datasets.pairing import Pairing, pair_valid_files
 from segtrain.data.io.writer import LARGEST_PALETTE_ID
 from segtrain.errors import (
+    ConfigError,
     DataError,
     IncompleteError,
     NoFilesError,
@@ -28,6 +30,7 @@ from segtrain.schema.sections import PredictConfig
 from segtrain.terminal import logger, progress
 
 _MAX_NAMES = 3
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next input would fail alike
 
 
 def predict(config: PredictConfig) -> list[Path]:
@@ -41,12 +44,15 @@ def predict(config: PredictConfig) -> list[Path]:
         The paths of the inputs.
 
     Raises:
+        ConfigError: If `output` is a file.
         DataError: If there are no images, two of them would be written to the same file, or one has
             no valid file.
         CheckpointError: If the checkpoint cannot be used, or has more classes than a file can hold.
         IncompleteError: If some inputs failed; it has the exit code of the first one.
     """
     output = Path(config.output)
+    if output.is_file():
+        raise ConfigError(f"output={output} is a file; name a folder")
     sources = find_sources(config.input, written_folders(output))
     valid_files = {} if config.valid is None else _valid_files(config.valid, sources)
     predictor = Predictor.from_checkpoint(
@@ -67,15 +73,17 @@ def predict(config: PredictConfig) -> list[Path]:
     failures: list[tuple[Source, Exception]] = []
     with progress("predict", len(sources)) as bar:
         files = FilePredictor(predictor, writers, bar.show)
-        for source in sources:
-            try:
-                files(source, valid_files.get(source.path))
-            except Exception as error:  # noqa: BLE001  what is not about the input is raised
-                failures.append((source, _failure(source, error)))
-                if len(sources) > 1:
-                    logger.warning("%s", failures[-1][1])
-            bar.advance("")
-        files.close()
+        try:
+            for source in sources:
+                try:
+                    files(source, valid_files.get(source.path))
+                except Exception as error:  # noqa: BLE001  what is not about the input is raised
+                    failures.append((source, _failure(source, error)))
+                    if len(sources) > 1:
+                        logger.warning("%s", failures[-1][1])
+                bar.advance("")
+        finally:
+            files.close()
     if masks.largest > LARGEST_PALETTE_ID:
         logger.info(
             "ids are files of 16 bits and color are RGB files, because ids run up to %d and 8 bits"
@@ -92,6 +100,8 @@ def _failure(source: Source, error: Exception) -> Exception:
     """Return the error of an input in words; an error that is not about the input is raised."""
     if isinstance(error, (DataError, NumericError, ResourceError)):
         return error
+    if isinstance(error, OSError) and error.errno not in _OF_THE_DISK:
+        return ResourceError(f"{source.path}: {one_line(error)}")
     if is_out_of_memory(error):
         return ResourceError(f"{source.path}: out of memory ({one_line(error, 80)})")
     raise error

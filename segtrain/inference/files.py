@@ -193,14 +193,16 @@ class FilePredictor:
     @contextmanager
     def _written(self, target: Target) -> Iterator[None]:
         """Start the writers, and finish them if the block succeeds."""
+        started: list[Writer] = []
         try:
             for writer in self.writers:
+                started.append(writer)
                 writer.start(target)
             yield
             for writer in self.writers:
                 writer.finish()
         except BaseException:
-            for writer in self.writers:
+            for writer in started:
                 writer.abort()
             raise
         self.num_images += 1

@@ -29,6 +29,7 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
     Raises:
         DataError: When a file or a Pillow image cannot be read, or has the wrong number of
             channels.
+        TypeError: When it is none of these.
         ValueError: When an array or a tensor has the wrong shape or type.
     """
     try:
@@ -49,9 +50,12 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
             else (image.detach().cpu().numpy())
         )
         pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else pixels
-    else:
+    elif isinstance(image, np.ndarray):
         pixels, shape = image, image.shape
-    wrong_shape = pixels.ndim != 3 or pixels.shape[2] != reader.channels
+    else:
+        kind = type(image).__name__
+        raise TypeError(f"image must be a path, a Pillow image, an array or a tensor, got {kind}")
+    wrong_shape = pixels.ndim != 3 or pixels.shape[2] != reader.channels or 0 in shape
     if wrong_shape or pixels.dtype not in (np.uint8, np.float32):
         raise ValueError(
             f"image must be {wanted}, uint8, or float32 from 0 to 1, got {shape} {pixels.dtype}"

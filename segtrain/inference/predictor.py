@@ -407,8 +407,8 @@ class Predictor:
         chosen = self.views.views
         if chosen.scales != (1.0,):
             raise ConfigError(
-                f"scales={list(chosen.scales)} need the whole image at once, but it has more pixels"
-                " than dataset.max_pixels; leave scales out"
+                f"evaluation.scales={list(chosen.scales)} need the whole image at once, but it has"
+                " more pixels than dataset.max_pixels; leave scales out"
             )
         if chosen.window is None:
             chosen = replace(chosen, window=window)

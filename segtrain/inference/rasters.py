@@ -19,7 +19,7 @@ from segtrain.inference.writers import Band, Target, Writer
 
 WINDOW = (1024, 1024)
 """Height and width of the windows, unless the predictor has others."""
-_BAND_VALUES = 1 << 23  # ids or probabilities in a band of whole rows
+_BAND_VALUES = 1 << 22  # ids or probabilities in a band of whole rows
 _WRITTEN_PIXELS = 1 << 20  # of a band as writers get it
 
 

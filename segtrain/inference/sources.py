@@ -150,10 +150,21 @@ def _check_names(sources: Sequence[Source], given: str) -> None:
         frame = frames.fullmatch(source.stem)
         return times[source.stem] > 1 or (frame is not None and frame[1] in videos)
 
+    folders = {str(folder) for source in sources for folder in Path(source.stem).parents}
+    for source in sources:
+        written = [f"{source.stem}{end}" for end in _WRITTEN if f"{source.stem}{end}" in folders]
+        if written:
+            raise DataError(
+                f"input={given}: {source.path} would be written to {written[0]}, which is the name"
+                " of a folder of other inputs; rename one"
+            )
     same = [str(source.path) for source in sources if clashes(source)]
     if same:
         shown = " and ".join(same[:2]) if len(same) > 1 else f"{same[0]} and a frame of a video"
         raise DataError(f"input={given}: {shown} would be written to the same file; rename one")
+
+
+_WRITTEN = (".png", ".tif", ".npy", ".geojson", ".mp4")
 
 
 class Video:
@@ -196,6 +207,11 @@ class Video:
             yield np.ascontiguousarray(frame[..., ::-1])
         if not count:
             raise DataError(f"{self.path}: the video has no frame that can be decoded; convert it")
+        if count < self.num_frames - 1:  # headers may count one too many
+            logger.warning(
+                "%s: only %d frames can be decoded, but its header counts %d; the file may be cut",
+                *(self.path, count, self.num_frames),
+            )
 
     def __enter__(self) -> Video:
         return self

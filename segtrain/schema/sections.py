@@ -205,7 +205,7 @@ class ViewConfig:
     """What of an image a model sees: the whole or windows, at several scales, flipped."""
 
     window: tuple[int, int] | None = None
-    """Height and width of sliding windows, multiples of 32; null: the whole image at once."""
+    """Height and width of sliding windows, multiples of 32, at least 64; null: the whole image."""
     stride: tuple[int, int] | None = None
     """Distance of the windows, multiples of 32; null: half a window."""
     blend: Literal["gaussian", "uniform"] = "gaussian"
@@ -222,9 +222,14 @@ class ViewConfig:
         for name, values in (("window", self.window), ("stride", self.stride)):
             if values is not None and any(v < 1 or v % WINDOW_MULTIPLE for v in values):
                 raise ConfigError(
-                    f"{name} must be multiples of {WINDOW_MULTIPLE}, such as"
+                    f"{name} must be multiples of {WINDOW_MULTIPLE} above 0, such as"
                     f" {[_rounded_up(value) for value in values]}, got {list(values)}"
                 )
+        if self.window is not None and min(self.window) < 2 * WINDOW_MULTIPLE:
+            # With fewer pixels, the output stride of a model cannot be told from its logits.
+            raise ConfigError(
+                f"window must be at least {2 * WINDOW_MULTIPLE}, got {list(self.window)}"
+            )
         if self.stride is not None:
             if self.window is None:
                 raise ConfigError("stride is the distance of windows; set window as well")

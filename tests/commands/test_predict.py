@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from segtrain.cli.main import run_command
+from segtrain.inference.writers.base import Target
+from segtrain.inference.writers.layers import LayerWriter
 from tests.helpers import THREE_STEPS
 
 
@@ -156,3 +159,38 @@ def test_every_output_and_the_label_map_of_the_training(
     for _ in range(2):  # what it wrote is no input of the next run
         assert run_command("predict", again) == 0
     assert len([*Path("data/images/out").rglob("*.png")]) == 8
+
+
+def test_an_image_that_cannot_be_written_does_not_end_the_others(
+    tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "in" / f"{index}.png")
+    start = LayerWriter.start
+
+    def fail(self: LayerWriter, target: Target) -> None:
+        if target.stem == "1":
+            raise PermissionError(13, "Permission denied", "out/ids/1.png")
+        start(self, target)
+
+    monkeypatch.setattr(LayerWriter, "start", fail)
+    words = ["checkpoint=run", "input=in", "output=out", "device=cpu", "outputs=[ids,coco]"]
+    assert run_command("predict", words) == 6
+    assert "1 of 3 inputs failed and 2 were predicted: in/1.png" in last_line()
+    found = json.loads(Path("out/coco.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == ["0.png", "2.png"]
+    assert {one["image_id"] for one in found["annotations"]} == {1, 2}
+
+
+def test_names_and_outputs_that_clash(last_line: Callable[[], str], tmp_path: Path) -> None:
+    (tmp_path / "in" / "a.png").mkdir(parents=True)
+    for name in ("a.jpg", "a.png/x.jpg"):
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "in" / name)
+    words = ["checkpoint=run", "output=out", "device=cpu"]
+    assert run_command("predict", [*words, "input=in"]) == 3
+    assert "in/a.jpg would be written to a.png, which is the name of a folder" in last_line()
+    (tmp_path / "out").write_text("a file")
+    assert run_command("predict", [*words, "input=in/a.jpg"]) == 2
+    assert last_line() == "error: output=out is a file; name a folder"

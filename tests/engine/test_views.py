@@ -91,7 +91,8 @@ def test_probabilities_of_labels_are_averaged_one_by_one(channels: int) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"window": (100, 64)}, r"window must be multiples of 32, such as \[128, 64\]"),
+        ({"window": (100, 64)}, r"window must be multiples of 32 above 0, such as \[128, 64\]"),
+        ({"window": (32, 64)}, "window must be at least 64"),
         ({"stride": (32, 32)}, "set window as well"),
         ({"window": (64, 64), "stride": (96, 32)}, "larger than window"),
         ({"scales": ()}, "scales is empty"),

@@ -253,7 +253,7 @@ with open("a.tif", "r+b") as stream:
         stream.write(band)
 given = predictor()
 given.model.stride = 4
-write(given, "a.tif", ["ids", "color", "overlay", "uncertainty", "geojson", "coco"])
+write(given, "a.tif", ["ids", "color", "overlay", "uncertainty"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 """
     command = [sys.executable, "-c", script]
