@@ -59,7 +59,10 @@ def contract(exported: Exported) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("ending", [".onnx", ".pt2", ".xml"])
+@pytest.mark.parametrize(
+    "ending",
+    [".onnx", ".pt2", pytest.param(".xml", marks=pytest.mark.slow)],  # loads OpenVINO
+)
 def test_each_format_agrees(ending: str, tmp_path: Path) -> None:
     if ending == ".xml":
         pytest.importorskip("openvino")
