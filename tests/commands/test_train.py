@@ -202,7 +202,7 @@ def test_images_of_one_stem_are_refused(tmp_path: Path, last_line: Callable[[], 
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
     assert run_command("predict", ["checkpoint=run", "input=in", "output=out"]) == 3
-    assert "a.jpg and a.png" in last_line()
+    assert "in/a.jpg and in/a.png" in last_line()
 
 
 @pytest.mark.parametrize(
