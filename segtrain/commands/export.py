@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segtrain.data import DATASETS
 from segtrain.data.datasets.found_files import find_files
-from segtrain.errors import ConfigError, DataError, SegtrainError
+from segtrain.errors import ConfigError, DataError, NoFilesError, SegtrainError
 from segtrain.export import Exported, GraphOptions, Trained, export_model, format_of
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.sections import ExportConfig
@@ -60,7 +60,13 @@ def _warn_of_precision(trained: Trained) -> None:
 def _images(config: ExportConfig, trained: Trained) -> Images:
     if config.images is None:
         return _validation_images(trained, config.num_images)
-    found = find_files(Path(), config.images, "images")
+    try:
+        found = find_files(Path(), config.images, "images")
+    except NoFilesError:
+        raise DataError(
+            f"images={config.images}: this directory or glob does not exist or has no image files;"
+            " give images to compare on"
+        ) from None
     paths = [list(found)[index] for index in _spread(len(found), config.num_images)]
     return [(path.name, trained.predictor.read(path)) for path in paths]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segtrain.criterion.strips.axis import Axis, linear_axis
 from segtrain.criterion.strips.upsampling import Upsampling
+from segtrain.metrics.thresholds import limits_of
 
 _VALUES = 1 << 20  # upsampled values that exist at a time: 4 MB
 _CANDIDATES = (2, 3, 4, 6, 8)  # cells are upsampled in groups with at most that many candidates
@@ -69,8 +70,7 @@ def predict_ids(
         for image, found in zip(logits.float(), ids, strict=True):
             _write_largest(image, rows.to(image), columns.to(image), strips, found)
         return ids
-    limits = torch.zeros(num_classes) if thresholds is None else torch.tensor(thresholds).logit()
-    limits = limits.to(logits.device)[:, None, None]
+    limits = limits_of(thresholds or [0.5] * num_classes).to(logits.device)[:, None, None]
     labels = logits.new_empty(num_images, num_classes, *shape, dtype=torch.uint8)
     for strip_rows, strip in strips_of(logits, size, align_corners, part):
         labels[:, :, strip_rows] = strip > limits

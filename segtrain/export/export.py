@@ -162,8 +162,9 @@ def export_model(
             **provenance(written, list(written.files(file)), found, trained.state, trained.path),
             **compared(agreement, [name for name, _ in images]),
         }
+        contract = output.with_name(f"{output.name}.json")
+        contract.unlink(missing_ok=True)  # it must never stand beside another model
         for part in written.files(file):
             part.replace(output.with_name(part.name))
-    contract = output.with_name(f"{output.name}.json")
     write_contract(contract, content)
     return Exported(output, contract, agreement)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from segtrain.errors import ConfigError, describe_error
 from segtrain.export.same_padding import exact_same_padding
+from segtrain.metrics.thresholds import limits_of
 from segtrain.models import Segmentor
 
 INPUT = "images"
@@ -102,8 +103,8 @@ class Graph(nn.Module):
     ) -> None:
         super().__init__()
         self.thresholds = thresholds
-        limits = [0.5] * model.num_classes if thresholds is None else thresholds
-        self.register_buffer("limits", torch.tensor(limits).float().logit().reshape(-1, 1, 1))
+        limits = limits_of(thresholds or [0.5] * model.num_classes)
+        self.register_buffer("limits", limits.reshape(-1, 1, 1))
         self.model = model.float().to(memory_format=torch.contiguous_format)
         self.options = options
         self.multi_label = multi_label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,19 @@ THRESHOLDS = tuple(index / 1000 for index in range(1, 1000))
 """The thresholds that are compared."""
 
 _HALF = 0.5
+
+
+def limits_of(thresholds: Sequence[float]) -> Tensor:
+    """The logits above which the probability is above the threshold, ``(K,)``, float32.
+
+    Every comparison with a threshold uses them, so that a pixel on a threshold counts as it is
+    predicted.
+
+    Example:
+        >>> limits_of([0.5, 0.9])
+        tensor([0.0000, 2.1972])
+    """
+    return torch.tensor(thresholds).logit()
 
 
 class ThresholdScores(NamedTuple):
@@ -53,8 +67,7 @@ class ThresholdCounts:
     """
 
     def __init__(self, num_logits: int, device: torch.device) -> None:
-        # As predict_ids computes them, so that a pixel on a threshold counts as it is predicted.
-        self._limits = torch.tensor(THRESHOLDS).logit().to(device)
+        self._limits = limits_of(THRESHOLDS).to(device)
         shape = (num_logits, 2, len(THRESHOLDS) + 1)
         self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
 
