@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from segtrain.engine.checkpoint import State, load_checkpoint, save_checkpoint
+from segtrain.engine.status import lock
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.schema.sections import SWEEP, EvaluateConfig
 
@@ -64,8 +66,26 @@ def described(thresholds: Sequence[float], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in zip(names, thresholds, strict=True))
 
 
-def store_thresholds(path: Path, thresholds: Thresholds) -> None:
-    """Write thresholds to the metadata of a checkpoint, atomically; all else stays as it is."""
-    state = load_checkpoint(path)
-    state["metadata"] = {**state["metadata"], "thresholds": list(thresholds)}
-    save_checkpoint(path, state)
+def store_thresholds(path: Path, thresholds: Thresholds, step: int) -> None:
+    """Write thresholds to the metadata of a checkpoint, atomically; all else stays as it is.
+
+    Args:
+        path: The checkpoint.
+        thresholds: One per logit.
+        step: The step of the weights for which they were chosen.
+
+    Raises:
+        RunDirectoryBusyError: When the run is still training, which may replace the checkpoint.
+        CheckpointError: When the checkpoint was replaced since it was scored.
+    """
+    with ExitStack() as stack:
+        if path.parent.name == "checkpoints":
+            stack.enter_context(lock(path.parent.parent, "checkpoint"))
+        state = load_checkpoint(path)
+        if state["step"] != step:
+            raise CheckpointError(
+                f"{path} was replaced while it was scored: it is of step {state['step']}, not"
+                f" {step}; choose the thresholds again"
+            )
+        state["metadata"] = {**state["metadata"], "thresholds": list(thresholds)}
+        save_checkpoint(path, state)

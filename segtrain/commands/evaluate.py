@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score a checkpoint, print the scores as a table, and return them."""
     with processes(config.device) as here:
         evaluator, model, state = build_evaluation(config, here)
-        extra = _thresholds(config, evaluator, model, state["metadata"])
+        extra = _thresholds(config, evaluator, model, state)
         scored = evaluator.evaluate(model)
         evaluation = scored.evaluation
         weights = "moving_average" if state.get("ema") else "model"
@@ -43,6 +43,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         result = scored.results(
             step=state["step"], split=config.split, scored_weights=weights, **extra
         )
+        result |= {"checkpoint": config.checkpoint, "class_map": config.class_map}
+        result["evaluation"] = asdict(evaluator.apply(model).views)
         if here.is_main:
             title = f"{config.split} split, checkpoint of step {state['step']}"
             average = ", moving average of the weights" if state.get("ema") else ""
@@ -72,18 +74,18 @@ def _write(config: EvaluateConfig, evaluation: Evaluation, result: Mapping[str, 
 
 
 def _thresholds(
-    config: EvaluateConfig, evaluator: Evaluator, model: nn.Module, metadata: State
+    config: EvaluateConfig, evaluator: Evaluator, model: nn.Module, state: State
 ) -> dict[str, Any]:
     """Choose the thresholds by a sweep if that is asked for; return them for JSON, by class."""
     extra: dict[str, Any] = {}
-    names, is_main = names_of_logits(metadata), evaluator.processes.is_main
+    names, is_main = names_of_logits(state["metadata"]), evaluator.processes.is_main
     if config.thresholds == SWEEP:
         scores = evaluator.threshold_scores(model)
         evaluator.scoring = replace(evaluator.scoring, thresholds=scores.chosen)
         extra["threshold_sweep"] = threshold_curves(scores, names)
         if is_main:
             path = find_checkpoint(config.checkpoint)
-            store_thresholds(path, scores.chosen)
+            store_thresholds(path, scores.chosen, state["step"])
             console.print(threshold_table(scores, names))
             logger.info("thresholds stored in %s: %s", path, described(scores.chosen, names))
     thresholds = evaluator.scoring.thresholds

@@ -33,6 +33,8 @@ def test_evaluate_gives_the_number_of_training(tmp_path: Path) -> None:
         scores = json.loads(Path("scores.json").read_text())
         assert scores["mIoU"] == trained["mIoU"]
         assert scores["per_class_iou"] == trained["per_class_iou"]
+        assert scores["checkpoint"] == checkpoint
+        assert scores["evaluation"]["window"] is None
 
 
 def test_the_worst_and_best_images_are_listed() -> None:

@@ -14,8 +14,11 @@ import torch
 from PIL import Image
 
 from segtrain import Predictor
+from segtrain.assembly.thresholds import store_thresholds
 from segtrain.cli.main import run_command
 from segtrain.engine.checkpoint import load_checkpoint
+from segtrain.engine.status import lock
+from segtrain.errors import CheckpointError, RunDirectoryBusyError
 from tests.helpers import TINY, differences, in_two_processes
 
 
@@ -180,3 +183,13 @@ def test_two_processes_choose_the_thresholds_of_one(run: Path, tmp_path: Path) -
     done = in_two_processes("evaluate", f"plugins=[{TINY}]", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two.json").read_text()) == one
+
+
+def test_the_checkpoint_of_a_running_training_is_left_alone(run: Path) -> None:
+    path = run / "checkpoints" / "best.pt"
+    before, step = path.read_bytes(), load_checkpoint(path)["step"]
+    with lock(run), pytest.raises(RunDirectoryBusyError, match="in use by another process"):
+        store_thresholds(path, (0.3,), step)
+    with pytest.raises(CheckpointError, match="was replaced while it was scored"):
+        store_thresholds(path, (0.3,), step + 1)
+    assert path.read_bytes() == before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.io.geo import Georeference
+from segtrain.files import temporary_name
 
 
 class Target(NamedTuple):
@@ -46,6 +47,29 @@ class Band(NamedTuple):
     ids: NDArray[Any]
     probabilities: NDArray[np.float32] | None = None
     pixels: NDArray[Any] | None = None
+
+
+class NewFile:
+    """A file that is written in parts, and takes its place when it is complete.
+
+    Args:
+        path: The file.
+        mode: How it is opened: ``wb``, or ``w+b`` to read and seek as well.
+    """
+
+    def __init__(self, path: Path, mode: Literal["wb", "w+b"] = "wb") -> None:
+        self.path, self._temporary = path, temporary_name(path)
+        self.stream: IO[bytes] = self._temporary.open(mode)
+
+    def finish(self) -> None:
+        """Replace the file by what was written."""
+        self.stream.close()
+        self._temporary.replace(self.path)
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self.stream.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 class Writer:

@@ -6,15 +6,14 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data import LabelContract
 from segtrain.data.io.geo import Georeference, load_rasterio
-from segtrain.files import temporary_name
-from segtrain.inference.writers.base import Target, path_of
+from segtrain.inference.writers.base import NewFile, Target, path_of
 from segtrain.inference.writers.region_writer import RegionFiles
 from segtrain.inference.writers.regions import Region, shoelace
 
@@ -35,38 +34,34 @@ class GeoJsonFiles(RegionFiles):
 
     def __init__(self, output: Path, labels: LabelContract) -> None:
         self.labels, self.folder = labels, output / "geojson"
-        self._stream: IO[bytes] | None = None
+        self._file: NewFile | None = None
 
     def start(self, target: Target) -> None:
         """Begin the file."""
         self._place = _placing(target.georeference)
-        self._path = path_of(self.folder, target, ".geojson")
-        self._temporary = temporary_name(self._path)
-        self._stream = self._temporary.open("wb")
-        self._stream.write(b'{"type": "FeatureCollection", "features": [')
+        self._file = NewFile(path_of(self.folder, target, ".geojson"))
+        self._file.stream.write(b'{"type": "FeatureCollection", "features": [')
         self._separator = b"\n"
 
     def add(self, class_id: int, region: Region) -> None:
         """Write a feature, in a line of its own."""
-        if self._stream is not None:
+        if self._file is not None:
             feature = json.dumps(self._feature(class_id, region), ensure_ascii=False)
-            self._stream.write(self._separator + feature.encode())
+            self._file.stream.write(self._separator + feature.encode())
             self._separator = b",\n"
 
     def finish(self) -> None:
         """Complete the file."""
-        if self._stream is not None:
-            self._stream.write(b"\n]}\n")
-            self._stream.close()
-            self._stream = None
-            self._temporary.replace(self._path)
+        if self._file is not None:
+            self._file.stream.write(b"\n]}\n")
+            self._file.finish()
+            self._file = None
 
     def abort(self) -> None:
         """Remove the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-            self._temporary.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.abort()
+            self._file = None
 
     def _feature(self, class_id: int, region: Region) -> dict[str, Any]:
         rings = []

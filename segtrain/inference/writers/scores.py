@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segtrain.files import temporary_name
-from segtrain.inference.writers.base import Band, Target, Writer, path_of
+from segtrain.inference.writers.base import Band, NewFile, Target, Writer, path_of
 from segtrain.inference.writers.layers import Layer
 from segtrain.inference.writers.pictures import Format
 
@@ -28,40 +27,36 @@ class NumpyProbabilities(Writer):
 
     def __init__(self, output: Path, num_ids: int) -> None:
         self.folder, self.num_ids = output / _FOLDER, num_ids
-        self._stream: IO[bytes] | None = None
+        self._file: NewFile | None = None
 
     def start(self, target: Target) -> None:
         """Write the header."""
-        self._path = path_of(self.folder, target, ".npy")
-        self._temporary = temporary_name(self._path)
+        self._file = NewFile(path_of(self.folder, target, ".npy"), "w+b")
         self._size = (target.height, target.width)
-        self._stream = self._temporary.open("w+b")
         header = {"descr": "<f2", "fortran_order": False, "shape": (self.num_ids, *self._size)}
-        np.lib.format.write_array_header_2_0(self._stream, header)
-        self._begin = self._stream.tell()
+        np.lib.format.write_array_header_2_0(self._file.stream, header)
+        self._begin = self._file.stream.tell()
 
     def write(self, band: Band) -> None:
         """Write rows of every class at their place."""
         height, width = self._size
-        if self._stream is None or band.probabilities is None:
+        if self._file is None or band.probabilities is None:
             raise ValueError("the writer was not started, or the band has no probabilities")
         for index, part in enumerate(band.probabilities.astype("<f2")):
-            self._stream.seek(self._begin + (index * height + band.rows.start) * width * 2)
-            self._stream.write(part.tobytes())
+            self._file.stream.seek(self._begin + (index * height + band.rows.start) * width * 2)
+            self._file.stream.write(part.tobytes())
 
     def finish(self) -> None:
         """Complete the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-            self._temporary.replace(self._path)
+        if self._file is not None:
+            self._file.finish()
+            self._file = None
 
     def abort(self) -> None:
         """Remove the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-            self._temporary.unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.abort()
+            self._file = None
 
 
 def probability_layer(num_ids: int) -> Layer:
