@@ -88,7 +88,7 @@ def test_nan_in_nan_out_of_a_metric(metric: str) -> None:
     logits = torch.randn(1, 3, 16, 16)
     logits[0, :, 3:5] = math.nan
     target = torch.randint(3, (1, 16, 16))
-    collector.update(logits.argmax(1), target, ["a"], lambda index: logits[index])
+    collector.update(logits.argmax(1), target, ["a"], lambda index: [(slice(0, 16), logits[index])])
     assert math.isnan(collector.result().scores[metric].mean)
 
 

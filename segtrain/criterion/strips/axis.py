@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,12 +53,15 @@ def linear_axis(
         >>> linear_axis(2, 4, False).low
         tensor([0, 0, 0, 1])
     """
-    entries = torch.arange(size, dtype=torch.float64)
+    # NumPy has float64 whatever torch's default device is.
+    entries = np.arange(size, dtype=np.float64)
     if align_corners:
         place = entries * ((source - 1) / max(size - 1, 1))
     else:
-        place = ((entries + 0.5) * (source / size) - 0.5).clamp(min=0)
-    low = place.long().clamp(max=source - 1)
-    high = (low + 1).clamp(max=source - 1)
-    weight = torch.where(low == high, 0, place - low)
-    return Axis(low, high, weight.to(dtype))
+        place = np.maximum((entries + 0.5) * (source / size) - 0.5, 0)
+    low = np.minimum(place.astype(np.int64), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    weight = np.where(low == high, 0, place - low)
+    return Axis(
+        torch.from_numpy(low), torch.from_numpy(high), torch.tensor(weight.tolist(), dtype=dtype)
+    )
