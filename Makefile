@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow gpu format lint types imports doctest smoke gallery check clean
+.PHONY: help install train test test-slow faults gpu format lint types imports doctest smoke gallery check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: $(VENV)/.test ## the suite, doctests included
 
 test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+faults: $(VENV)/.test ## inject faults for real, and print how many were survived
+	$(BIN)/python -m pytest -m fault tests $(ARGS)
 
 gpu: $(VENV)/.base ## check and measure on one GPU in ten minutes; CAMVID_ROOT=... adds CamVid
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
