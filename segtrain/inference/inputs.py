@@ -17,6 +17,8 @@ from segtrain.errors import ChannelsError, DataError
 ImageInput = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image for a predictor."""
 
+_LARGEST = 2.0  # a float32 pixel; resizing may go a little beyond 1
+
 
 def name_of(image: object) -> str | None:
     """The name of an image in messages; None: it has none."""
@@ -30,7 +32,7 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
         DataError: When a file or a Pillow image cannot be read, or has the wrong number of
             channels.
         TypeError: When it is none of these.
-        ValueError: When an array or a tensor has the wrong shape or type.
+        ValueError: When an array or a tensor has the wrong shape, type or range.
     """
     try:
         if isinstance(image, (str, Path)):
@@ -59,6 +61,11 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
     if wrong_shape or pixels.dtype not in (np.uint8, np.float32):
         raise ValueError(
             f"image must be {wanted}, uint8, or float32 from 0 to 1, got {shape} {pixels.dtype}"
+        )
+    if pixels.dtype == np.float32 and np.max(pixels) > _LARGEST:
+        raise ValueError(
+            f"image must be float32 from 0 to 1, got values up to {np.max(pixels):g}; divide them by"
+            " the largest value of a pixel, such as 255"
         )
     return pixels
 

@@ -422,5 +422,12 @@ class Predictor:
         """Draw class ids over an image of the same size; return ``(H, W, 3)`` uint8.
 
         Pixels with the ignore label stay as they are.
+
+        Raises:
+            ValueError: When the sizes differ.
         """
+        if ids.shape[:2] != image.shape[:2]:
+            raise ValueError(
+                f"ids {ids.shape} and image {image.shape} must have the same height and width"
+            )
         return draw_overlay(self.labels, image, ids, OVERLAY_OPACITY)

@@ -210,7 +210,7 @@ class ViewConfig:
     """Distance of the windows, multiples of 32; null: half a window."""
     blend: Literal["gaussian", "uniform"] = "gaussian"
     """Weights of the windows that cover a pixel: larger at the centre of a window, or equal."""
-    scales: Annotated[tuple[float, ...], Range(0, open_low=True)] = (1.0,)
+    scales: Annotated[tuple[float, ...], Range(0.1, 10)] = (1.0,)
     """Sizes at which the model sees an image, relative to `size`; probabilities are averaged."""
     flip: bool = False
     """Whether the model also sees the image flipped from left to right; likewise."""

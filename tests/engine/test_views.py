@@ -96,7 +96,7 @@ def test_probabilities_of_labels_are_averaged_one_by_one(channels: int) -> None:
         ({"stride": (32, 32)}, "set window as well"),
         ({"window": (64, 64), "stride": (96, 32)}, "larger than window"),
         ({"scales": ()}, "scales is empty"),
-        ({"scales": (1.0, 0.0)}, "scales must be above 0"),
+        ({"scales": (1.0, 0.0)}, "scales must be from 0.1 to 10"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
