@@ -64,8 +64,8 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
         )
     if pixels.dtype == np.float32 and np.max(pixels) > _LARGEST:
         raise ValueError(
-            f"image must be float32 from 0 to 1, got values up to {np.max(pixels):g}; divide them by"
-            " the largest value of a pixel, such as 255"
+            f"image must be float32 from 0 to 1, got values up to {np.max(pixels):g}; divide them"
+            " by the largest value of a pixel, such as 255"
         )
     return pixels
 
