@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# One process per core; WORKERS= runs the tests in one process.
+WORKERS ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-slow faults gpu format lint types imports doctest smoke gallery check clean
@@ -35,7 +37,7 @@ train: $(VENV)/.base ## train on the embedded default; make train ARGS="loss=foc
 	$(BIN)/python tools/train.py $(ARGS)
 
 test: $(VENV)/.test ## the suite, doctests included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -94,5 +94,5 @@ def add_learned_parameters(optimizer: torch.optim.Optimizer, criterion: Criterio
     """Train the parameters of the criterion at the backbone's learning rate, without decay."""
     learned = [parameter for parameter in criterion.parameters() if parameter.requires_grad]
     if learned:
-        rate = optimizer.param_groups[0]["lr"]
+        rate = optimizer.defaults["lr"]
         optimizer.add_param_group({"params": learned, "lr": rate, "weight_decay": 0.0})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from segtrain.assembly.check import check_config
@@ -160,6 +160,8 @@ def build_evaluation(
         raise CheckpointError(
             f"{path} holds a configuration that is not valid: {error}{hint}"
         ) from error
+    if config.precision is not None:
+        trained = replace(trained, trainer=replace(trained.trainer, precision=config.precision))
     metadata = state["metadata"]
     dataset, spec = open_scored_split(config, trained.dataset, model, metadata, path, processes)
     classes = scored_classes(config, dataset, metadata)

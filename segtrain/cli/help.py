@@ -62,6 +62,7 @@ Keys:
   list_images              the number of the worst and of the best images that are listed, by the
                            score trainer.best of the training; default: 5; 0: none
   loader.num_workers       processes that load images
+  precision                fp32, bf16 or fp16; default: as in training
   device                   auto (default), cpu, cuda, cuda:1, ...
   output                   a JSON file for the scores; the counts of each image go beside it (.npz)
   plugins                  files that register the model or the dataset""",

@@ -44,7 +44,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             step=state["step"], split=config.split, scored_weights=weights, **extra
         )
         result |= {"checkpoint": config.checkpoint, "class_map": config.class_map}
-        result["evaluation"] = asdict(evaluator.apply(model).views)
+        views = evaluator.apply(model)
+        result |= {"evaluation": asdict(views.views), "precision": views.precision}
         if here.is_main:
             title = f"{config.split} split, checkpoint of step {state['step']}"
             average = ", moving average of the weights" if state.get("ema") else ""

@@ -14,11 +14,11 @@ class FiniteCheck:
     """Keeps a step that is not finite from changing the weights, and ends the run.
 
     On a CPU the run ends before the step. On other devices a check would wait for the device at
-    every step. There the optimizer itself skips the update (``found_inf`` of torch's fused
-    optimizers), and the run ends one step later.
+    every step. There a fused optimizer of torch skips the update itself (``found_inf``), and the
+    run ends one step later. Optimizers that are not fused cannot skip it, so the check waits.
 
     Args:
-        optimizer: A fused optimizer, as all of :data:`segtrain.engine.OPTIMIZERS` are.
+        optimizer: The optimizer.
         scaler: The scaler of fp16. It may skip single steps; only many in a row are an error.
     """
 
@@ -47,7 +47,7 @@ class FiniteCheck:
         else:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._pending = (step, finite)
-        if finite.device.type == "cpu":
+        if finite.device.type == "cpu" or not is_fused(self.optimizer):
             self.settle()
 
     def settle(self) -> None:
@@ -74,3 +74,8 @@ class FiniteCheck:
                 f"{self._skipped} steps in a row up to step {step} overflowed in fp16; use"
                 " trainer.precision=bf16 or fp32, or a lower optimizer.lr"
             )
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer of torch is fused, so that it can skip a step without waiting."""
+    return all(group.get("fused") for group in optimizer.param_groups)

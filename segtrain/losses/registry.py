@@ -15,7 +15,8 @@ from segtrain.losses.base import Loss, Term
 from segtrain.losses.families.pixel import PixelLoss
 from segtrain.losses.mining.base import is_no_mining
 from segtrain.schema.registry import Registry
-from segtrain.schema.values import Parameter, parameters
+from segtrain.schema.signatures import set_signature
+from segtrain.schema.values import parameters
 
 LOSSES: Registry[Loss] = Registry("loss")
 R = TypeVar("R", bound=Callable[..., Any])
@@ -89,23 +90,8 @@ def _constructor(function: Callable[..., Tensor], name: str) -> Callable[..., Lo
 
     construct.__doc__ = function.__doc__
     shared = parameters(PixelLoss)
-    _set_signature(construct, own | {key: shared[key] for key in shared if key not in own})
+    set_signature(construct, own | {key: shared[key] for key in shared if key not in own})
     return construct
-
-
-def _set_signature(function: Callable[..., Any], schema: Mapping[str, Parameter]) -> None:
-    """Give `function` the signature from which the registry reads `schema` again."""
-    function.__annotations__ = {item.name: item.annotation for item in schema.values()}
-    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(
-                item.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if item.required else item.default,
-            )
-            for item in schema.values()
-        ]
-    )
 
 
 class _Function(Term):

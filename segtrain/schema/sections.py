@@ -26,6 +26,8 @@ WEIGHT_METHODS = ("inverse_frequency", "median_frequency", "inverse_log", "effec
 WINDOW_MULTIPLE = 32
 """Windows start at multiples of so many pixels, and so do their logits in any model."""
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 Output = Literal[
     "ids", "color", "overlay", "probabilities", "uncertainty", "labels", "geojson", "coco"
 ]
@@ -133,7 +135,7 @@ class TrainerConfig:
     """Images per process and forward pass."""
     accumulate: int = 1
     """Forward passes per optimizer step."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     clip_grad_norm: float | None = None
     """Maximum norm of all gradients together; null: no clipping."""
     ema_decay: float | None = None
@@ -345,6 +347,8 @@ class EvaluateConfig:
     list_images: int = 5
     """The number of the worst and of the best images that are listed; 0: none."""
     loader: LoaderConfig = LoaderConfig()
+    precision: Precision | None = None
+    """Precision of the model; null: as in training."""
     device: str = "auto"
     output: str | None = None
     """A JSON file to write the scores to."""

@@ -124,9 +124,11 @@ def _signature_chain(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    # Many modules import names of these two for type checkers only.
+    known = {**vars(typing), **vars(collections.abc)}
     try:
-        return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):  # an annotation names what is imported for type checkers only
+        return typing.get_type_hints(function, localns=known, include_extras=True)
+    except (NameError, TypeError):
         return {}
 
 

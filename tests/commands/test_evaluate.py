@@ -35,6 +35,14 @@ def test_evaluate_gives_the_number_of_training(tmp_path: Path) -> None:
         assert scores["per_class_iou"] == trained["per_class_iou"]
         assert scores["checkpoint"] == checkpoint
         assert scores["evaluation"]["window"] is None
+        assert scores["precision"] == "bf16"
+    assert run_command("evaluate", [*given, "precision=fp32"]) == 0
+    found = json.loads(Path("scores.json").read_text())
+    assert found["precision"] == "fp32"
+    counts = np.load("scores.npz")
+    iou = counts["tp"].sum(0) / (counts["tp"] + counts["fp"] + counts["fn"]).sum(0)
+    assert found["mIoU"] == pytest.approx(iou.mean())
+    assert found["mIoU"] == pytest.approx(trained["mIoU"], abs=0.02)
 
 
 def test_the_worst_and_best_images_are_listed() -> None:

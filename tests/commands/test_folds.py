@@ -51,14 +51,10 @@ def per_image(path: Path) -> list[str]:
     return sorted(str(name) for name in np.load(path)["names"])
 
 
-def test_a_checkpoint_is_scored_on_its_fold(
-    root: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    caplog.set_level("INFO", logger="segtrain")
+def test_a_checkpoint_is_scored_on_its_fold(root: Path, messages: list[str]) -> None:
     run = root / "run"
     assert run_command("train", [*words(root), "dataset.folds=3", "dataset.fold=1"]) == 0
-    text = caplog.text + capsys.readouterr().err
-    assert text.count(LOG) == 1
+    assert "".join(messages).count(LOG) == 1
     section = yaml.safe_load((run / "config.yaml").read_text())["dataset"]
     assert (section["folds"], section["fold"], section["fold_groups"]) == (3, 1, None)
     fold = val_names(section)
@@ -82,13 +78,10 @@ def test_a_sweep_validates_on_each_sample_once(root: Path) -> None:
     assert sorted(found) == [f"{number}" for number in range(7)]
 
 
-def test_inspect_sees_the_fold(
-    root: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    caplog.set_level("INFO", logger="segtrain")
+def test_inspect_sees_the_fold(root: Path, messages: list[str]) -> None:
     given = [*words(root)[:3], "dataset.folds=3", "dataset.fold=1", f"output={root / 'report'}"]
     assert run_command("inspect", given) == 0
-    assert (caplog.text + capsys.readouterr().err).count(LOG) == 1
+    assert "".join(messages).count(LOG) == 1
     splits = json.loads((root / "report/report.json").read_text())["splits"]
     assert {name: split["images"] for name, split in splits.items()} == {"train": 5, "val": 2}
 

@@ -78,7 +78,7 @@ def score(run: Path, *given: str) -> dict[str, Any]:
 
 
 def test_a_sweep_stores_what_later_evaluations_use(
-    run: Path, trained: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    run: Path, trained: Path, messages: list[str]
 ) -> None:
     before = load_checkpoint(run / "checkpoints/best.pt")
     half = score(run)
@@ -102,10 +102,10 @@ def test_a_sweep_stores_what_later_evaluations_use(
     assert differences(before, after) == []
     assert not list((run / "checkpoints").glob(".*"))
 
-    caplog.set_level("INFO", logger="segtrain")
+    messages.clear()
     test = score(run, "split=test")
     said = f"chosen on its val split: vessel {chosen:g}; thresholds=0.5 overrides them"
-    assert said in caplog.text + capsys.readouterr().err
+    assert said in "".join(messages)
     assert test["thresholds"] == {"vessel": chosen}
     assert "threshold_sweep" not in test
     given = score(run, "split=test", f"thresholds=[{chosen}]")

@@ -22,7 +22,8 @@ def run(name: str, device: str) -> None:
 
 
 def test_every_loss_is_checked() -> None:
-    ours = {name for name in LOSSES.names() if LOSSES.get(name).__module__.startswith("segtrain.")}
+    known = [name for name in LOSSES.names() if not name.startswith("docs_")]  # of docstrings
+    ours = {name for name in known if LOSSES.get(name).__module__.startswith("segtrain.")}
     assert {f"loss {name}" for name in ours} <= set(NAMES)
 
 

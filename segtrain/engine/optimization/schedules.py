@@ -1,97 +1,24 @@
-"""Optimizers and learning-rate schedules of torch, by name."""
+"""Learning-rate schedules of torch, by name; each lasts the whole run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import MISSING
 from typing import Annotated, Any
 
 import torch
 from torch.optim import lr_scheduler
 
+from segtrain.engine.optimization.signatures import ABOVE_ZERO, own_parameters
 from segtrain.errors import ConfigError
-from segtrain.models import Segmentor
 from segtrain.schema.ranges import Range
 from segtrain.schema.registry import Registry
+from segtrain.schema.signatures import set_signature
+from segtrain.schema.values import Parameter
 
-ABOVE_ZERO = Range(0, open_low=True)
 WarmupSteps = Annotated[int, Range(0)]
 
-OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
 SCHEDULERS: Registry[lr_scheduler.LRScheduler] = Registry("scheduler")
-
-
-def parameter_groups(
-    model: Segmentor,
-    *,
-    lr: float,
-    weight_decay: float,
-    head_lr_factor: float,
-    decay_norms_and_biases: bool,
-) -> list[dict[str, Any]]:
-    """Group the parameters of `model` by learning rate and weight decay.
-
-    Args:
-        model: The model; it tells which of its parameters belong to the head.
-        lr: Learning rate of the backbone.
-        weight_decay: Weight decay of all parameters, or of all but norms and biases.
-        head_lr_factor: Learning rate of the head divided by that of the backbone.
-        decay_norms_and_biases: Whether one-dimensional parameters decay too.
-    """
-    groups = []
-    for part, parameters in model.parameter_groups().items():
-        rate = lr * head_lr_factor if part == "head" else lr
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        decayed = [
-            parameter for parameter in trained if decay_norms_and_biases or parameter.dim() > 1
-        ]
-        kept = {id(parameter) for parameter in decayed}
-        others = [parameter for parameter in trained if id(parameter) not in kept]
-        for members, decay in ((decayed, weight_decay), (others, 0.0)):
-            if members:
-                groups.append({"params": members, "lr": rate, "weight_decay": decay})
-    return groups
-
-
-@OPTIMIZERS.register("sgd")
-def sgd(
-    model: Segmentor,
-    *,
-    lr: Annotated[float, ABOVE_ZERO] = 0.01,
-    momentum: Annotated[float, Range(0, 1)] = 0.9,
-    nesterov: bool = False,
-    weight_decay: Annotated[float, Range(0)] = 5e-4,
-    head_lr_factor: Annotated[float, ABOVE_ZERO] = 1.0,
-    decay_norms_and_biases: bool = False,
-) -> torch.optim.Optimizer:
-    """:class:`torch.optim.SGD` over :func:`parameter_groups`."""
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr_factor=head_lr_factor,
-        decay_norms_and_biases=decay_norms_and_biases,
-    )
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
-
-
-@OPTIMIZERS.register("adamw")
-def adamw(
-    model: Segmentor,
-    *,
-    lr: Annotated[float, ABOVE_ZERO] = 3e-3,
-    betas: Annotated[tuple[float, float], Range(0, 1 - 1e-9)] = (0.9, 0.999),
-    weight_decay: Annotated[float, Range(0)] = 0.01,
-    head_lr_factor: Annotated[float, ABOVE_ZERO] = 1.0,
-    decay_norms_and_biases: bool = False,
-) -> torch.optim.Optimizer:
-    """:class:`torch.optim.AdamW` over :func:`parameter_groups`."""
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        head_lr_factor=head_lr_factor,
-        decay_norms_and_biases=decay_norms_and_biases,
-    )
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 @SCHEDULERS.register("constant")
@@ -152,6 +79,42 @@ def one_cycle(
         final_div_factor=final_div_factor,
         cycle_momentum=False,
     )
+
+
+def _factory(cls: type[lr_scheduler.LRScheduler]) -> Callable[..., lr_scheduler.LRScheduler]:
+    """A schedule of torch whose parameters count steps."""
+
+    def build(
+        *, optimizer: torch.optim.Optimizer, total_steps: int, warmup_steps: int = 0, **own: Any
+    ) -> lr_scheduler.LRScheduler:
+        return _with_warmup(optimizer, cls(optimizer, **own), warmup_steps, total_steps)
+
+    build.__doc__ = f":class:`torch.optim.lr_scheduler.{cls.__name__}`, after the warm-up."
+    known = {
+        "optimizer": Parameter("optimizer", torch.optim.Optimizer, MISSING),
+        "total_steps": Parameter("total_steps", int, MISSING),
+        **own_parameters(cls, ("optimizer", "last_epoch", "scale_fn")),
+        "warmup_steps": Parameter("warmup_steps", WarmupSteps, 0),
+    }
+    set_signature(build, known)
+    return build
+
+
+for _name, _cls in {
+    "step": lr_scheduler.StepLR,
+    "multi_step": lr_scheduler.MultiStepLR,
+    "exponential": lr_scheduler.ExponentialLR,
+    "linear": lr_scheduler.LinearLR,
+    "cosine_restarts": lr_scheduler.CosineAnnealingWarmRestarts,
+    "cyclic": lr_scheduler.CyclicLR,
+}.items():
+    SCHEDULERS.register(_name)(_factory(_cls))
+
+SCHEDULERS.explain(
+    "plateau",
+    "the schedule 'plateau' needs a score at every step, which is computed at evaluations only;"
+    " choose cosine or poly, or multi_step with the steps at which the learning rate falls",
+)
 
 
 def _with_warmup(
