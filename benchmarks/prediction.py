@@ -3,9 +3,9 @@
     python benchmarks/prediction.py --checkpoint RUN_DIR --images data/camvid/images/val
 
 The pictures are tiled TIFF files, mosaics of the images. Every case is a process of its own that
-writes class ids and overlays. Its seconds include the start of Python and the loading of the model;
-its memory is the largest resident set of the process. The first picture, of 256 x 256 pixels,
-shows what the program needs itself.
+writes class ids and overlays, and the model sees the picture at its own size. Its seconds include
+the start of Python and the loading of the model; its memory is the largest resident set of the
+process. The first picture, of 256 x 256 pixels, shows what the program needs itself.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def main() -> None:
             for way, words in ways.items():
                 command = [sys.executable, "-m", "segtrain", "predict", "device=cpu"]
                 command += [f"checkpoint={options.checkpoint}", f"input={path}", *words]
+                command += [f"size=[{size[0]},{size[1]}]"]
                 command += [f"output={Path(folder) / way}", "outputs=[ids,overlay]"]
                 cost = measure(command)
                 sys.stdout.write(

@@ -5,6 +5,7 @@ from segtrain.criterion.build import build_criterion
 from segtrain.criterion.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
 from segtrain.data.build import build_dataset, list_datasets
+from segtrain.engine import OPTIMIZERS, SCHEDULERS
 from segtrain.errors import CheckpointError, ConfigError, DataError, NumericError, SegtrainError
 from segtrain.inference import Predictor
 from segtrain.losses import (
@@ -42,6 +43,10 @@ register_head = HEADS.register
 register_metric = METRICS.register
 register_mining = MININGS.register
 register_model = MODELS.register
+register_optimizer = OPTIMIZERS.register
+register_scheduler = SCHEDULERS.register
+list_optimizers = OPTIMIZERS.names
+list_schedulers = SCHEDULERS.names
 
 __all__ = [
     "Backbone",
@@ -87,6 +92,8 @@ __all__ = [
     "list_metrics",
     "list_minings",
     "list_models",
+    "list_optimizers",
+    "list_schedulers",
     "load_plugins",
     "load_weights",
     "register_backbone",
@@ -96,6 +103,8 @@ __all__ = [
     "register_metric",
     "register_mining",
     "register_model",
+    "register_optimizer",
+    "register_scheduler",
     "register_target",
     "train",
 ]

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ import segtrain
 from segtrain.assembly.check import check_config
 from segtrain.cli.compose import compose_config
 from segtrain.cli.sweep import plan_sweep
+from segtrain.engine.checkpoint import load_checkpoint
 from segtrain.inference.writers import OUTPUTS
 from segtrain.losses import LOSSES
 from segtrain.metrics import METRICS
 from segtrain.schema.sections import EvaluateConfig, PredictConfig
 from segtrain.schema.values import build_dataclass
-from tests.helpers import ROOT
+from tests.helpers import ROOT, TINY
 
 DOCS = ROOT / "docs"
 PAGES = sorted(file for file in DOCS.rglob("*.md"))
@@ -168,3 +170,16 @@ def test_the_numbers_of_the_theory_are_computed() -> None:
     results = doctest.DocTestRunner(optionflags=flags).run(example, out=report.append)
     assert results.attempted > 40
     assert results.failed == 0, "".join(report)
+
+
+def test_the_optimizer_of_the_page_trains(train: Callable[..., int], tmp_path: Path) -> None:
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    (source,) = [
+        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "heavy_ball" in code
+    ]
+    plugin = tmp_path / "my_optimizers.py"
+    plugin.write_text(source, encoding="utf-8")
+    words = [f"plugins=[{TINY},{plugin}]", "optimizer=heavy_ball", "optimizer.momentum=0.5"]
+    assert train("run", *words, "scheduler=inverse_root", "trainer.max_steps=2") == 0
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert state["config"]["optimizer"] == {"name": "heavy_ball", "lr": 0.01, "momentum": 0.5}

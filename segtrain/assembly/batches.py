@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ class Batches:
 
     def __call__(self, start_step: int) -> Iterator[TrainBatch]:
         """The micro-batches from optimizer step `start_step` on."""
-        sampler = self._sampler(start_step)
+        sampler = self._sampler(0 if self.config.trainer.overfit else start_step)
         loader = build_train_loader(
             self.dataset,
             self.transform,
@@ -65,7 +66,10 @@ class Batches:
             num_workers=self.config.loader.num_workers,
             prefetch_factor=self.config.loader.prefetch_factor,
         )
-        return prefetch_shards(iterate(loader), self.dataset, sampler)
+        batches = prefetch_shards(iterate(loader), self.dataset, sampler)
+        if self.config.trainer.overfit:
+            return itertools.cycle(itertools.islice(batches, self.config.trainer.accumulate))
+        return batches
 
     def _sampler(self, start_step: int) -> StepSampler:
         return step_sampler(

@@ -66,6 +66,7 @@ def build_evaluator(
             dataset,
             EvalTransform(mean, std, dataset.labels, evaluation.size),
             batch_size=evaluation.batch_size,
+            max_images=evaluation.max_images,
             world_size=processes.world_size,
             rank=processes.rank,
             num_workers=loader.num_workers,

@@ -27,7 +27,7 @@ from segtrain.schema.plugins import load_plugins
 from segtrain.schema.values import did_you_mean
 
 # Groups whose choices are files; the other groups also take registered names.
-PLAIN_GROUPS = ("augmentation", "trainer", "evaluation", "experiment")
+PLAIN_GROUPS = ("augmentation", "trainer", "evaluation", "experiment", "debug")
 RENAMED_BY_KEY = ("optimizer", "scheduler")  # optimizer.name=sgd means optimizer=sgd
 REPLACED = ("dataset.label_map",)  # a given mapping replaces the config's instead of merging
 # trainer.best=iou[pole]: Hydra reads brackets as a list unless the value is in quotes.

@@ -116,7 +116,8 @@ def _summary(group: str, name: str, extra: Path | None) -> str:
     for folder in (extra, config_dir()):
         path = folder / group / f"{name}.yaml" if folder else None
         if path is not None and path.is_file():
-            first = path.read_text(encoding="utf-8").splitlines()[0]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            first = next((line for line in lines if not line.startswith("# @package")), "")
             if first.startswith("# "):
                 return first.removeprefix("# ").partition(". ")[0].rstrip(".")
     registry = METRICS if group == "evaluation.metrics" else SECTIONS.get(group, (None,))[0]

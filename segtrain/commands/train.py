@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.assembly.training import build_trainer
+from segtrain.engine.device import set_deterministic
 from segtrain.engine.distributed import processes
 from segtrain.schema.origin import Origin
 from segtrain.schema.sections import Config
@@ -24,6 +25,7 @@ def train(config: Config, origin: Origin | None = None) -> dict[str, Any]:
         The final scores, and the run directory as ``run_dir``. A run that was stopped has no scores
         yet, and with several processes only the main one has a result; the others return ``{}``.
     """
+    set_deterministic(config.trainer.deterministic)
     with processes(config.trainer.device) as here:
         trainer = build_trainer(config, here, origin)
         run = trainer.run  # None in every process but the main one

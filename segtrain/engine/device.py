@@ -22,6 +22,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     )
 
 
+def set_deterministic(deterministic: bool) -> None:
+    """Let torch use deterministic algorithms only, or let it choose.
+
+    A GPU needs a variable of the environment as well, which must be set before cuBLAS is used.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic)
+
+
 def is_slow(device: torch.device, precision: str) -> bool:
     """Whether `precision` is slower than ``fp32``, as the processor has no instructions for it.
 

@@ -44,7 +44,7 @@ class FiniteCheck:
         if self.scaler.is_enabled():
             self._count_skipped(step, finite)
             finite = torch.isfinite(loss)
-        else:
+        elif is_fused(self.optimizer):
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._pending = (step, finite)
         if finite.device.type == "cpu" or not is_fused(self.optimizer):

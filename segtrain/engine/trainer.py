@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
@@ -21,6 +21,7 @@ from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator, Scored
 from segtrain.engine.finite_check import FiniteCheck
+from segtrain.engine.freezing import Frozen
 from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
@@ -101,8 +102,8 @@ class Trainer:
             torch.channels_last if self.options.channels_last else torch.contiguous_format
         )
         model.to(memory_format=self.memory_format)
-        wrapped = processes.wrap(model, sync_batchnorm=self.options.sync_batchnorm)
-        self.forward: Any = torch.compile(wrapped) if self.options.compile else wrapped
+        self.frozen = Frozen(model, self.options.freeze) if self.options.freeze else None
+        self.forward = self._wrapped()
         self.parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
@@ -134,6 +135,7 @@ class Trainer:
             if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
+                self._thaw_if_due()
                 losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
                 self.step += 1
                 bar.advance(self._log(losses))
@@ -180,6 +182,8 @@ class Trainer:
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
+        if self.options.clip_grad_value:
+            clip_grad_value_(self.parameters, self.options.clip_grad_value)
         losses["grad_norm"] = clip_grad_norm_(
             self.parameters, self.options.clip_grad_norm or float("inf")
         )
@@ -216,6 +220,19 @@ class Trainer:
         share = torch.stack([self.criterion.share(batch["target"]) for batch in batches]).sum(0)
         # DDP averages gradients over processes, but the mean is over the pixels of all processes.
         return self.processes.sum(share) / self.processes.world_size
+
+    def _wrapped(self) -> Any:
+        """The model as a training step calls it."""
+        wrapped = self.processes.wrap(self.model, sync_batchnorm=self.options.sync_batchnorm)
+        return torch.compile(wrapped) if self.options.compile else wrapped
+
+    def _thaw_if_due(self) -> None:
+        thaw_at = self.options.thaw_at
+        if self.frozen is not None and thaw_at is not None and self.step >= thaw_at:
+            self.frozen.thaw()
+            self.frozen = None
+            # DDP and torch.compile see which parameters are trained only once.
+            self.forward = self._wrapped()
 
     # ------------------------------------------------------------------ what the run writes
 

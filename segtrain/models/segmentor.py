@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -65,6 +65,8 @@ class Segmentor(nn.Module):
     norm_stride: float | None = None
     source: str = ""
     paper_size: ClassVar[tuple[int, int]] = (512, 512)
+    held_norms: tuple[str, ...] = ()
+    """Names of batch norms that stay in eval mode during training."""
     registered_name: str | None = None
     """The registered name; None if the model was built without the registry."""
     load_report: LoadReport | None = None
@@ -86,6 +88,13 @@ class Segmentor(nn.Module):
         raise NotImplementedError(
             f"{type(self).__name__} must implement forward(images) -> dict of logits"
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but for `held_norms`."""
+        super().train(mode)
+        for name in self.held_norms:
+            self.get_submodule(name).eval()
+        return self
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
         """Return the ImageNet weights for ``weights=imagenet``, named as in ``state_dict()``.

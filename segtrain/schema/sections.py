@@ -138,12 +138,23 @@ class TrainerConfig:
     precision: Precision = "fp32"
     clip_grad_norm: float | None = None
     """Maximum norm of all gradients together; null: no clipping."""
+    clip_grad_value: float | None = None
+    """Maximum absolute value of a gradient, applied before `clip_grad_norm`; null: no clipping."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that are not trained: ``backbone``, ``head``, names of modules or patterns
+    of them. Their batch norms keep their statistics."""
+    thaw_at: int | None = None
+    """The step from which frozen parts are trained; null: never."""
     ema_decay: float | None = None
     """Largest decay of the moving average of the weights, which is scored and saved; null: none.
 
     The decay of step t is at most (1 + t) / (10 + t), so that short runs average fewer steps."""
     channels_last: bool = False
     compile: bool = False
+    deterministic: bool = False
+    """Use deterministic algorithms on a GPU, which may be slower; a CPU needs no such choice."""
+    overfit: bool = False
+    """Train on the batches of the first step only, to see whether the loss approaches zero."""
     sync_batchnorm: bool = True
     """Synchronise batch norm over all processes; no effect with one process."""
     device: str = "auto"
@@ -169,6 +180,8 @@ class TrainerConfig:
             "batch_size",
             "accumulate",
             "clip_grad_norm",
+            "clip_grad_value",
+            "thaw_at",
             "evaluate_every",
         ):
             _positive(name, getattr(self, name))
@@ -177,6 +190,8 @@ class TrainerConfig:
         _positive("log_images", self.log_images, zero=True)
         if self.epochs is None and self.max_steps is None:
             raise ConfigError("epochs and max_steps are both null; set one of them")
+        if self.thaw_at is not None and not self.freeze:
+            raise ConfigError("thaw_at has no effect without freeze; set freeze=[backbone] as well")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
 
@@ -272,9 +287,12 @@ class EvaluationConfig(ViewConfig):
     """The metrics: names, or mappings with a name and parameters."""
     classes: tuple[str, ...] | None = None
     """Names of the classes that count in the mean of a metric; null: all."""
+    max_images: int | None = None
+    """Score only the first images of the split; null: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _positive("max_images", self.max_images)
         _positive("batch_size", self.batch_size)
         _check_size(self.size)
 

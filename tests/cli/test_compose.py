@@ -44,10 +44,21 @@ def test_every_config_file_is_valid(group: str, name: str) -> None:
         assert found == name or name not in SECTIONS[group][0].names()
 
 
+NEEDED = {
+    "timm": ["optimizer.algorithm=lion"],
+    "cosine_restarts": ["scheduler.T_0=3"],
+    "cyclic": ["scheduler.base_lr=0.1", "scheduler.max_lr=1"],
+    "exponential": ["scheduler.gamma=0.9"],
+    "multi_step": ["scheduler.milestones=[3]"],
+    "step": ["scheduler.step_size=3"],
+}
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_registered_name_can_be_chosen(section: str) -> None:
     for name in SECTIONS[section][0].names():
-        config = check_config(compose_config([f"{section}={name}", *num_classes(name)]))
+        words = [f"{section}={name}", *num_classes(name), *NEEDED.get(name, ())]
+        config = check_config(compose_config(words))
         assert getattr(config, section)["name"] == name
 
 

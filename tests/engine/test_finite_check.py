@@ -45,7 +45,15 @@ def test_every_fused_optimizer_leaves_the_weights_alone_when_told(
 
 @pytest.mark.parametrize("name", ["adamax", "muon", "rprop"])
 def test_other_optimizers_are_waited_for(name: str, linear: Segmentor) -> None:
-    assert not is_fused(OPTIMIZERS.build(name, model=linear))
+    optimizer = OPTIMIZERS.build(name, model=linear)
+    assert not is_fused(optimizer)
+    check = FiniteCheck(optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    for parameter in linear.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    check.watch(1, torch.tensor(1.0), torch.tensor(1.0))
+    optimizer.step()
+    with pytest.raises(NumericError, match="at step 2"):
+        check.watch(2, torch.tensor(float("nan")), torch.tensor(1.0))
 
 
 def test_fp16_may_skip_single_steps() -> None:

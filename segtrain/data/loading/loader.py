@@ -212,6 +212,7 @@ def build_eval_loader(
     transform: EvalTransform,
     *,
     batch_size: int = 1,
+    max_images: int | None = None,
     world_size: int = 1,
     rank: int = 0,
     num_workers: int = 0,
@@ -222,7 +223,8 @@ def build_eval_loader(
     Process `rank` gets every `world_size`-th sample. No sample is repeated to fill up a process, so
     a score does not depend on the number of processes.
     """
-    indices = range(rank, len(dataset), world_size)
+    length = len(dataset) if max_images is None else min(len(dataset), max_images)
+    indices = range(rank, length, world_size)
     return DataLoader(
         Subset(EvalView(dataset, transform), indices),
         batch_size=batch_size,

@@ -130,7 +130,7 @@ if hasattr(torch.optim, "Muon"):
 
     @OPTIMIZERS.register("muon")
     def muon(*, model: Segmentor, **given: Any) -> torch.optim.Optimizer:
-        """:class:`torch.optim.Muon` for hidden layers; AdamW for stem, classifiers and vectors."""
+        """torch.optim.Muon for hidden layers, and AdamW for all other parameters."""
         rates, own = split_rates(given, _PARAMETERS)
         hidden = _hidden(model)
         ids = {id(parameter) for parameter in hidden}

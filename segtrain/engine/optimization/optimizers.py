@@ -69,7 +69,7 @@ def _factory(cls: Any, name: str) -> Callable[..., torch.optim.Optimizer]:
         built: torch.optim.Optimizer = cls(parameter_groups(model, rates), lr=rates.lr, **own)
         return built
 
-    build.__doc__ = f":class:`torch.optim.{cls.__name__}` over parameter groups."
+    build.__doc__ = f"torch.optim.{cls.__name__}, with parameter groups."
     set_signature(build, {"model": MODEL, **known})
     return build
 

@@ -89,7 +89,7 @@ def _factory(cls: type[lr_scheduler.LRScheduler]) -> Callable[..., lr_scheduler.
     ) -> lr_scheduler.LRScheduler:
         return _with_warmup(optimizer, cls(optimizer, **own), warmup_steps, total_steps)
 
-    build.__doc__ = f":class:`torch.optim.lr_scheduler.{cls.__name__}`, after the warm-up."
+    build.__doc__ = f"torch.optim.lr_scheduler.{cls.__name__}, after the warm-up."
     known = {
         "optimizer": Parameter("optimizer", torch.optim.Optimizer, MISSING),
         "total_steps": Parameter("total_steps", int, MISSING),

@@ -83,7 +83,7 @@ class Weights:
         names = ModelNames(model)
         file = _imagenet(model) if self.file is None else under_best_prefix(self.file, names)
         key = key_of(self._where, "reinit")
-        kept = names.reinitialised(self._reinit, f"{key}=[{','.join(self._reinit)}]")
+        kept = names.in_modules(self._reinit, f"{key}=[{','.join(self._reinit)}]")
         plan = plan_loading(file, names, kept)
         if plan.refused or not plan.values:
             report = plan.report(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 from torch import Tensor
@@ -85,11 +86,12 @@ class ModelNames:
         """Whether the model has the layers of OCR at its top level."""
         return is_ocr(self.own)
 
-    def reinitialised(self, given: Sequence[str], where: str) -> set[str]:
-        """The names of the weights in the modules to reinitialise.
+    def in_modules(self, given: Sequence[str], where: str) -> set[str]:
+        """The names of the weights in some modules.
 
         Args:
-            given: Modules: ``head``, ``backbone``, or the name of a submodule.
+            given: Modules: ``head``, ``backbone``, the name of a submodule, or a pattern of names
+                such as ``backbone.layer[12]``.
             where: The key of `given` and its value, for messages.
 
         Raises:
@@ -103,6 +105,12 @@ class ModelNames:
             found |= self.head
         elif module == _BACKBONE[:-1]:
             found |= set(self.backbone)
+        elif any(mark in module for mark in "*?["):
+            found |= {
+                key
+                for key in self.own
+                if fnmatchcase(key, module) or fnmatchcase(key, f"{module}.*")
+            }
         for start in dict.fromkeys(("", self.backbone_prefix, self.outer)):
             name = f"{start}{module}"
             found |= {key for key in self.own if key == name or key.startswith(f"{name}.")}
