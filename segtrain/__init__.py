@@ -1,5 +1,6 @@
 """Semantic segmentation training with a pluggable loss registry."""
 
+from segtrain import startup  # noqa: F401  it comes first, since the others take seconds
 from segtrain.cli.api import TrainResult, compare, train
 from segtrain.criterion.build import build_criterion
 from segtrain.criterion.criterion import Criterion, CriterionReport, Task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ from typing import IO
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a stream whose content replaces the file `path` when the block ends.
 
     The content is written to a temporary file in the same directory, synced to disk, and renamed.
     When the block raises, `path` is unchanged and the temporary file is removed.
+
+    Args:
+        path: The file.
+        previous: A name in the same directory for the file that is replaced; None: it is deleted.
 
     Example:
         >>> import tempfile
@@ -34,6 +39,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -41,9 +48,52 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     _sync_directory(path.parent)
 
 
+def _keep(path: Path, previous: Path) -> None:
+    """Give a file a second name, so that one of the two is there at any time."""
+    link = temporary_name(previous)
+    try:
+        link.hardlink_to(path)
+        link.replace(previous)
+    except OSError:  # the file system has no hard links
+        link.unlink(missing_ok=True)
+        path.replace(previous)
+
+
 def temporary_name(path: Path) -> Path:
     """A new hidden name beside `path`, for content that is to replace it."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove the temporary files that killed processes left in a folder; return their names.
+
+    Only names of :func:`temporary_name` whose process no longer runs are removed. The caller holds
+    the lock of the folder, so that no process of another machine writes there.
+    """
+    removed = []
+    for path in sorted(folder.glob(".*.tmp")):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None or path.is_symlink() or not path.is_file() or _runs(int(match[1])):
+            continue
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _runs(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # an earlier process had the same number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def config_dir() -> Path:

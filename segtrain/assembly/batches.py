@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 
 from segtrain.assembly.class_balance import ClassBalance
@@ -55,7 +56,7 @@ class Batches:
         self.mixing = _mixing(config.augmentation, dataset.labels)
         self.steps_per_epoch = self._sampler(0).steps_per_epoch
 
-    def __call__(self, start_step: int) -> Iterator[TrainBatch]:
+    def __call__(self, start_step: int) -> Generator[TrainBatch]:
         """The micro-batches from optimizer step `start_step` on."""
         sampler = self._sampler(0 if self.config.trainer.overfit else start_step)
         loader = build_train_loader(
@@ -66,10 +67,12 @@ class Batches:
             num_workers=self.config.loader.num_workers,
             prefetch_factor=self.config.loader.prefetch_factor,
         )
-        batches = prefetch_shards(iterate(loader), self.dataset, sampler)
-        if self.config.trainer.overfit:
-            return itertools.cycle(itertools.islice(batches, self.config.trainer.accumulate))
-        return batches
+        with closing(iterate(loader)) as loaded:
+            batches = prefetch_shards(loaded, self.dataset, sampler)
+            if self.config.trainer.overfit:
+                first = list(itertools.islice(batches, self.config.trainer.accumulate))
+                yield from itertools.cycle(first)
+            yield from batches
 
     def _sampler(self, start_step: int) -> StepSampler:
         return step_sampler(

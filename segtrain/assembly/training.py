@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +19,14 @@ from segtrain.assembly.metadata import checkpoint_metadata
 from segtrain.assembly.model import starting_model
 from segtrain.assembly.record import loss_label, run_record
 from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_test_split
+from segtrain.assembly.starting_point import open_checkpoint
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
-from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.engine.device import is_slow
+from segtrain.engine.disk import check_writable
 from segtrain.engine.distributed import Processes
 from segtrain.engine.resume import resume
-from segtrain.engine.run_directory import Run, create_run_dir
+from segtrain.engine.run_directory import Run, check_unused, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
 from segtrain.schema.origin import Origin
@@ -48,7 +48,9 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         SegtrainError: When the configuration, the data, or the checkpoint to resume is wrong.
     """
     _seed_global_generators(config.seed + processes.rank)
-    resumed = _open_checkpoint(config)
+    if processes.is_main:
+        _check_run_dir(config)
+    resumed = open_checkpoint(config, processes)
     splits = open_splits(config, processes)
     check_scores(config, splits.train.labels)
     step_sampler(config, len(splits.train), processes)  # a batch that is too large fails early
@@ -114,32 +116,6 @@ def _seed_global_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class _Resumed(NamedTuple):
-    """The checkpoint that a run resumes; a new run has no path and an empty state."""
-
-    path: Path | None
-    state: State
-
-    @property
-    def class_weights(self) -> dict[str, list[float]]:
-        """The class weights that the run began with, by the name of their method."""
-        return dict(self.state.get("metadata", {}).get("class_weights") or {})
-
-
-def _open_checkpoint(config: Config) -> _Resumed:
-    path = _checkpoint_to_resume(config)
-    return _Resumed(path, {} if path is None else load_checkpoint(path))
-
-
-def _checkpoint_to_resume(config: Config) -> Path | None:
-    if config.resume is None:
-        return None
-    if config.resume != "auto":
-        return find_checkpoint(config.resume, "last.pt")
-    path = Path(str(config.run_dir)) / "checkpoints" / "last.pt"
-    return path if path.exists() else None
-
-
 def _optimization(
     config: Config,
     model: Segmentor,
@@ -154,6 +130,16 @@ def _optimization(
     add_learned_parameters(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)
     return optimizer, scheduler
+
+
+def _check_run_dir(config: Config) -> None:
+    """Find a run directory that cannot be used before the data is read; write nothing."""
+    if config.run_dir is None:
+        check_writable(Path("outputs"), "run_dir")
+        return
+    check_writable(Path(config.run_dir), "run_dir")
+    if config.resume is None:
+        check_unused(Path(config.run_dir))
 
 
 def _open_run_dir(config: Config, origin: Origin, resumed_from: Path | None) -> Path:

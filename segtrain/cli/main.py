@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from segtrain import startup
 from segtrain.assembly.check import SECTIONS, check_config, check_parts
 from segtrain.cli.compose import (
     PLAIN_GROUPS,
@@ -48,6 +49,7 @@ from segtrain.commands import (
 from segtrain.commands import (
     train as train_command,
 )
+from segtrain.engine.signals import raise_on_signals
 from segtrain.errors import (
     ConfigError,
     ResourceError,
@@ -312,9 +314,11 @@ def run_command(
 ) -> int:
     """Run a command as from a shell and return its exit code; a user's mistake prints one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    startup.let_it_raise()
     start_logging()
     try:
-        _run(command, program or f"python {sys.argv[0]}", arguments)
+        with raise_on_signals():
+            _run(command, program or f"python {sys.argv[0]}", arguments)
     except SegtrainError as error:
         return _fail(str(error), exit_code_of(error))
     except KeyboardInterrupt as error:

@@ -10,17 +10,41 @@ from typing import Any
 import numpy as np
 import torch
 
+from segtrain.engine.disk import RecordedErrors, check_free_space, no_space
 from segtrain.errors import CheckpointError
 from segtrain.files import atomic_write, is_whole_zip
+from segtrain.terminal import logger
 
 FORMAT = 1
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 State = dict[str, Any]
 
 
-def save_checkpoint(path: Path, state: State) -> None:
-    """Write `state` to `path` atomically."""
-    with atomic_write(path) as stream:
-        torch.save({"format": FORMAT, **state}, stream)
+def save_checkpoint(path: Path, state: State, *, previous: Path | None = None) -> None:
+    """Write `state` to `path` atomically.
+
+    Args:
+        path: The file.
+        state: Tensors and plain values.
+        previous: Where the checkpoint that `path` holds is kept; None: nowhere.
+
+    Raises:
+        ResourceError: When the volume is full. The files are as before.
+    """
+    needed = state_bytes(state)
+    check_free_space(path, needed)
+    try:
+        with atomic_write(path, previous=previous) as stream:
+            recorded = RecordedErrors(stream)
+            try:
+                torch.save({"format": FORMAT, **state}, recorded)  # type: ignore[arg-type]
+            except Exception as error:
+                # The writer of torch reports an error of the disk as one of its own.
+                if recorded.error is None:
+                    raise
+                raise recorded.error from error
+    except OSError as error:
+        raise no_space(path, needed, error) from error
 
 
 def find_checkpoint(given: str | Path, name: str = "best.pt") -> Path:
@@ -37,6 +61,36 @@ def find_checkpoint(given: str | Path, name: str = "best.pt") -> Path:
             f"no checkpoint at {path}: give a .pt file or a run directory that has one"
         )
     return path
+
+
+def load_latest(run_dir: Path) -> tuple[Path, State] | None:
+    """Load the latest checkpoint of a run that can be loaded; None if the run has none.
+
+    If ``checkpoints/last.pt`` is missing or damaged, ``previous.pt`` is loaded, with a warning.
+
+    Raises:
+        CheckpointError: When no file can be loaded, or the files are gone although the run saved
+            one.
+    """
+    problems: list[str] = []
+    for name in (LAST, PREVIOUS):
+        path = run_dir / "checkpoints" / name
+        if not path.is_file():
+            problems += [f"{path} does not exist"]
+            continue
+        try:
+            state = load_checkpoint(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            logger.warning("%s; resuming from %s at step %s", problems[0], path, state["step"])
+        return path, state
+    if any("does not exist" not in problem for problem in problems):
+        raise CheckpointError(
+            f"the checkpoints of {run_dir} cannot be loaded: {'; '.join(problems)}"
+        )
+    return None
 
 
 def load_checkpoint(path: Path) -> State:
@@ -69,6 +123,22 @@ def load_checkpoint(path: Path) -> State:
         if state.get(key) in (None, {}):
             raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {key!r}")
     return state
+
+
+def state_bytes(value: Any) -> int:
+    """About how many bytes a state takes in a file.
+
+    Example:
+        >>> state_bytes({"model": {"weight": torch.zeros(10, 10)}, "step": 3}) > 400
+        True
+    """
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size() + 200
+    if isinstance(value, dict):
+        return sum(20 + state_bytes(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(map(state_bytes, value))
+    return 10
 
 
 def entry(state: State, key: str, path: Path) -> Any:

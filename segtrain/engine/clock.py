@@ -49,7 +49,13 @@ class Clock:
     def paused(self) -> Iterator[None]:
         """Exclude the time inside the block from the durations of steps."""
         entered = time.monotonic()
-        yield
-        outside = time.monotonic() - entered
-        self._since += outside
-        self._outside += outside
+        try:
+            yield
+        finally:
+            outside = time.monotonic() - entered
+            self._since += outside
+            self._outside += outside
+
+    def grace(self) -> float:
+        """Seconds in which a running step has surely ended: at least 20."""
+        return max(20.0, 3 * (self.seconds_per_step or 0.0))

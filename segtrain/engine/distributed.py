@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segtrain.engine.device import choose_device
+from segtrain.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,47 @@ class Processes:
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
+_ALONE = "start several processes with torchrun, or unset WORLD_SIZE to use one process"
+
+
+def _world_size() -> int:
+    """The number of processes, from the variables that ``torchrun`` sets.
+
+    Raises:
+        ConfigError: When one is missing or wrong, since the processes would wait for ever.
+    """
+    world_size = _variable("WORLD_SIZE", "1")
+    if world_size < 1:
+        raise ConfigError(f"WORLD_SIZE={world_size} must be at least 1; {_ALONE}")
+    if world_size == 1:
+        return 1
+    needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(f"WORLD_SIZE={world_size}, but {missing[0]} is not set; {_ALONE}")
+    rank = _variable("RANK")
+    _variable("MASTER_PORT")
+    if not 0 <= rank < world_size:
+        raise ConfigError(
+            f"RANK={rank} must be from 0 to {world_size - 1}, since WORLD_SIZE={world_size};"
+            f" {_ALONE}"
+        )
+    return world_size
+
+
+def _variable(name: str, default: str = "") -> int:
+    text = os.environ.get(name, default)
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text} is not a whole number; {_ALONE}") from None
+
+
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
     """Enter the process group that ``torchrun`` started, or use this process alone."""
     chosen = choose_device(device)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = _world_size()
     if chosen.type == "cuda" and chosen.index is not None:  # also for tensors without an index
         torch.cuda.set_device(chosen)
     if world_size == 1:

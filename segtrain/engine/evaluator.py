@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,7 +83,12 @@ class Evaluator:
         self.num_pictures = num_pictures
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, criterion: Criterion | None = None) -> Scored:
+    def evaluate(
+        self,
+        model: nn.Module,
+        criterion: Criterion | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> Scored:
         """Score `model`, with the same result on every process; its training mode is restored.
 
         Args:
@@ -91,6 +96,7 @@ class Evaluator:
             criterion: Computes the loss of each image from all outputs of the model; None: no loss.
                 With windows, several scales or flips there is none either, because the outputs
                 beside ``out`` are not blended.
+            between: Called between two batches, in every process the same number of times.
 
         Raises:
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
@@ -105,7 +111,7 @@ class Evaluator:
             loss = _MeanLoss(criterion, device)
         rows: list[Tensor] = []
         with _evaluation_mode(model):
-            for batch in self._batches():
+            for batch in self._batches(between):
                 target = batch["target"].to(device, non_blocking=True)
                 size = (target.shape[-2], target.shape[-1])
                 if loss is None:
@@ -161,11 +167,18 @@ class Evaluator:
             pictures["confusion"] = drawn.float() / 255
         return pictures
 
-    def _batches(self) -> Iterator[EvalBatch]:
-        with progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar:
-            for batches in iterate(self.loader):
+    def _batches(self, between: Callable[[], None] = lambda: None) -> Iterator[EvalBatch]:
+        most = self.processes.any(len(self.loader))
+        with (
+            progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar,
+            closing(iterate(self.loader)) as stream,
+        ):
+            for batches in stream:
                 yield from batches
                 bar.advance()
+                between()
+        for _ in range(most - len(self.loader)):
+            between()
 
     def _check_finite(self, finite: Tensor) -> None:
         if self.processes.any(int(not finite)):

@@ -18,6 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+from segtrain.engine.logs import LogFile, Logs
 from segtrain.engine.results import without_scores
 from segtrain.engine.signals import Interrupted
 from segtrain.engine.status import StatusFile, lock
@@ -28,7 +29,7 @@ from segtrain.errors import (
     describe_error,
     exit_code_of,
 )
-from segtrain.files import write_text
+from segtrain.files import remove_stale, write_text
 from segtrain.terminal import logger
 
 
@@ -46,11 +47,8 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
     """
     if run_dir is not None:
         path = Path(run_dir)
-        if not resuming and (path / "config.yaml").exists():
-            raise RunDirectoryBusyError(
-                f"run_dir {path} already holds a run: add resume=auto to resume it, or choose"
-                " another directory"
-            )
+        if not resuming:
+            check_unused(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -68,6 +66,19 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
             attempt += 1
         else:
             return path
+
+
+def check_unused(run_dir: Path) -> None:
+    """Refuse a directory that holds a run.
+
+    Raises:
+        RunDirectoryBusyError: When it does.
+    """
+    if (run_dir / "config.yaml").exists():
+        raise RunDirectoryBusyError(
+            f"run_dir {run_dir} already holds a run: add resume=auto to resume it, or choose"
+            " another directory"
+        )
 
 
 _NOT_COMPARED = ("run_dir", "resume", "name")  # keys that do not change the result of a run
@@ -95,8 +106,12 @@ class Run:
         self.path = path
         self.record = dict(record or {})
         self._lock = lock(path)
+        for folder in (path, path / "checkpoints"):
+            for stale in remove_stale(folder):
+                logger.info("removed %s, which a killed process left", stale)
         self._status = StatusFile(path, first_step)
         self._is_finished = False
+        self._logs = Logs()
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         write_text(
@@ -104,9 +119,7 @@ class Run:
         )
         self._drop_later_lines(first_step)
         self._writer = _open_tensorboard(path / "tensorboard", first_step)
-        self._file = logging.FileHandler(
-            path / "train.log", encoding="utf-8", errors="backslashreplace"
-        )
+        self._file = LogFile(path / "train.log", self._logs)
         self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._file)
 
@@ -143,14 +156,25 @@ class Run:
     def close(self) -> None:
         """Close all files."""
         if self._writer is not None:
-            self._writer.close()
+            with self._logs.writing(self.path / "tensorboard"):
+                self._writer.close()
         logger.removeHandler(self._file)
         self._file.close()
         self._lock.close()
 
     def heartbeat(self, step: int) -> None:
         """Record in ``status.json`` that the run is running; see :class:`StatusFile`."""
-        self._status.heartbeat(step)
+        with self._logs.writing(self._status.path):
+            self._status.heartbeat(step)
+
+    def note_checkpoint(self, step: int) -> None:
+        """Record in ``status.json`` the step of the checkpoint that was saved."""
+        with self._logs.writing(self._status.path):
+            self._status.note_checkpoint(step)
+
+    def abort(self, exit_code: int, reason: str) -> None:
+        """Record that the run ends at once; called in another thread."""
+        self._end("stopped", exit_code, reason)
 
     def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
         """Write one line of ``metrics.jsonl`` and the curves of a training step."""
@@ -178,13 +202,15 @@ class Run:
 
     def _add_scalar(self, tag: str, value: float | None, step: int) -> None:
         if self._writer is not None and value is not None:
-            self._writer.add_scalar(tag, value, step)
+            with self._logs.writing(self.path / "tensorboard"):
+                self._writer.add_scalar(tag, value, step)
 
     def log_pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """Write the pictures of an evaluation, ``(3, H, W)`` from 0 to 1 each."""
         if self._writer is not None:
-            for name, picture in pictures.items():
-                self._writer.add_image(f"val/{name}", picture, step)
+            with self._logs.writing(self.path / "tensorboard"):
+                for name, picture in pictures.items():
+                    self._writer.add_image(f"val/{name}", picture, step)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the final scores to ``results.json``, and record that the run is finished."""
@@ -216,14 +242,16 @@ class Run:
         scores["final/mIoU"] = result["mIoU"]
         defined = {key: value for key, value in scores.items() if value is not None}
         known = {key: value for key, value in given.items() if value is not None}
-        for summary in hparams(known, defined):  # type: ignore[no-untyped-call]
-            self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        with self._logs.writing(self.path / "tensorboard"):
+            for summary in hparams(known, defined):  # type: ignore[no-untyped-call]
+                self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
         for key, value in defined.items():
             self._add_scalar(key, value, int(result["step"]))
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        text = json.dumps(_finite(line), allow_nan=False) + "\n"
+        with self._logs.writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _open_tensorboard(path: Path, first_step: int) -> SummaryWriter | None:

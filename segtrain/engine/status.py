@@ -34,6 +34,7 @@ class Status:
         exit_code: The exit code of the command; None while the run is running.
         reason: Why the run stopped or failed, on one line.
         step: Optimizer steps done.
+        checkpoint: The step of the last checkpoint that was saved; None: none yet.
         pid: Number of the process.
         host: Name of the machine.
         updated: Time of the last update, in seconds since 1970.
@@ -43,6 +44,7 @@ class Status:
     exit_code: int | None = None
     reason: str | None = None
     step: int = 0
+    checkpoint: int | None = None
     pid: int = 0
     host: str = ""
     updated: float = 0.0
@@ -61,8 +63,9 @@ class StatusFile:
     """
 
     def __init__(self, run_dir: Path, step: int, state: RunState = "running") -> None:
-        self._path = run_dir / FILE
+        self.path = run_dir / FILE
         self.step = step
+        self.checkpoint = step or None  # a run that resumes has one
         self._written = 0.0
         self.write(state)
 
@@ -71,6 +74,11 @@ class StatusFile:
         self.step = step
         if time.monotonic() - self._written >= HEARTBEAT:
             self.write("running")
+
+    def note_checkpoint(self, step: int) -> None:
+        """Record the step of a checkpoint."""
+        self.step = self.checkpoint = step
+        self.write("running")
 
     def write(
         self, state: RunState, *, exit_code: int | None = None, reason: str | None = None
@@ -82,11 +90,12 @@ class StatusFile:
             exit_code=exit_code,
             reason=None if reason is None else one_line(reason, 1000),
             step=self.step,
+            checkpoint=self.checkpoint,
             pid=os.getpid(),
             host=socket.gethostname(),
             updated=time.time(),
         )
-        write_text(self._path, json.dumps(asdict(status), indent=2) + "\n")
+        write_text(self.path, json.dumps(asdict(status), indent=2) + "\n")
 
 
 def read_status(run_dir: str | Path) -> Status | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,18 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
-from segtrain.engine.checkpoint import State, rng_state, save_checkpoint
+from segtrain.engine.checkpoint import BEST, LAST, PREVIOUS, State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
+from segtrain.engine.ending import abort
 from segtrain.engine.evaluator import Evaluator, Scored
 from segtrain.engine.finite_check import FiniteCheck
 from segtrain.engine.freezing import Frozen
 from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
-from segtrain.engine.signals import Interrupted, StopSignals
+from segtrain.engine.signals import StopSignals, interrupted_run
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
@@ -67,7 +70,7 @@ class Trainer:
         criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler,
-        batches: Callable[[int], Iterator[TrainBatch]],
+        batches: Callable[[int], Generator[TrainBatch]],
         steps_per_epoch: int,
         total_steps: int,
         evaluator: Evaluator,
@@ -97,6 +100,8 @@ class Trainer:
         self.checkpoint_every = self.options.checkpoint_every or self.evaluate_every
         self.clock = Clock()
         self._saved_step = self.evaluated_step = -1
+        self._saved_at = time.monotonic()
+        self.signals = StopSignals()
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -118,8 +123,8 @@ class Trainer:
         """Train all remaining steps; return the final scores, or None after `trainer.stop_after`.
 
         Raises:
-            Interrupted: On SIGINT or SIGTERM, after a checkpoint of the last finished step was
-                saved.
+            Interrupted: On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after a checkpoint of the last
+                finished step was saved.
             NumericError: When a loss, a gradient or a prediction is not finite; the weights are
                 those before that step.
         """
@@ -127,9 +132,9 @@ class Trainer:
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
         self.clock = Clock(self.clock.seconds)
         self.model.train()
-        stream = self.batches(self.step)
         with (
-            StopSignals() as signals,
+            closing(self.batches(self.step)) as stream,
+            StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
@@ -141,12 +146,12 @@ class Trainer:
                 bar.advance(self._log(losses))
                 if self.run is not None:
                     self.run.heartbeat(self.step)
-                self._stop_if_asked(signals)
+                self._stop_or_save()
                 if self._due(self.evaluate_every):
                     result = self._evaluate()
                 if self._due(self.checkpoint_every):
-                    self._save("last.pt")
-            self._save("last.pt")
+                    self._save(LAST)
+            self._save(LAST)
             if self.step < self.total_steps:
                 logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
                 return None
@@ -156,7 +161,7 @@ class Trainer:
             logger.warning(
                 "there is no best.pt, because %s was never defined; use checkpoint=%s",
                 self.options.best,
-                self._checkpoint_path("last.pt"),
+                self._checkpoint_path(LAST),
             )
         if self.run is not None:
             self.run.finish(result)
@@ -239,12 +244,17 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total_steps
 
-    def _stop_if_asked(self, signals: StopSignals) -> None:
-        """Stop after the same step in every process, even if only one received the signal."""
-        received = self.processes.any(signals.received)
-        if received:
-            self._save("last.pt")
-            raise Interrupted(received, self.step, self._checkpoint_path("last.pt"))
+    def _stop_or_save(self) -> None:
+        """Stop, or save a checkpoint, if one process was asked to, or finds that it is time to.
+
+        Every process does so after the same step.
+        """
+        is_late = time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
+        flags = self.processes.any(2 * self.signals.received + is_late)
+        if flags:
+            self._save(LAST)
+        if flags > 1:
+            raise interrupted_run(flags // 2, self.step, self._checkpoint_path(LAST))
 
     def _log(self, losses: dict[str, Tensor]) -> str | None:
         """Write the losses every `trainer.log_every` steps; return a text for the progress bar."""
@@ -278,7 +288,7 @@ class Trainer:
         """Score the model on the validation split, and save it if it is the best so far."""
         scored = self._score(self.evaluator)
         if self._is_best(scored.evaluation.score(self.options.best)):
-            self._save("best.pt", whole=False)
+            self._save(BEST, whole=False)
         self.evaluated_step = self.step
         result = scored.results(step=self.step, split="val", seconds=self.clock.seconds)
         if self.run is not None:
@@ -317,7 +327,7 @@ class Trainer:
         self.finite.settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self.clock.paused(), self.criterion.without_mining():
-            return evaluator.evaluate(self.evaluated_model, self.criterion)
+            return evaluator.evaluate(self.evaluated_model, self.criterion, self._stop_or_save)
 
     def _is_best(self, value: float) -> bool:
         """Whether `value` is the best score so far; if so, remember it."""
@@ -356,8 +366,11 @@ class Trainer:
         path = self._checkpoint_path(name)
         state = self.state() if whole else self.model_state()  # a collective call
         if path is not None:
-            save_checkpoint(path, state)
-        self._saved_step = self.step if whole else self._saved_step
+            save_checkpoint(path, state, previous=path.with_name(PREVIOUS) if whole else None)
+        if whole:
+            self._saved_step, self._saved_at = self.step, time.monotonic()
+            if self.run is not None:
+                self.run.note_checkpoint(self.step)
         self.processes.wait()
 
     def model_state(self) -> State:

@@ -7,9 +7,7 @@ and the message for the user would be lost in it.
 
 from __future__ import annotations
 
-import importlib
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, TypedDict, TypeVar
 
@@ -21,6 +19,12 @@ from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.loading.rare_classes import RareClassOrder
 from segtrain.data.loading.sampler import StepSampler
 from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed
+from segtrain.data.loading.workers import (
+    end_workers,
+    signals_held_back,
+    start_worker,
+    worker_error,
+)
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
 from segtrain.data.transforms.training import TrainTransform
@@ -239,33 +243,35 @@ def _common(num_workers: int, prefetch_factor: int | None) -> dict[str, Any]:
         "persistent_workers": num_workers > 0,
         "prefetch_factor": prefetch_factor if num_workers else None,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _start_worker,
+        "worker_init_fn": start_worker,
         # Without its own generator, a loader draws from the global one each time it is iterated,
         # and a resumed run would no longer equal an uninterrupted one.
         "generator": torch.Generator().manual_seed(0),
     }
 
 
-def _start_worker(worker_id: int) -> None:
-    del worker_id
-    torch.set_num_threads(1)
-    limit_opencv_threads()
-    # Ctrl-C reaches the whole process group; only the main process decides when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def iterate(loader: Iterable[_B | SegtrainError]) -> Iterator[_B]:
+def iterate(loader: Iterable[_B | SegtrainError]) -> Generator[_B]:
     """Yield the batches of a loader.
 
+    When an error ends this, or the caller closes it, the worker processes are ended at once.
+
     Raises:
-        SegtrainError: The error of a sample, in a worker or in this process.
+        SegtrainError: The error of a sample, in a worker or in this process, or the death of a
+            worker.
     """
-    for batch in loader:
-        if isinstance(batch, SegtrainError):
-            raise batch
-        yield batch
-
-
-def limit_opencv_threads() -> None:
-    """Limit OpenCV to one thread, for worker processes, which already share the cores."""
-    importlib.import_module("cv2").setNumThreads(0)
+    with signals_held_back():
+        batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, SegtrainError):
+                raise batch
+            yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        dead = None if isinstance(error, SegtrainError) else worker_error(batches, error)
+        end_workers(batches)
+        if dead is None:
+            raise
+        raise dead from error
+    except BaseException:
+        end_workers(batches)
+        raise

@@ -1,0 +1,112 @@
+"""The worker processes of a loader: which signals they obey, and how they end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+from segtrain.errors import ResourceError
+
+# They reach the whole process group, and only the main process decides when to stop.
+_OF_MAIN = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
+_PR_SET_PDEATHSIG = 1
+
+
+def start_worker(worker_id: int) -> None:
+    """Prepare a worker process: one thread, and no signals but that of the death of its parent."""
+    del worker_id
+    torch.set_num_threads(1)
+    limit_opencv_threads()
+    for number in _OF_MAIN:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Hold back signals while workers start, since a worker has handlers of its own only later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    _kill_workers_at_exit()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_MAIN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def kill_workers() -> None:
+    """End the worker processes of this process at once."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+@cache
+def _kill_workers_at_exit() -> None:
+    """Python would wait for a worker that ignores SIGTERM."""
+    atexit.register(kill_workers)
+
+
+def limit_opencv_threads() -> None:
+    """Limit OpenCV to one thread, for worker processes, which already share the cores."""
+    importlib.import_module("cv2").setNumThreads(0)
+
+
+def end_workers(batches: object) -> None:
+    """End the workers of the iterator of a loader, also those that are stuck.
+
+    PyTorch waits five seconds for each one, and then sends a signal that workers ignore.
+    """
+    workers = _workers(batches)
+    if not workers:
+        return
+    with contextlib.suppress(AttributeError, ValueError):  # else PyTorch reports killed workers
+        torch._C._remove_worker_pids(id(batches))
+        batches._worker_pids_set = False  # type: ignore[attr-defined]
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(1)
+
+
+def _workers(batches: object) -> list[Any]:
+    return list(getattr(batches, "_workers", ()))
+
+
+def worker_error(batches: object, error: BaseException) -> ResourceError | None:
+    """The error for a worker that died; None if none did.
+
+    PyTorch reports it in several ways: a RuntimeError, a connection that was reset, ....
+    """
+    for number, worker in enumerate(_workers(batches)):
+        worker.join(timeout=1 if isinstance(error, OSError) else 0.1)
+        code = worker.exitcode
+        if not code:
+            continue
+        cause = f"ended with exit code {code}"
+        if code < 0:
+            cause = f"was killed by {signal.Signals(-code).name}"
+        return ResourceError(
+            f"data worker {number} {cause}, most often because the memory is full; lower"
+            " loader.num_workers or loader.prefetch_factor, or use loader.num_workers=0"
+        )
+    return None
