@@ -17,8 +17,6 @@ from segtrain.errors import ChannelsError, DataError
 ImageInput = str | Path | Image.Image | NDArray[Any] | Tensor
 """An image for a predictor."""
 
-_LARGEST = 2.0  # a float32 pixel; resizing may go a little beyond 1
-
 
 def name_of(image: object) -> str | None:
     """The name of an image in messages; None: it has none."""
@@ -62,9 +60,10 @@ def read_pixels(image: ImageInput, reader: Reader) -> NDArray[Any]:
         raise ValueError(
             f"image must be {wanted}, uint8, or float32 from 0 to 1, got {shape} {pixels.dtype}"
         )
-    if pixels.dtype == np.float32 and np.max(pixels) > _LARGEST:
+    largest = np.max(pixels) if pixels.dtype == np.float32 else 0
+    if largest > 1 and np.array_equal(pixels, np.round(pixels)):  # scans may go beyond 1
         raise ValueError(
-            f"image must be float32 from 0 to 1, got values up to {np.max(pixels):g}; divide them"
+            f"image must be float32 from 0 to 1, got whole numbers up to {largest:g}; divide them"
             " by the largest value of a pixel, such as 255"
         )
     return pixels

@@ -28,8 +28,8 @@ from segtrain.errors import SegtrainError
         (["loss=focall"], 2, "unknown loss 'focall'; did you mean 'focal'?"),
         (["model=hrnet_w84"], 2, "did you mean 'hrnet_w48'?"),
         (["mining=ohm"], 2, "did you mean 'ohem'?"),
-        (["optimizer=adam"], 2, "did you mean 'adamw'?"),
-        (["optimizer.name=adam"], 2, "did you mean 'adamw'?"),
+        (["optimizer=damw"], 2, "did you mean 'adamw'?"),
+        (["optimizer.name=damw"], 2, "did you mean 'adamw'?"),
         (["experiment=camvid"], 2, "did you mean 'camvid_cpu'?"),
         (
             ["experiment=camvid_finetune"],

@@ -73,7 +73,7 @@ def test_wrong_arrays_and_tensors() -> None:
         (IMAGE.astype(np.int64), r"got \(40, 50, 3\) int64"),
         (torch.zeros(40, 50, 3), r"image must be \(3, H, W\), .*got \(40, 50, 3\) float32"),
         (torch.zeros(1, 3, 4, 5), r"got \(1, 3, 4, 5\) float32"),
-        (IMAGE.astype(np.float32), r"got values up to 25\d; divide them"),
+        (IMAGE.astype(np.float32), r"got whole numbers up to 25\d; divide"),
     ):
         with pytest.raises(ValueError, match=said):
             predictor()(wrong)
