@@ -17,6 +17,7 @@ from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
+from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
 from segtrain.engine.evaluator import Evaluator, Scored
@@ -25,6 +26,7 @@ from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import Interrupted, StopSignals
+from segtrain.errors import DataError
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
@@ -121,6 +123,8 @@ class Trainer:
                 saved.
             NumericError: When a loss, a gradient or a prediction is not finite; the weights are
                 those before that step.
+            DataError: When a sample cannot be read, such as after the connection to its server was
+                lost; a checkpoint of the last finished step was saved.
         """
         result = None
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
@@ -134,7 +138,7 @@ class Trainer:
             if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
-                losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
+                losses = self.train_step(self._next_batches(stream))
                 self.step += 1
                 bar.advance(self._log(losses))
                 if self.run is not None:
@@ -219,6 +223,31 @@ class Trainer:
 
     # ------------------------------------------------------------------ what the run writes
 
+    def _next_batches(self, stream: Iterator[TrainBatch]) -> list[TrainBatch]:
+        """Read the micro-batches of a step; if a process cannot, all stop after the same step."""
+        batches: list[TrainBatch] = []
+        failure: DataError | None = None
+        try:
+            batches = [next(stream) for _ in range(self.options.accumulate)]
+        except DataError as error:
+            failure = error
+        failure = shared_failure(self.processes, failure)
+        if failure is not None:
+            self._save_before_failure()
+            raise failure
+        return batches
+
+    def _save_before_failure(self) -> None:
+        """Save the last finished step of a run that ends because its data cannot be read."""
+        if self.step == 0:
+            return
+        self._save("last.pt")
+        if self.run is not None:
+            logger.info(
+                "checkpoint of step %d saved; resume with run_dir=%s resume=auto",
+                self.step, self.run.path,
+            )  # fmt: skip
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total_steps
 
@@ -300,7 +329,11 @@ class Trainer:
         self.finite.settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self.clock.paused(), self.criterion.without_mining():
-            return evaluator.evaluate(self.evaluated_model, self.criterion)
+            try:
+                return evaluator.evaluate(self.evaluated_model, self.criterion)
+            except DataError:  # in every process
+                self._save_before_failure()
+                raise
 
     def _is_best(self, value: float) -> bool:
         """Whether `value` is the best score so far; if so, remember it."""
