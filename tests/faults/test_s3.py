@@ -98,7 +98,12 @@ def proxy(shards, monkeypatch):
     yield found
     found.close()
     server.stop()
-    type(store).clear_instance_cache()
+    forget_connections()
+
+
+def forget_connections():
+    """As in a new process."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def size_of(shards, first):
@@ -119,6 +124,7 @@ def test_s3_is_lost_in_mid_run(proxy, shards, log, tmp_path, capfd, fault, worke
     assert "attempt 2 of 3 failed" in log.read_text()
     assert saved_step(tmp_path / "run") > 0
     proxy.budget = None
+    forget_connections()
     more = (f"loader.num_workers={workers}", "resume=auto")
     assert train(tmp_path, "run", *more, root="s3://bucket") == 0
 
@@ -135,6 +141,7 @@ def test_s3_without_bucket_or_credentials(proxy, tmp_path, capfd, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    forget_connections()
     assert "AWS_PROFILE" not in os.environ
     assert train(tmp_path, "run", root="s3://bucket") == 3
     assert "Unable to locate credentials; set AWS_ACCESS_KEY_ID" in error_of(capfd)
