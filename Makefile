@@ -23,6 +23,10 @@ $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -e ".[test]"
 	touch $@
 
+$(VENV)/.stores: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -e ".[stores]"
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
@@ -42,7 +46,7 @@ test: $(VENV)/.test ## the suite, doctests included
 test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-faults: $(VENV)/.test ## inject faults for real, and print how many were survived
+faults: $(VENV)/.stores ## inject faults for real, and print how many were survived
 	$(BIN)/python -m pytest -m fault tests $(ARGS)
 
 gpu: $(VENV)/.base ## check and measure on one GPU in ten minutes; CAMVID_ROOT=... adds CamVid

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
 from segtrain.data import EvalBatch, as_rgb, iterate
+from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
 from segtrain.engine.scoring import Scoring
 from segtrain.engine.views import ModelViews
-from segtrain.errors import NumericError
+from segtrain.errors import DataError, NumericError
 from segtrain.metrics import Evaluation, confusion_picture
 from segtrain.metrics.thresholds import ThresholdCounts, ThresholdScores
 from segtrain.precision import wide
@@ -81,6 +82,7 @@ class Evaluator:
         self.mean = mean
         self.std = std
         self.num_pictures = num_pictures
+        self._failure: DataError | None = None
 
     @torch.no_grad()
     def evaluate(
@@ -99,6 +101,7 @@ class Evaluator:
             between: Called between two batches, in every process the same number of times.
 
         Raises:
+            DataError: When a sample cannot be read, in any process.
             NumericError: When a logit is NaN or infinite, since its class would be a guess that
                 looks like a result.
         """
@@ -126,7 +129,7 @@ class Evaluator:
                 collector.update(prediction, target, batch["name"], strips)
                 drawn = self._rows(batch["images"], target, prediction)
                 rows.extend(itertools.islice(drawn, self.num_pictures - len(rows)))
-        self._check_finite(finite)
+        self._check(finite)
         collector.merge(self.processes.gather(collector.state()))
         evaluation = collector.result()
         value = None if loss is None else loss.value(self.processes)
@@ -154,7 +157,7 @@ class Evaluator:
                     for rows, strip in logits.image(index).strips():
                         part = target[:, rows]
                         counts.update(strip[0], part, (part != labels.ignore_label).all(0))
-        self._check_finite(finite)
+        self._check(finite)
         counts.counts = self.processes.sum(counts.counts)
         return counts.scores()
 
@@ -168,19 +171,28 @@ class Evaluator:
         return pictures
 
     def _batches(self, between: Callable[[], None] = lambda: None) -> Iterator[EvalBatch]:
-        most = self.processes.any(len(self.loader))
-        with (
-            progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar,
-            closing(iterate(self.loader)) as stream,
-        ):
-            for batches in stream:
-                yield from batches
-                bar.advance()
-                between()
-        for _ in range(most - len(self.loader)):
+        """Yield the batches up to a sample that cannot be read; :meth:`_check` then raises."""
+        self._failure = None
+        most, done = self.processes.any(len(self.loader)), 0
+        try:
+            with (
+                progress("evaluate", len(self.loader), shown=self.processes.is_main) as bar,
+                closing(iterate(self.loader)) as stream,
+            ):
+                for batches in stream:
+                    yield from batches
+                    bar.advance()
+                    between()
+                    done += 1
+        except DataError as error:
+            self._failure = error
+        for _ in range(most - done):
             between()
 
-    def _check_finite(self, finite: Tensor) -> None:
+    def _check(self, finite: Tensor) -> None:
+        failure = shared_failure(self.processes, self._failure)
+        if failure is not None:
+            raise failure
         if self.processes.any(int(not finite)):
             raise NumericError(
                 "the model's logits are NaN or infinite on this split; if training made them so,"

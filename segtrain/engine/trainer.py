@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from segtrain.criterion.criterion import Criterion
 from segtrain.data import TrainBatch
 from segtrain.engine.checkpoint import BEST, LAST, PREVIOUS, State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
+from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
 from segtrain.engine.ending import abort
@@ -29,6 +30,7 @@ from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
+from segtrain.errors import DataError
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
@@ -127,6 +129,8 @@ class Trainer:
                 finished step was saved.
             NumericError: When a loss, a gradient or a prediction is not finite; the weights are
                 those before that step.
+            DataError: When a sample cannot be read, such as after the connection to its server was
+                lost; a checkpoint of the last finished step was saved.
         """
         result = None
         stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
@@ -141,7 +145,7 @@ class Trainer:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
                 self._thaw_if_due()
-                losses = self.train_step([next(stream) for _ in range(self.options.accumulate)])
+                losses = self.train_step(self._next_batches(stream))
                 self.step += 1
                 bar.advance(self._log(losses))
                 if self.run is not None:
@@ -241,6 +245,31 @@ class Trainer:
 
     # ------------------------------------------------------------------ what the run writes
 
+    def _next_batches(self, stream: Iterator[TrainBatch]) -> list[TrainBatch]:
+        """Read the micro-batches of a step; if a process cannot, all stop after the same step."""
+        batches: list[TrainBatch] = []
+        failure: DataError | None = None
+        try:
+            batches = [next(stream) for _ in range(self.options.accumulate)]
+        except DataError as error:
+            failure = error
+        failure = shared_failure(self.processes, failure)
+        if failure is not None:
+            self._save_before_failure()
+            raise failure
+        return batches
+
+    def _save_before_failure(self) -> None:
+        """Save the last finished step of a run that ends because its data cannot be read."""
+        if self.step == 0:
+            return
+        self._save(LAST)
+        if self.run is not None:
+            logger.info(
+                "checkpoint of step %d saved; resume with run_dir=%s resume=auto",
+                self.step, self.run.path,
+            )  # fmt: skip
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total_steps
 
@@ -327,7 +356,11 @@ class Trainer:
         self.finite.settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self.clock.paused(), self.criterion.without_mining():
-            return evaluator.evaluate(self.evaluated_model, self.criterion, self._stop_or_save)
+            try:
+                return evaluator.evaluate(self.evaluated_model, self.criterion, self._stop_or_save)
+            except DataError:  # in every process
+                self._save_before_failure()
+                raise
 
     def _is_best(self, value: float) -> bool:
         """Whether `value` is the best score so far; if so, remember it."""

@@ -1,9 +1,10 @@
-"""Kill a training run at random moments, and resume it, until it ends: killer.py KILLS LONGEST SEED WORDS.
+"""Kill a training run at random moments, and resume it, until it ends.
 
-LONGEST is the largest number of seconds before a kill.
+    killer.py KILLS LONGEST SEED WORDS
 
-Each attempt is a fork of this process, so that torch is imported once. The last line is a JSON with
-the number of kills, and how many of them hit a run that had started.
+LONGEST is the largest number of seconds before a kill. Each attempt is a fork of this process, so
+that torch is imported once. The last line is a JSON with the number of kills, and how many attempts
+ended with a checkpoint.
 """
 
 from __future__ import annotations

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import http.client
-import importlib
 import re
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Protocol
+from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from segtrain.errors import ConfigError, DataError, one_line
-from segtrain.version import __version__
+from segtrain.data.io.remote_errors import Kind, Problem, problem_of
+from segtrain.data.io.remote_stream import WEB, StreamError, open_chunks
+from segtrain.errors import ConfigError, DataError, printable
+from segtrain.terminal import logger
 
-WEB = ("http", "https")
 # Schemes that fsspec reads, each through a package of its own. The list is closed, because a URL in
 # a configuration must not make the program do anything but fetch.
-STORES = ("s3", "gs", "gcs", "az", "abfs", "hf")
+STORES = (
+    "s3", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "webhdfs", "ssh", "sftp", "oss", "oci", "hf",
+)  # fmt: skip
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
-_CHUNK = 1 << 20
-_TIMEOUT = 60.0  # seconds without a byte
+_URL_IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]+://[^\s\"'<>()\[\]]+", re.IGNORECASE)
+_TIMEOUT = 30.0  # seconds without a byte
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a retry may succeed
+_CREDENTIALS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or, if the bucket is"
+    " public, FSSPEC_S3_ANON=true",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login",
+    "gcs": "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "abfs": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "abfss": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "hf": "set HF_TOKEN",
+    "ssh": "name the user in the URL, and add the key to ssh-agent",
+    "sftp": "name the user in the URL, and add the key to ssh-agent",
+}
 
 
 class GoneError(DataError):
@@ -76,78 +85,63 @@ class Target(Protocol):
 def fetch(url: str, start: Callable[[int | None], Target]) -> None:
     """Fetch the bytes at `url`, with several attempts if the connection fails.
 
+    A line is logged for each attempt that fails and is repeated.
+
     Args:
         url: The URL.
         start: Returns the stream to write to. It is called at the start of each attempt, with the
             number of bytes if the server states it, else None.
 
     Raises:
+        ConfigError: When a package is missing, or the name or the configuration of the store is
+            wrong.
         DataError: When the bytes cannot be fetched; :class:`GoneError` when the file does not
             exist.
     """
-    for pause in (*_PAUSES, None):
+    attempts = len(_PAUSES) + 1
+    for attempt, pause in enumerate((*_PAUSES, None), 1):
         try:
-            _fetch_once(url, start)
-        except (OSError, http.client.HTTPException) as error:
-            final = not _is_temporary(error)
-            if pause is None or final:
-                raise _explained(url, error, 1 if final else len(_PAUSES) + 1) from error
-            time.sleep(pause)
-        else:
-            return
+            return _fetch_once(url, start)
+        except StreamError as error:
+            problem = problem_of(error.__cause__ or error)
+            if pause is None or problem.kind is not Kind.TEMPORARY:
+                raise _explained(url, problem, attempt) from error.__cause__
+        logger.warning(
+            "%s: attempt %d of %d failed (%s); the next one starts in %g s",
+            shown(url), attempt, attempts, _without_secrets(problem.reason), pause,
+        )  # fmt: skip
+        time.sleep(pause)
+    raise AssertionError
 
 
 def _fetch_once(url: str, start: Callable[[int | None], Target]) -> None:
-    with _open(url) as (source, size):
+    with open_chunks(url, _TIMEOUT) as (size, chunks):
         target = start(size)
         got = 0
-        while chunk := source.read(_CHUNK):
+        for chunk in chunks:
             target.write(chunk)
             got += len(chunk)
     if size is not None and got != size:
-        raise _CutShortError(f"{got} of {size} bytes arrived")
+        raise StreamError from ConnectionError(f"{got} of {size} bytes arrived")
 
 
-class _CutShortError(OSError):
-    """A connection that ended early."""
-
-
-@contextmanager
-def _open(url: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open the stream of bytes at `url`; also return their number, or None."""
-    if urlsplit(url).scheme.lower() in WEB:
-        request = urllib.request.Request(url, headers={"User-Agent": f"segtrain/{__version__}"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            size = answer.headers.get("Content-Length")
-            yield answer, None if size is None else int(size)
-        return
-    fsspec = importlib.import_module("fsspec")
-    try:
-        store, path = fsspec.core.url_to_fs(url)
-        with store.open(path, "rb") as stream:
-            yield stream, stream.size
-    except ImportError as error:
-        raise ConfigError(f"{shown(url)} cannot be read: {error}") from None
-
-
-def _is_temporary(error: Exception) -> bool:
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code in _TEMPORARY
-    return not isinstance(error, (FileNotFoundError, PermissionError))
-
-
-def _explained(url: str, error: Exception, attempts: int) -> DataError:
-    missing = isinstance(error, FileNotFoundError)
-    if isinstance(error, urllib.error.HTTPError):
-        missing = error.code in (404, 410)
-        reason = f"the server answers {error.code} {error.reason}"
-    else:
-        reason = one_line(getattr(error, "reason", error)) or type(error).__name__
+def _explained(url: str, problem: Problem, attempts: int) -> ConfigError | DataError:
+    """Return the error for the user: what failed, why, and what to do."""
     tried = f" after {attempts} attempts" if attempts > 1 else ""
-    advice = (
-        "check the name"
-        if missing
-        else "check the connection, the server and your access rights, and start again"
-    )
-    text = f"{shown(url)} cannot be fetched{tried}: {reason}; {advice}"
-    return GoneError(text) if missing else DataError(text)
+    text = f"{shown(url)} cannot be fetched{tried}: {_without_secrets(problem.reason)}"
+    scheme, bucket = urlsplit(url).scheme.lower(), urlsplit(url).netloc.rpartition("@")[2]
+    advice = {
+        Kind.MISSING: "check the name",
+        Kind.NO_BUCKET: f"check the name {bucket!r} and, for a server of your own, its address",
+        Kind.NO_CREDENTIALS: _CREDENTIALS.get(scheme, "check your user name and password"),
+        Kind.DENIED: "check the name and your access rights",
+        Kind.SETTINGS: "check the name, the installed packages and the settings of the store",
+    }.get(problem.kind, "check the connection, the server and your access rights, and start again")
+    if problem.kind is Kind.SETTINGS:
+        return ConfigError(f"{text}; {advice}")
+    return (GoneError if problem.kind is Kind.MISSING else DataError)(f"{text}; {advice}")
+
+
+def _without_secrets(text: str) -> str:
+    """Return the message of a library without the passwords and signatures of its URLs."""
+    return printable(_URL_IN_TEXT.sub(lambda match: shown(match[0]), text))

@@ -2,7 +2,9 @@
 
 Any number of processes may share a folder: the first process that needs a shard fetches it, and the
 copy gets its final name when it is complete. The least recently used copies are deleted to make
-room. If a copy is deleted while another process reads it, that process fetches it again.
+room. If a copy is deleted while another process reads it, that process fetches it again. Processes
+that wait for a shard while another fetches it in vain report its error, without attempts of their
+own.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import hashlib
 import importlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from segtrain.data.io.remote import fetch, shown
 from segtrain.data.io.tar import Hashed
-from segtrain.errors import ConfigError, DataError
+from segtrain.errors import ConfigError, DataError, ResourceError
 
 _PART = ".part"
 _WAIT = 0.05  # seconds between two attempts to make room
@@ -47,13 +51,25 @@ class ShardCache:
         Raises:
             ConfigError: When the shard is larger than the cache.
             DataError: When it cannot be fetched, or differs from `size` or `digest`.
+            ResourceError: When the copy cannot be written.
         """
         target = self.folder / _name(url)
         if _touch(target):
             return target
-        with self._lock(target):
-            if not _touch(target):  # another process may just have fetched it
-                self._fetch(url, target, size, digest)
+        failure = self.folder / "locks" / f"{target.name}.failed"
+        asked = time.time_ns()
+        try:
+            with self._lock(target):
+                if not _touch(target):  # another process may just have fetched it
+                    _raise_newer(failure, asked)
+                    with _recorded(failure):
+                        self._fetch(url, target, size, digest)
+        except OSError as error:
+            raise ResourceError(
+                f"the copy of {shown(url)} cannot be written to {self.folder}"
+                f" ({error.strerror or error}); set dataset.cache_dir to a folder with room for"
+                f" dataset.cache_size_gb"
+            ) from error
         return target
 
     def _fetch(self, url: str, target: Path, size: int | None, digest: str | None) -> None:
@@ -154,6 +170,24 @@ def _touch(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextmanager
+def _recorded(failure: Path) -> Iterator[None]:
+    """Write the message of a data error to a file, for :func:`_raise_newer`."""
+    try:
+        yield
+    except DataError as error:
+        with contextlib.suppress(OSError):
+            failure.write_text(str(error), encoding="utf-8")
+        raise
+
+
+def _raise_newer(failure: Path, asked: int) -> None:
+    """Raise the error of another process, if it failed to fetch a shard after the time `asked`."""
+    with contextlib.suppress(OSError):
+        if failure.stat().st_mtime_ns >= asked:
+            raise DataError(failure.read_text(encoding="utf-8"))
 
 
 def _check_size(url: str, wanted: int | None, found: int | None) -> None:
