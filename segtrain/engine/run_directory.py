@@ -7,11 +7,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from segtrain.errors import (
     describe_error,
     exit_code_of,
 )
-from segtrain.files import remove_stale, write_text
+from segtrain.files import atomic_write, remove_stale, write_text
 from segtrain.terminal import logger
 
 
@@ -166,6 +167,13 @@ class Run:
         """Record in ``status.json`` that the run is running; see :class:`StatusFile`."""
         with self._logs.writing(self._status.path):
             self._status.heartbeat(step)
+
+    def keep_batches(self, step: int, batches: Sequence[Mapping[str, Any]]) -> Path:
+        """Save the micro-batches of a step; :func:`torch.load` with ``weights_only`` reads them."""
+        path = self.path / f"nonfinite_step_{step}.pt"
+        with self._logs.writing(path), atomic_write(path) as stream:
+            torch.save([dict(batch) for batch in batches], stream)
+        return path
 
     def note_checkpoint(self, step: int) -> None:
         """Record in ``status.json`` the step of the checkpoint that was saved."""

@@ -24,7 +24,7 @@ from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
 from segtrain.engine.ending import abort
 from segtrain.engine.evaluator import Evaluator, Scored
-from segtrain.engine.finite_check import FiniteCheck
+from segtrain.engine.finite_check import FiniteCheck, NonfiniteStepError, all_finite, report
 from segtrain.engine.freezing import Frozen
 from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
@@ -115,7 +115,9 @@ class Trainer:
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
-        self.finite = FiniteCheck(optimizer, self.scaler)
+        self.finite = FiniteCheck(
+            model, optimizer, self.scaler, processes, self.options.on_nonfinite
+        )
         decay = self.options.ema_decay
         self.ema = MovingAverage(model, decay) if decay else None
 
@@ -145,7 +147,7 @@ class Trainer:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
                 self._thaw_if_due()
-                losses = self.train_step(self._next_batches(stream))
+                losses = self._checked_step(self._next_batches(stream))
                 self.step += 1
                 bar.advance(self._log(losses))
                 if self.run is not None:
@@ -171,15 +173,30 @@ class Trainer:
             self.run.finish(result)
         return result
 
+    def _checked_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
+        """Take a step; if it is not finite, keep its batch and the weights before it."""
+        try:
+            return self.train_step(batches)
+        except NonfiniteStepError as error:
+            kept = None
+            if self.run is not None:
+                kept = self.run.keep_batches(error.step, error.batches)
+            # A forward pass changes running statistics, and on a GPU the next step has begun.
+            saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
+            if saved:
+                self._save(LAST)
+            raise report(error, kept, saved) from None
+
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.finite.before_step()
         self.criterion.at_step(self.step, self.total_steps)
-        batches = [self.to_device(batch) for batch in batches]
-        step_share = self._step_share(batches)
+        moved = [self.to_device(batch) for batch in batches]
+        step_share = self._step_share(moved)
         losses: dict[str, Tensor] = {}
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
+        for index, batch in enumerate(moved):
+            last = index == len(moved) - 1
             with (
                 nullcontext() if last or self.processes.world_size == 1 else self.forward.no_sync()
             ):
@@ -196,8 +213,10 @@ class Trainer:
         losses["grad_norm"] = clip_grad_norm_(
             self.parameters, self.options.clip_grad_norm or float("inf")
         )
-        self.finite.watch(self.step + 1, losses["loss"], losses["grad_norm"])
         self.rate = float(self.optimizer.param_groups[0]["lr"])
+        if not self.finite.watch(self.step + 1, losses, batches):
+            self.scaler.update()
+            return losses  # the step is skipped
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -299,11 +318,13 @@ class Trainer:
         values = {name: float(value) for name, value in share.items()}
         if self.run is None:
             return None
+        skipped = {"skipped_steps": self.finite.skipped} if self.finite.skipped else {}
         line = {
             "loss": values.pop("loss"),
             "lr": self.rate,
             "grad_norm": values.pop("grad_norm"),
             "images_per_second": self.clock.rate(),
+            **skipped,
         }
         self.run.log_step(self.step, line, values)
         text = (

@@ -140,6 +140,9 @@ class TrainerConfig:
     """Maximum norm of all gradients together; null: no clipping."""
     clip_grad_value: float | None = None
     """Maximum absolute value of a gradient, applied before `clip_grad_norm`; null: no clipping."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What happens at a step whose loss or gradient is not finite: the run ends, or the step leaves
+    the weights as they are. More than 25 such steps in a row end the run anyway."""
     freeze: tuple[str, ...] = ()
     """Parts of the model that are not trained: ``backbone``, ``head``, names of modules or patterns
     of them. Their batch norms keep their statistics."""

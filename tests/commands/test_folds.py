@@ -91,7 +91,15 @@ def test_an_image_that_is_in_two_folds_is_refused_where_it_is_in_two_splits(
 ) -> None:
     (root / "images/train/6.png").write_bytes((root / "images/train/0.png").read_bytes())
     codes = [
-        run_command("train", [*words(root), "dataset.folds=7", f"dataset.fold={fold}"])
+        run_command(
+            "train",
+            [
+                *words(root),
+                "dataset.folds=7",
+                f"dataset.fold={fold}",
+                f"run_dir={root / str(fold)}",
+            ],
+        )
         for fold in fold_of(root, "0", "1", "6")
     ]
     assert codes == [3, 0, 3]

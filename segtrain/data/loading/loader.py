@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from segtrain.data.dataset import SegmentationDataset
 from segtrain.data.loading.rare_classes import RareClassOrder
 from segtrain.data.loading.sampler import StepSampler
-from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed
+from segtrain.data.loading.seeds import SampleKey, mixing_generator, sample_seed, seeded_globals
 from segtrain.data.loading.workers import (
     end_workers,
     signals_held_back,
@@ -61,14 +61,16 @@ class TrainView(Dataset[Item | SegtrainError]):
     def __getitem__(self, key: SampleKey) -> Item | SegtrainError:
         """Return the sample of an epoch and an index, or the error that it raised."""
         try:
-            sample = self.dataset[key[1]]
+            with seeded_globals(self.seed, key):
+                sample = self.dataset[key[1]]
             self.dataset.labels.check_ids(sample.target, sample.name)
             seed = sample_seed(self.seed, key)
             wanted = None if self.class_of is None else self.class_of(key)
             images, target = self.transform(sample.image, sample.target, seed, wanted)
         except SegtrainError as error:
             return error
-        return {"images": images, "target": target, "index": key[1], "seed": seed}
+        found = {"images": images, "target": target, "index": key[1], "seed": seed}
+        return {**found, "name": sample.name}
 
 
 class EvalView(Dataset[Item | SegtrainError]):
@@ -92,7 +94,8 @@ class EvalView(Dataset[Item | SegtrainError]):
     def __getitem__(self, index: int) -> Item | SegtrainError:
         """Return the sample at an index, or the error that it raised."""
         try:
-            sample = self.dataset[index]
+            with seeded_globals(0, (index,)):
+                sample = self.dataset[index]
             self.dataset.labels.check_ids(sample.target, sample.name)
             images, target = self.transform(sample.image, sample.target)
         except SegtrainError as error:
@@ -114,6 +117,7 @@ class TrainBatch(TypedDict):
     images: Tensor
     target: Tensor
     index: Tensor
+    name: list[str]
 
 
 class EvalBatch(TypedDict):
@@ -161,10 +165,7 @@ def collate_eval(items: Sequence[Item | SegtrainError]) -> list[EvalBatch] | Seg
         if isinstance(item, SegtrainError):
             return item
         groups.setdefault((*item["images"].shape, *item["size"]), []).append(item)
-    return [
-        {**_stack(group), "name": [item["name"] for item in group], "size": group[0]["size"]}
-        for group in groups.values()
-    ]
+    return [{**_stack(group), "size": group[0]["size"]} for group in groups.values()]
 
 
 def _stack(samples: Sequence[Item]) -> TrainBatch:
@@ -172,6 +173,7 @@ def _stack(samples: Sequence[Item]) -> TrainBatch:
         "images": torch.stack([sample["images"] for sample in samples]),
         "target": torch.stack([sample["target"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
+        "name": [sample["name"] for sample in samples],
     }
 
 

@@ -7,9 +7,13 @@ state of a global generator.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
+import torch
 
 SampleKey = tuple[int, ...]
 """Epoch and index: together with the seed of the run they determine a training sample.
@@ -29,6 +33,7 @@ class Stream(IntEnum):
     ORDER_WITHIN_SHARDS = 3
     RARE_CLASSES = 4
     IMAGES_OF_RARE_CLASSES = 5
+    GLOBAL_GENERATORS = 6
 
 
 def epoch_generator(seed: int, stream: Stream, epoch: int) -> np.random.Generator:
@@ -50,6 +55,27 @@ def sample_seed(seed: int, key: SampleKey) -> int:
     """Return the seed of the augmentation of one sample in one epoch."""
     entropy = np.random.SeedSequence([seed, Stream.AUGMENTATION, *key])
     return int(entropy.generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def seeded_globals(seed: int, key: SampleKey) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch in this block.
+
+    A dataset of a user may draw from them. What it draws is a function of the seed of the run and
+    of the sample, so it differs between workers, processes and epochs, and a run that resumes draws
+    the same. Afterwards the generators continue as before.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    words = np.random.SeedSequence([seed, Stream.GLOBAL_GENERATORS, *key]).generate_state(1)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[0]))  # noqa: NPY002  the global generator is meant
+    torch.default_generator.manual_seed(int(words[0]))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
 
 
 def mixing_generator(first_sample_seed: int) -> np.random.Generator:
