@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -51,6 +51,7 @@ def check_config(raw: Mapping[str, Any]) -> Config:
             raise ConfigError(f"unknown key {key}{_closest_key(str(key), known)}")
     config = parse_config(dict(raw))
     _check_outputs(config)
+    _check_allowed(config, known)
     build_metrics(config.evaluation.metrics)
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     model = filled["model"]
@@ -123,6 +124,15 @@ def _check_inside(params: Mapping[str, Any], where: str) -> None:
                 spec, provided=("num_classes", "ignore_label"), where=f"{where}.terms.{key}"
             )
             _check_inside(inner, f"{where}.terms.{key}")
+
+
+def _check_allowed(config: Config, known: Iterable[str]) -> None:
+    """Check that `resume_allow` names sections or keys."""
+    names = {*known, *(field.name for field in fields(Config))}
+    for key in config.resume_allow:
+        if key not in names and key.partition(".")[0] not in SECTIONS:
+            hint = _closest_key(key, sorted(names))
+            raise ConfigError(f"resume_allow: there is no key {key!r}{hint}")
 
 
 def _check_outputs(config: Config) -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from segtrain.engine.checkpoint import State, entry, set_rng_state
 from segtrain.engine.clock import Clock
-from segtrain.engine.resume_check import check_groups, check_resumable
+from segtrain.engine.resume_check import (
+    check_resumable,
+    describe_world_size,
+    fitting_moments,
+    moments_fit,
+)
 from segtrain.engine.trainer import Trainer
 from segtrain.errors import CheckpointError, ConfigError, one_line
 from segtrain.models.weights import check_values
@@ -38,9 +43,7 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
         check_values(state.get(key) or {}, path, own)
     try:
         trainer.model.load_state_dict(entry(state, "model", path))
-        if trainer.ema is not None:
-            trainer.ema.module.load_state_dict(entry(state, "ema", path))
-            trainer.ema.n_averaged.copy_(entry(state, "ema_updates", path))
+        _load_average(trainer, state, path)
         _load_criterion(trainer, state)
         _load_optimizer(trainer, state, path)
         if trainer.scaler.is_enabled() and entry(state, "scaler", path):
@@ -53,35 +56,63 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
     best = entry(state, "best", path)
     trainer.best = best if trainer.options.best in best else {}  # trainer.best may have changed
     states = entry(state, "rng", path)
-    if len(states) == trainer.processes.world_size:
+    now = trainer.processes.world_size
+    if len(states) == now:
         set_rng_state(states[trainer.processes.rank])
-    else:
-        logger.warning(
-            "the run had %d processes before: it resumes, but not bit for bit", len(states)
-        )
+    elif trainer.processes.is_main:
+        samples = trainer.options.batch_size * trainer.options.accumulate
+        logger.warning("%s", describe_world_size(len(states), now, samples))
+
+
+def _load_average(trainer: Trainer, state: State, path: Path) -> None:
+    """Restore the moving average of the weights; a run that had none starts it here."""
+    if trainer.ema is None:
+        return
+    if entry(state, "ema", path) is None:
+        trainer.ema.module.load_state_dict(state["model"])
+        _reinitialised("the moving average of the weights", "the weights of this step")
+        return
+    trainer.ema.module.load_state_dict(state["ema"])
+    trainer.ema.n_averaged.copy_(entry(state, "ema_updates", path))
 
 
 def _load_criterion(trainer: Trainer, state: State) -> None:
     """Restore learned parameters and running averages; each process has its own averages."""
     saved = state.get("criterion") or [{}]  # older checkpoints have no entry
     rank = trainer.processes.rank if len(saved) == trainer.processes.world_size else 0
-    trainer.criterion.load_state_dict(saved[rank])
+    shapes = [
+        {key: value.shape for key, value in numbers.items()}
+        for numbers in (saved[rank], trainer.criterion.state_dict())
+    ]
+    if shapes[0] == shapes[1]:
+        trainer.criterion.load_state_dict(saved[rank])
+    else:
+        _reinitialised("the learned weights and running averages of the loss", "their defaults")
 
 
 def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
     saved = entry(state, "optimizer", path)
-    check_groups(trainer, saved, state, path)
     before = entry(state, "config", path)
     now = trainer.config.to_dict()
-    same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
-    if same and entry(state, "total_steps", path) == trainer.total_steps:
-        trainer.optimizer.load_state_dict(saved)
-        trainer.scheduler.load_state_dict(entry(state, "scheduler", path))
-        return
-    # The learning rate, the schedule or the number of steps changed: keep the moments, and step
-    # the new schedule up to this step.
-    groups = trainer.optimizer.state_dict()["param_groups"]
-    trainer.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    if moments_fit(trainer, state, path):
+        same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
+        same &= len(saved["param_groups"]) == len(trainer.optimizer.param_groups)
+        if same and entry(state, "total_steps", path) == trainer.total_steps:
+            trainer.optimizer.load_state_dict(saved)
+            trainer.scheduler.load_state_dict(entry(state, "scheduler", path))
+            return
+        # The learning rate, the schedule or the number of steps changed: keep the moments, and step
+        # the new schedule up to this step.
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        count = fitting_moments(trainer, state, path)
+        moments = {key: value for key, value in saved["state"].items() if key < count}
+        trainer.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    else:
+        _reinitialised("the state of the optimizer", "no moments")
     for _ in range(entry(state, "step", path)):
         trainer.optimizer._opt_called = True  # type: ignore[attr-defined]  # or torch warns
         trainer.scheduler.step()
+
+
+def _reinitialised(what: str, start: str) -> None:
+    logger.warning("%s does not fit that of the checkpoint, so it starts anew from %s", what, start)

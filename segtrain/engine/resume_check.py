@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
 
 from segtrain.engine.checkpoint import State, entry
+from segtrain.engine.resume_changes import SAMPLES, Change, changes, shown, sides
 from segtrain.engine.trainer import Trainer
-from segtrain.errors import CheckpointError, ConfigError, one_line
-from segtrain.terminal import logger
+from segtrain.errors import CheckpointError, ConfigError
+from segtrain.terminal import console, logger
 
-_CRITERION = ("loss", "mining", "criterion")
-_TRAINER = ("batch_size", "accumulate", "clip_grad_norm", "precision", "ema_decay")
-_COMPARED = (
-    *_CRITERION,
-    *("optimizer", "scheduler", "seed"),
-    *(f"trainer.{key}" for key in _TRAINER),
-)
-_NO_EFFECT = ("criterion.strip_rows",)  # changes memory, not the loss
-_STATE = {"optimizer": "moments", "scheduler": "state"}
-_MAX_LENGTH = 80  # characters of a value
-
-
-class Change(NamedTuple):
-    """A key with another value than in the checkpoint; None stands for a key that is not set."""
-
-    key: str
-    before: Any
-    now: Any
-
-    def __str__(self) -> str:
-        return f"{self.key} {_shown(self.before)} -> {_shown(self.now)}"
+_MAX_LISTED = 6  # changes in an error message
+_ALLOWED_BY = {SAMPLES: "dataset", "optimizer": "optimizer"}
 
 
 def check_resumable(trainer: Trainer, state: State, path: Path) -> None:
-    """Refuse a checkpoint whose state a run cannot use; warn of every other change.
-
-    A change of the loss, the learning rate, ... is allowed, as it changes the optimization but not
-    the state. Another optimizer, another schedule or other learned numbers of the criterion change
-    the state.
+    """Refuse a configuration that would make another run; show and warn of every other change.
 
     Args:
         trainer: The trainer, at the step of the checkpoint.
@@ -47,146 +28,128 @@ def check_resumable(trainer: Trainer, state: State, path: Path) -> None:
         path: The file that it was loaded from, for messages.
 
     Raises:
-        CheckpointError: When the state does not fit.
+        CheckpointError: When a change needs ``resume_allow``.
         ConfigError: When the run is finished, so that a change would only relabel it.
     """
-    before, now = entry(state, "config", path), trainer.config.to_dict()
-    changes = list(_changes(before, now))
-    listed = ", ".join(map(str, changes))
-    if changes and trainer.step == trainer.total_steps:
+    found = _changes(trainer, state, path)
+    if found and trainer.step == trainer.total_steps:
         raise ConfigError(
-            f"{path} is finished, but this configuration differs from its own: {listed}; choose"
-            " another run_dir to train with it"
+            f"{path} is finished, but this configuration differs from its own:"
+            f" {', '.join(map(str, found))}; choose another run_dir to train with it"
         )
-    for section in _STATE:
-        _check_section(section, before, now, path)
-    _check_criterion(trainer, state, changes, path)
-    if trainer.ema is not None and entry(state, "ema", path) is None:
-        raise _refusal(
-            path, "trainer.ema_decay=null", f"trainer.ema_decay={trainer.ema.decay:g}",
-            "so it holds no moving average of the weights",
-        )  # fmt: skip
     steps = Change("total steps", entry(state, "total_steps", path), trainer.total_steps)
-    if steps.before != steps.now:
-        listed = ", ".join(map(str, [*changes, steps]))
+    listed = [*found, *([steps] if steps.before != steps.now else [])]
+    if listed and trainer.processes.is_main:
+        console.print(_table(listed, trainer.config.resume_allow))
+    allowed = trainer.config.resume_allow
+    refused = [one for one in found if not one.is_allowed(allowed)]
+    if not (refused or _explains(found, allowed) or moments_fit(trainer, state, path)):
+        refused = [one for one in found if one.section == "optimizer"]
+        if not refused:
+            raise CheckpointError(
+                f"{path} does not fit this configuration: its optimizer groups other parameters;"
+                " add resume_allow=[optimizer] to resume without its moments"
+            )
+    if refused:
+        raise _refusal(path, refused)
     if listed:
-        logger.warning("%s was trained with other values; the new ones are used: %s", path, listed)
+        logger.warning(
+            "%s was trained with other values; the new ones are used: %s",
+            path,
+            ", ".join(map(str, listed)),
+        )
 
 
-def check_groups(trainer: Trainer, saved: State, state: State, path: Path) -> None:
-    """Check that the optimizer groups the parameters as in the checkpoint.
+def _explains(found: Sequence[Change], allowed: Sequence[str]) -> bool:
+    """Whether the user allowed something, which may change the parameters that are optimized."""
+    return "optimizer" in allowed or any(
+        one.section in allowed or one.key in allowed for one in found
+    )
 
-    Its state goes by the position of a parameter, so moments would reach other parameters.
+
+def fitting_moments(trainer: Trainer, state: State, path: Path) -> int:
+    """How many of the first parameters of the optimizer have their moments in a checkpoint.
+
+    The moments go by the position of a parameter, so they would reach other parameters if the
+    parameters were grouped in another way. Those of a learned loss come last.
+    """
+    specs = (entry(state, "config", path)["optimizer"], trainer.config.optimizer)
+    kinds = [(spec["name"], bool(spec.get("momentum"))) for spec in specs]
+    groups = (entry(state, "optimizer", path)["param_groups"], trainer.optimizer.param_groups)
+    before, now = ([len(group["params"]) for group in part] for part in groups)
+    if kinds[0] != kinds[1]:
+        return 0
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
+    return sum(count for count, _ in same)
+
+
+def moments_fit(trainer: Trainer, state: State, path: Path) -> bool:
+    """Whether every parameter of the model has its moments in a checkpoint."""
+    learned = sum(parameter.requires_grad for parameter in trainer.criterion.parameters())
+    of_model = len(trainer.parameters) - learned
+    return fitting_moments(trainer, state, path) >= of_model
+
+
+def describe_world_size(before: int, now: int, per_process: int) -> str:
+    """What is exact, and what is not, after a change of the number of processes.
 
     Args:
-        trainer: The trainer.
-        saved: The entry ``optimizer`` of the checkpoint.
-        state: The checkpoint.
-        path: The file that it was loaded from, for messages.
-
-    Raises:
-        CheckpointError: When it groups them in another way.
+        before: Processes of the checkpoint.
+        now: Processes of this run.
+        per_process: Samples per step and process.
     """
-    ours, theirs = (
-        [len(group["params"]) for group in groups]
-        for groups in (trainer.optimizer.param_groups, saved["param_groups"])
+    text = (
+        f"the run had {before} processes before, now {now}: weights, optimizer and schedule are"
+        " exact; random numbers in layers such as dropout are not, nor are averages that each"
+        " process keeps"
     )
-    if ours == theirs:
-        return
-    changes = list(_changes(state["config"], trainer.config.to_dict(), ("optimizer",)))
-    if not changes:
-        raise CheckpointError(
-            f"{path} does not fit this configuration: its optimizer has {sum(theirs)} parameters in"
-            f" {len(theirs)} groups, that of this run {sum(ours)} in {len(ours)}"
-        )
-    raise _refusal(path, *_sides(changes), "which groups the parameters of the model differently")
-
-
-def _check_section(section: str, before: State, now: State, path: Path) -> None:
-    """Refuse another optimizer or scheduler, also one that starts or stops to use momentum."""
-    kinds = [(spec[section]["name"], bool(spec[section].get("momentum"))) for spec in (before, now)]
-    if kinds[0] != kinds[1]:
-        keys = (section, f"{section}.momentum")
-        changes = [change for change in _changes(before, now, (section,)) if change.key in keys]
-        raise _refusal(path, *_sides(changes), f"which does not fit its {_STATE[section]}")
-
-
-def _check_criterion(trainer: Trainer, state: State, changes: Sequence[Change], path: Path) -> None:
-    """Refuse another loss or mining if one of the two keeps numbers in the checkpoint."""
-    saved = (state.get("criterion") or [{}])[0]  # older checkpoints have no entry
-    ours, theirs = (
-        {key: tuple(value.shape) for key, value in numbers.items()}
-        for numbers in (trainer.criterion.state_dict(), saved)
+    if before == now:
+        return text
+    return (
+        f"{text}; a step had {before * per_process} samples and has {now * per_process}, so the"
+        " order of the samples differs as well (trainer.batch_size and trainer.accumulate can keep"
+        " their number)"
     )
-    own = [change for change in changes if _section(change) in _CRITERION]
-    if ours == theirs or not own:
-        return
-    config = trainer.config.to_dict()
-    same = [
-        Change(key, config[key]["name"], config[key]["name"])
-        for key in ("loss", "mining")
-        if all(change.key != key for change in own)
+
+
+def _changes(trainer: Trainer, state: State, path: Path) -> list[Change]:
+    """The changes of the configuration, and of the training samples."""
+    found = changes(entry(state, "config", path), trainer.config.to_dict())
+    before, now = (data.get("samples") for data in (state["metadata"], trainer.metadata))
+    if before is None or now is None:  # the dataset does not list its samples
+        return found
+    if before == now:  # the same samples at another place
+        return [change for change in found if change.key != "dataset.root"]
+    if any(change.section == "dataset" for change in found):
+        return found
+    counts = [f"{count} with names of digest {digest}" for count, digest in (before, now)]
+    return [*found, Change(SAMPLES, *counts)]
+
+
+def _table(found: Sequence[Change], allowed: Sequence[str]) -> Table:
+    table = Table("key", "checkpoint", "now", "effect: the run ...", title_justify="left")
+    for change in found:
+        is_allowed = change.key == "total steps" or change.is_allowed(allowed)
+        effect = change.effect if change.key != "total steps" else "has another schedule"
+        values = (change.shown_key, shown(change.before), shown(change.now))
+        table.add_row(*map(escape, values), effect, style=None if is_allowed else "red")
+    return table
+
+
+def _refusal(path: Path, refused: Sequence[Change]) -> CheckpointError:
+    before, now = sides(refused[:_MAX_LISTED])
+    more = "" if len(refused) <= _MAX_LISTED else f" and {len(refused) - _MAX_LISTED} more changes"
+    names = [
+        _ALLOWED_BY.get(one.key, _ALLOWED_BY.get(one.section, one.shown_key)) for one in refused
     ]
-    why = "and the learned weights or running averages of one do not fit the other"
-    both = sorted([*same, *own], key=lambda change: _CRITERION.index(_section(change)))
-    raise _refusal(path, *_sides(both), why)
-
-
-def _section(change: Change) -> str:
-    return change.key.partition(".")[0]
-
-
-def _refusal(path: Path, before: str, now: str, why: str) -> CheckpointError:
+    sections = [one.section for one in refused]
+    wanted = dict.fromkeys(
+        section if sections.count(section) > 1 and section != "trainer" else name
+        for section, name in zip(sections, names, strict=True)
+    )
     return CheckpointError(
-        f"{path} was trained with {before}, but the configuration has {now}, {why}; resume with"
-        f" {before}, or start a new run from the weights alone: leave out resume=, choose another"
-        f" run_dir and set model.weights={path}"
+        f"{path} was trained with {before or 'other keys'}, but the configuration has"
+        f" {now or 'none of these'}{more}; resume with the former, add"
+        f" resume_allow=[{','.join(wanted)}] to change it in mid-run, or start a new run from the"
+        f" weights alone: leave out resume=, choose another run_dir and set model.weights={path}"
     )
-
-
-def _sides(changes: Sequence[Change]) -> tuple[str, str]:
-    """The keys and values before and now, as typed; a key without a value is left out."""
-    before, now = (
-        [
-            f"{change.key}={_shown(value)}"
-            for change in changes
-            if (value := getattr(change, side)) is not None
-        ]
-        for side in ("before", "now")
-    )
-    return " ".join(before), " ".join(now)
-
-
-def _changes(before: State, now: State, keys: Sequence[str] = _COMPARED) -> Iterator[Change]:
-    """Yield each key at or below one of `keys` that has another value than before."""
-    for key in keys:
-        sides = [_at(key, config) for config in (before, now)]
-        if sides[0] == {}:  # the checkpoint is of an older version
-            continue
-        old, new = (dict(_flat(key, side)) for side in sides)
-        for name in {**old, **new}:
-            if old.get(name) != new.get(name) and name not in _NO_EFFECT:
-                yield Change(name.removesuffix(".name"), old.get(name), new.get(name))
-
-
-def _at(key: str, config: State) -> Any:
-    """The value at a dotted key; an empty mapping if there is none."""
-    section, _, rest = key.partition(".")
-    found = config.get(section, {})
-    return _at(rest, found) if rest else found
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every dotted key below `key`, with its value."""
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, item in value.items():
-        yield from _flat(f"{key}.{name}", item)
-
-
-def _shown(value: Any) -> str:
-    """A value as typed; a long one is cut off."""
-    plain = {None: "null", True: "true", False: "false"}
-    is_plain = value is None or isinstance(value, bool)
-    return plain[value] if is_plain else one_line(value, _MAX_LENGTH)

@@ -325,6 +325,8 @@ class Config:
     """The run directory; null: ``outputs/<name>/<time>``."""
     resume: str | None = None
     """A checkpoint to resume; ``auto``: ``checkpoints/last.pt`` in `run_dir` if it exists."""
+    resume_allow: tuple[str, ...] = ()
+    """Sections and keys that may differ from those of the checkpoint, such as ``loss``."""
     plugins: list[str] = field(default_factory=list)
     """Python files or modules that register losses, models or datasets."""
 

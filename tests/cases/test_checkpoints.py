@@ -330,8 +330,8 @@ def test_an_evaluation_is_not_advised_to_score_training_images(
 
 LAST = "run/checkpoints/last.pt"
 AFRESH = (
-    ", or start a new run from the weights alone: leave out resume=, choose another run_dir and"
-    f" set model.weights={LAST}"
+    " to change it in mid-run, or start a new run from the weights alone: leave out resume=, choose"
+    f" another run_dir and set model.weights={LAST}"
 )
 
 
@@ -344,94 +344,148 @@ def resume(before: Sequence[str], now: Sequence[str], code: int = 4) -> None:
     assert (Path(LAST).read_bytes() == kept) == bool(code)
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "trained", "configured"),
-    [
-        (["optimizer=sgd"], ["optimizer=adamw"], "optimizer=sgd optimizer.momentum=0.9",
-         "optimizer=adamw, which does not fit its moments"),
-        (["optimizer=adamw"], ["optimizer=sgd"], "optimizer=adamw",
-         "optimizer=sgd optimizer.momentum=0.9, which does not fit its moments"),
-        (["optimizer=sgd"], ["optimizer=sgd", "optimizer.momentum=0"], "optimizer.momentum=0.9",
-         "optimizer.momentum=0.0, which does not fit its moments"),
-        (["optimizer.decay_norms_and_biases=true"], [], "optimizer.decay_norms_and_biases=true",
-         "optimizer.decay_norms_and_biases=false, which groups the parameters of the model"),
-        (["scheduler=poly"], ["scheduler=cosine"], "scheduler=poly",
-         "scheduler=cosine, which does not fit its state"),
-        (["trainer.ema_decay=null"], ["trainer.ema_decay=0.5"], "trainer.ema_decay=null",
-         "trainer.ema_decay=0.5, so it holds no moving average"),
-    ],
-)  # fmt: skip
-def test_another_optimizer_or_scheduler_is_refused(
-    before: list[str], now: list[str], trained: str, configured: str, last_line: Callable[[], str]
-) -> None:
-    resume(before, now)
-    line = last_line()
-    assert f"error: {LAST} was trained with {trained}, but the configuration has " in line
-    assert f"but the configuration has {configured}" in line
-    assert line.endswith(f"; resume with {trained}{AFRESH}")
-
-
 UNCERTAINTY = ["loss=uncertainty"]
 GHM = ["mining=ghm", "mining.momentum=0.5"]
+SGD = ["optimizer=sgd"]
+SHARDS = "dataset.num_train"
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "trained", "configured"),
+    ("before", "now", "said", "allow", "starts"),
     [
-        (UNCERTAINTY, ["loss=focal"], "loss=uncertainty loss.terms.cross_entropy.weight=1.0",
-         "loss=focal loss.gamma=2.0"),
-        (["loss=focal"], UNCERTAINTY, "loss=focal loss.gamma=2.0", "loss=uncertainty"),
-        ([], ["criterion.output_weights=learned"], "loss=cross_entropy mining=none",
-         "loss=cross_entropy mining=none criterion.output_weights=learned"),
-        (["criterion.output_weights=learned"], [],
-         "loss=cross_entropy mining=none criterion.output_weights=learned",
-         "loss=cross_entropy mining=none"),
-        (GHM, ["mining=ohem"], "loss=cross_entropy mining=ghm", "mining=ohem"),
-        (["mining=ohem"], GHM, "loss=cross_entropy mining=ohem", "mining=ghm"),
-        (GHM, [*GHM, "mining.bins=7"], "mining=ghm mining.bins=", "mining=ghm mining.bins=7"),
+        (SGD, ["optimizer=adamw"], "optimizer=sgd", "optimizer", "the state of the optimizer"),
+        (["optimizer=adamw"], SGD, "optimizer=adamw", "optimizer", "the state of the optimizer"),
+        (SGD, [*SGD, "optimizer.momentum=0"], "optimizer.momentum=0.9", "optimizer",
+         "the state of the optimizer"),
+        (["optimizer.decay_norms_and_biases=true"], [], "optimizer.decay_norms_and_biases=true",
+         "optimizer", "the state of the optimizer"),
+        (["scheduler=poly"], ["scheduler=cosine"], "scheduler=poly", "scheduler", None),
+        (["trainer.ema_decay=null"], ["trainer.ema_decay=0.5"], "", "trainer.ema_decay",
+         "the moving average of the weights"),
+        (["trainer.ema_decay=0.5"], ["trainer.ema_decay=null"], "trainer.ema_decay=0.5",
+         "trainer.ema_decay", None),
+        (["trainer.ema_decay=0.5"], ["trainer.ema_decay=0.6"], "trainer.ema_decay=0.5",
+         "trainer.ema_decay", None),
+        (UNCERTAINTY, ["loss=focal"], "loss=uncertainty", "loss", "the learned weights"),
+        (["loss=focal"], UNCERTAINTY, "loss=focal loss.gamma=2.0", "loss", "the learned weights"),
+        ([], ["loss=focal"], "loss=cross_entropy", "loss", None),
+        (["loss=focal"], ["loss=focal", "loss.gamma=3"], "loss.gamma=2.0", "loss", None),
+        (["loss.class_weights=inverse_log"], [], "loss.class_weights=inverse_log", "loss", None),
+        ([], ["criterion.output_weights=learned"], "", "criterion", "the learned weights"),
+        (GHM, ["mining=ohem"], "mining=ghm", "mining", "the learned weights"),
+        (["mining=ohem"], GHM, "mining=ohem", "mining", "the learned weights"),
+        (GHM, [*GHM, "mining.bins=7"], "mining.bins=", "mining", "the learned weights"),
+        (["mining=ohem"], ["mining=ohem", "mining.min_kept=7"], "min_kept=100000", "mining", None),
+        ([], ["seed=1"], "seed=0", "seed", None),
+        ([], ["trainer.batch_size=2"], "trainer.batch_size=4", "trainer.batch_size", None),
+        ([], ["trainer.accumulate=2"], "trainer.accumulate=1", "trainer.accumulate", None),
+        ([], ["trainer.precision=bf16"], "trainer.precision=fp32", "trainer.precision", None),
+        ([], ["trainer.freeze=[head]"], "trainer.freeze=[]", "trainer.freeze", None),
+        ([], ["augmentation.flip=0"], "augmentation.flip=0.5", "augmentation", None),
+        ([], ["augmentation=none"], "augmentation.flip=0.5", "augmentation", None),
+        ([], ["dataset.num_train=24"], "dataset.num_train=16", "dataset", None),
+        ([], ["dataset.seed=3"], "dataset.seed=", "dataset", None),
+        ([], ["loader.sampling=rare_class"], "loader.sampling=uniform", "loader", None),
+        ([], ["model.dropout=0.5"], "model.dropout=0.2", "model", None),
     ],
 )  # fmt: skip
-def test_learned_weights_and_averages_of_another_loss_are_refused(
-    before: list[str], now: list[str], trained: str, configured: str, last_line: Callable[[], str]
+def test_a_change_that_makes_another_run_must_be_allowed(
+    before: list[str],
+    now: list[str],
+    said: str,
+    allow: str,
+    starts: str | None,
+    last_line: Callable[[], str],
+    messages: list[str],
 ) -> None:
     resume(before, now)
     line = last_line()
-    said, _, asked = line.partition(", but the configuration has ")
-    assert said.startswith(f"error: {LAST} was trained with ")
-    assert trained in said
-    assert configured in asked.partition("; resume with ")[0]
-    assert "learned weights or running averages of one do not fit the other; resume with" in line
+    assert f"error: {LAST} was trained with " in line
+    assert said in line.partition(", but the configuration has ")[0]
+    advised = line.partition("add resume_allow=[")[2].partition("]")[0]
+    assert advised.split(",")[0].startswith(allow)
     assert line.endswith(AFRESH)
+    messages.clear()
+    run = [*THREE_STEPS, "run_dir=run", *now, "resume=auto"]
+    assert run_command("train", [*run, f"resume_allow=[{advised}]"]) == 0
+    found = [message for message in messages if "was trained with other values" in message]
+    assert len(found) == 1
+    anew = [message for message in messages if "so it starts anew from" in message]
+    assert [message for message in anew if starts is None or not message.startswith(starts)] == []
+    assert bool(anew) == (starts is not None)
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "listed"),
+    ("now", "listed"),
     [
-        (["loss=focal"], ["loss=focal", "loss.gamma=3"], "loss.gamma 2.0 -> 3.0"),
-        ([], ["loss=focal"], "loss cross_entropy -> focal, loss.gamma null -> 2.0"),
-        (["loss.class_weights=inverse_log"], [], "loss.class_weights inverse_log -> null"),
-        ([], ["loss.class_weights=[1,2,1,1,1,1]"],
-         "class_weights null -> [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]"),
-        (["mining=ohem"], ["mining=ohem", "mining.min_kept=7"], "mining.min_kept 100000 -> 7"),
-        (["optimizer=sgd"], ["optimizer=sgd", "optimizer.nesterov=true"],
-         "optimizer.nesterov false -> true"),
-        ([], ["optimizer.lr=0.5", "trainer.max_steps=5", "trainer.batch_size=2"],
-         "optimizer.lr 0.003 -> 0.5, trainer.batch_size 4 -> 2, total steps 3 -> 5"),
+        (["optimizer.lr=0.5", "trainer.max_steps=5"],
+         "optimizer.lr 0.003 -> 0.5, total steps 3 -> 5"),
+        (["evaluation.flip=true"], "evaluation.flip false -> true"),
+        (["trainer.clip_grad_norm=1"], "trainer.clip_grad_norm null -> 1.0"),
+        (["scheduler.pct_start=0.5"], "scheduler.pct_start 0.3 -> 0.5"),
     ],
 )  # fmt: skip
 def test_every_other_change_is_listed_once(
-    before: list[str], now: list[str], listed: str, messages: list[str]
+    now: list[str], listed: str, messages: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resume(before, now, 0)
+    resume([], now, 0)
     found = [message for message in messages if "was trained with other values" in message]
-    assert len(found) == 1
-    assert found[0].startswith(f"{LAST} was trained with other values; the new ones are used: ")
-    assert listed in found[0]
+    assert found == [f"{LAST} was trained with other values; the new ones are used: {listed}"]
+    assert "effect: the run ..." in capsys.readouterr().err
 
 
-def test_strips_change_nothing(messages: list[str]) -> None:
-    resume([], ["criterion.strip_rows=null"], 0)
+@pytest.mark.parametrize(
+    "now",
+    [
+        ["criterion.strip_rows=null"],
+        ["loader.num_workers=1", "loader.prefetch_factor=3"],
+        ["trainer.log_every=2", "trainer.log_images=1", "trainer.checkpoint_every=1"],
+        ["evaluation.batch_size=2", "name=other", "trainer.channels_last=false"],
+    ],
+)
+def test_other_keys_change_nothing(now: list[str], messages: list[str]) -> None:
+    resume([], now, 0)
     assert not [message for message in messages if "was trained with other values" in message]
+
+
+def test_other_samples_are_another_run(
+    tmp_path: Path, last_line: Callable[[], str], messages: list[str]
+) -> None:
+    def fill(root: Path, names: str) -> None:
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True)
+            for index, name in enumerate(names):
+                pixels = np.full((40, 40), index % 2, np.uint8)
+                pixels[index:] = 1
+                Image.fromarray(pixels).save(root / kind / f"{name}.png")
+
+    fill(tmp_path / "data", "abcdefgh")
+    fill(tmp_path / "moved", "abcdefgh")
+    fill(tmp_path / "more", "abcdefghi")
+    train = [word for word in THREE_STEPS if not word.startswith("dataset.")]
+    train += ["dataset=folder", "dataset.num_classes=2", "dataset.train.images=images"]
+    train += ["dataset.train.masks=masks", "dataset.val=null", "run_dir=run"]
+    train += ["dataset.val_share=0.25", "dataset.allow_overlap=true", "dataset.channels=1"]
+    train += ["augmentation.mean=[0.5]", "augmentation.std=[0.5]"]
+    assert run_command("train", [*train, "dataset.root=data", "trainer.stop_after=1"]) == 0
+    again = [*train, "resume=auto", "trainer.stop_after=2"]
+    assert run_command("train", [*again, "dataset.root=moved"]) == 0
+    assert not [message for message in messages if "was trained with other values" in message]
+    assert run_command("train", [*train, "resume=auto", "dataset.root=more"]) == 4
+    assert "add resume_allow=[dataset.root]" in last_line()
+    (tmp_path / "moved").rename(tmp_path / "gone")
+    (tmp_path / "more").rename(tmp_path / "moved")
+    assert run_command("train", [*train, "resume=auto", "dataset.root=moved"]) == 4
+    line = last_line()
+    assert "training samples=6 with names of digest" in line
+    assert "add resume_allow=[dataset]" in line
+    words = [*train, "resume=auto", "dataset.root=moved", "resume_allow=[dataset]"]
+    assert run_command("train", words) == 0
+
+
+def test_an_unknown_key_cannot_be_allowed(last_line: Callable[[], str]) -> None:
+    assert run_command("train", [*THREE_STEPS, "resume_allow=[los]"]) == 2
+    assert "resume_allow: there is no key 'los'; did you mean loss?" in last_line()
 
 
 def test_a_finished_run_is_not_given_other_values(last_line: Callable[[], str]) -> None:

@@ -197,7 +197,9 @@ def test_a_finished_run_is_not_relabelled(
     assert read("run/results.json") == before
     stopped = [*THREE_STEPS, "run_dir=stopped"]
     assert run_command("train", [*stopped, "trainer.stop_after=2"]) == 0
-    assert run_command("train", [*stopped, "resume=auto", "seed=1"]) == 0
+    again = [*stopped, "resume=auto", "seed=1"]
+    assert run_command("train", again) == 4
+    assert run_command("train", [*again, "resume_allow=[seed]"]) == 0
     assert any(message.endswith("the new ones are used: seed 0 -> 1") for message in messages)
 
 

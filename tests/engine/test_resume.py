@@ -162,5 +162,8 @@ def test_another_model_does_not_fit(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("run", "trainer.max_steps=1") == 0
-    assert train("run", "trainer.max_steps=2", "resume=auto", "model.norm=false") == 4
+    words = ["trainer.max_steps=2", "resume=auto", "model.norm=false"]
+    assert train("run", *words) == 4
+    assert "model.norm=true, but the configuration has model.norm=false" in capsys.readouterr().err
+    assert train("run", *words, "resume_allow=[model]") == 4
     assert "does not fit" in capsys.readouterr().err.splitlines()[-1]
