@@ -11,12 +11,41 @@ from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segtrain.errors import printable
+
 logger = logging.getLogger("segtrain")
-
-
 console = Console(stderr=True)  # standard output is for the result of a command
+
+
+def cell(text: object) -> str:
+    r"""A text of a file or a user for a table: without markup, and nothing controls the terminal.
+
+    Example:
+        >>> print(cell("[red]a\x1b[31m"))
+        \[red]a\x1b\[31m
+    """
+    return escape(printable(text))
+
+
+class _Printable(logging.Filter):
+    """Escapes what a message is filled with, such as the name of a file."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                value if isinstance(value, (int, float)) else _lines(value) for value in record.args
+            )
+        return True
+
+
+def _lines(value: object) -> str:
+    return "\n".join(printable(line) for line in str(value).split("\n"))
+
+
+logger.addFilter(_Printable())
 
 
 def start_logging(*, only_warnings: bool = False) -> None:
@@ -52,7 +81,7 @@ def progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(),
     )
     visible = shown and shows_progress()
@@ -74,14 +103,14 @@ class ProgressLine:
 
     def show(self, text: str) -> None:
         """Show a new text."""
-        self._bar.update(self._task, text=text)
+        self._bar.update(self._task, text=printable(text))
 
     def advance(self, text: str | None = None) -> None:
         """Count one more item, and show a new text if one is given."""
         if text is None:
             self._bar.update(self._task, advance=1)
         else:
-            self._bar.update(self._task, advance=1, text=text)
+            self._bar.update(self._task, advance=1, text=printable(text))
 
 
 def percent(share: float, decimals: int | None = None) -> str:

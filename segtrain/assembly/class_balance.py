@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from segtrain.assembly.splits import Splits
@@ -22,7 +21,7 @@ from segtrain.data.scan.class_weights import (
 from segtrain.data.shards.dataset import ShardDataset
 from segtrain.files import write_text
 from segtrain.schema.sections import AUTO, LoaderConfig
-from segtrain.terminal import console, logger, percent
+from segtrain.terminal import cell, console, logger, percent
 
 _STEEP = 1000  # a ratio of two class weights at which the smaller one has hardly any effect
 
@@ -132,5 +131,5 @@ def class_weights_table(
     for column in table.columns[1:]:
         column.justify = "right"
     for name, weight, part in zip(names, weights, share, strict=True):
-        table.add_row(escape(name), percent(part, decimals=3), f"{weight:.4g}")
+        table.add_row(cell(name), percent(part, decimals=3), f"{weight:.4g}")
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from segtrain.models import MODELS, Segmentor
 from segtrain.models.weights import LoadReport, WeightsError
 from segtrain.models.weights.sources import HUB, IMAGENET
 from segtrain.schema.sections import Config, Spec
-from segtrain.terminal import console, logger
+from segtrain.terminal import cell, console, logger
 
 
 def starting_model(
@@ -100,10 +99,10 @@ def _compare_classes(report: LoadReport, labels: LabelContract) -> None:
 
 def weights_table(report: LoadReport) -> Table:
     """Return a table of the weights that were loaded, and of those that were not."""
-    title = escape(report.title)
+    title = cell(report.title)
     table = Table("weights", "count", "modules", title=title, title_justify="left")
     table.columns[1].justify = "right"
     table.columns[2].overflow = "fold"  # a list that is cut off cannot be copied
     for row in report.rows():
-        table.add_row(*map(escape, row))
+        table.add_row(*map(cell, row))
     return table

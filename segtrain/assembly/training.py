@@ -26,7 +26,7 @@ from segtrain.engine.device import is_slow
 from segtrain.engine.disk import check_writable
 from segtrain.engine.distributed import Processes
 from segtrain.engine.resume import resume
-from segtrain.engine.run_directory import Run, check_unused, create_run_dir
+from segtrain.engine.run_directory import Run, check_name, check_unused, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
 from segtrain.schema.origin import Origin
@@ -49,7 +49,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     """
     _seed_global_generators(config.seed + processes.rank)
     if processes.is_main:
-        _check_run_dir(config)
+        _check_run_dir(config, origin or Origin())
     resumed = open_checkpoint(config, processes)
     splits = open_splits(config, processes)
     check_scores(config, splits.train.labels)
@@ -106,12 +106,20 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
 def run_name(config: Config, origin: Origin) -> str:
     """The name of a run: `config.name`, or dataset, model and loss as the user typed them."""
     model = origin.choice("model", config.model)
-    return config.name or f"{dataset_title(config)}_{model}_{loss_label(config, origin)}"
+    if config.name:
+        return check_name("name", config.name)
+    return f"{_title(config)}_{model}_{loss_label(config, origin)}"
 
 
 def sweep_name(config: Config) -> str:
     """The name of a sweep whose first run has this configuration."""
-    return config.name or f"{dataset_title(config)}_{config.model['name']}"
+    if config.name:
+        return check_name("name", config.name)
+    return f"{_title(config)}_{config.model['name']}"
+
+
+def _title(config: Config) -> str:
+    return check_name("dataset.title", dataset_title(config))
 
 
 def _seed_global_generators(seed: int) -> None:
@@ -137,8 +145,9 @@ def _optimization(
     return optimizer, scheduler
 
 
-def _check_run_dir(config: Config) -> None:
+def _check_run_dir(config: Config, origin: Origin) -> None:
     """Find a run directory that cannot be used before the data is read; write nothing."""
+    run_name(config, origin)
     if config.run_dir is None:
         check_writable(Path("outputs"), "run_dir")
         return

@@ -267,9 +267,34 @@ def origin_of(words: Sequence[str], choices: Mapping[str, str | None]) -> Origin
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """Resolve a Hydra config into nested plain values, without Hydra's own section."""
+    _refuse_resolvers(OmegaConf.to_container(config, resolve=False))
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+# An interpolation with a colon calls a resolver: ${oc.env:HOME}. One without names another key.
+_RESOLVER = re.compile(r"\$\{[^{}]*?(?:\$\{.*?\}[^{}]*?)*:")
+
+
+def _refuse_resolvers(value: Any, key: str = "") -> None:
+    """Refuse resolvers, which would write variables of the environment into configs.
+
+    Raises:
+        ConfigError: When a text calls one, with its key.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_resolvers(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_resolvers(item, f"{key}[{index}]")
+    elif isinstance(value, str) and _RESOLVER.search(value):
+        raise ConfigError(
+            f"{key}={value}: resolvers such as oc.env are not allowed, since their values would be"
+            " written into config.yaml and checkpoints; write the value itself, or refer to another"
+            " key, as in ${dataset.root}"
+        )
 
 
 def hydra_message(error: BaseException) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from segtrain.errors import ConfigError
 from segtrain.models.table import HEADINGS, model_row
-from segtrain.terminal import progress
+from segtrain.terminal import cell, progress
 
 _NUMBERS = ("parameters (M)", "GMACs")
 _PIPE_WIDTH = 1000
@@ -30,6 +29,6 @@ def list_models(specs: Mapping[str, Any]) -> None:
                 cells = model_row(name, spec).cells()
             except ConfigError as error:  # a missing package affects the rows of its models only
                 cells = (name, "", "", "", "", str(error))
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(cell, cells))
     # In a file or a pipe, each row stays on one line.
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group as Parts
-from rich.markup import escape
 from rich.table import Table
 
 from segtrain.comparison.comparison import Comparison, GroupScores, failure
 from segtrain.errors import printable
 from segtrain.metrics import METRICS
+from segtrain.terminal import cell
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -104,18 +104,18 @@ def unit(comparison: Comparison) -> str:
 def terminal(comparison: Comparison) -> Parts:
     """The comparison as a table of a terminal, with the verdicts below."""
     title = f"comparison: {unit(comparison)}"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=cell(title), title_justify="left")
     for index, heading in enumerate(headings(comparison)[:-1]):  # six columns fit 80 letters
-        table.add_column(escape(heading), justify="left" if index == 0 else "right")
+        table.add_column(cell(heading), justify="left" if index == 0 else "right")
     table.columns[0].overflow = "fold"
     for row in rows(comparison):
-        table.add_row(*map(escape, row[:-1]))
+        table.add_row(*map(cell, row[:-1]))
     lines = [*comparison.verdicts, *(f"note: {note}" for note in comparison.notes)]
     if len(comparison.groups) == 1:
         lines.insert(0, "no verdict: there is one group, so there is nothing to compare it with")
     if comparison.failed:
         lines.append(_without_scores([failure(run) for run in comparison.failed]))
-    return Parts(table, *(escape(printable(line)) for line in lines))
+    return Parts(table, *(cell(line) for line in lines))
 
 
 def _without_scores(failures: Sequence[dict[str, Any]]) -> str:

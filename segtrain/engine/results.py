@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from segtrain.metrics import Evaluation, MetricScore, score_in
 from segtrain.metrics.evaluation import defined, split_choice
 from segtrain.metrics.image_scores import image_scores
 from segtrain.metrics.thresholds import THRESHOLDS, ThresholdScores
-from segtrain.terminal import percent
+from segtrain.terminal import cell, percent
 
 _COLUMNS = 5  # metrics side by side in a table of 80 columns
 _SHOWN_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -68,7 +67,7 @@ def scores_table(evaluation: Evaluation, title: str) -> Group:
             f"predicted for {share} of the pixels, which are errors" if pixels else "not predicted"
         )
         overall.append(f"{name}: not a class of the target; {found}")
-    return Group(*shown, *map(escape, overall))
+    return Group(*shown, *map(cell, overall))
 
 
 def _class_table(evaluation: Evaluation, scores: dict[str, MetricScore]) -> Table:
@@ -80,7 +79,7 @@ def _class_table(evaluation: Evaluation, scores: dict[str, MetricScore]) -> Tabl
     total = max(evaluation.valid, 1)
     for index, name in enumerate(evaluation.class_names):
         values = [_text(score, score.per_class[index]) for score in scores.values()]
-        table.add_row(escape(name), *values, percent(evaluation.pixels[index] / total, decimals=2))
+        table.add_row(cell(name), *values, percent(evaluation.pixels[index] / total, decimals=2))
     return table
 
 
@@ -113,14 +112,14 @@ def images_table(evaluation: Evaluation, listed: Mapping[str, Any]) -> Table:
     score = evaluation.scores.get(split_choice(listed["score"])[0])
     is_share = score is None or score.is_share
     table = Table("", "image", title="worst and best images", title_justify="left")
-    table.add_column(escape(listed["score"]), justify="right", no_wrap=True)
+    table.add_column(cell(listed["score"]), justify="right", no_wrap=True)
     table.add_column("costs most")
     for kind in ("worst", "best"):
         for row, image in enumerate(listed[kind]):
             value = image["value"]
             shown = percent(value, decimals=2) if is_share else f"{value:.4g}"
             label = "" if row else kind
-            table.add_row(label, escape(image["name"]), shown, escape(image["class"]))
+            table.add_row(label, cell(image["name"]), shown, cell(image["class"]))
         table.add_section()
     return table
 
@@ -132,7 +131,7 @@ def threshold_table(scores: ThresholdScores, names: Sequence[str]) -> Group:
         for start in range(0, len(names), _COLUMNS)
     ]
     best = [
-        f"{escape(name)}: threshold {at:g}, Dice {percent(float(dice), decimals=2)}"
+        f"{cell(name)}: threshold {at:g}, Dice {percent(float(dice), decimals=2)}"
         for name, at, dice in zip(
             names, scores.chosen, _at_chosen(scores.dice, scores), strict=True
         )
@@ -147,7 +146,7 @@ def _threshold_part(scores: ThresholdScores, names: Sequence[str], logits: range
     best = _at_chosen(scores.iou, scores)
     for logit in logits:
         chosen = f"{percent(float(best[logit]), decimals=2)} at {scores.chosen[logit]:g}"
-        table.add_column(escape(names[logit]), chosen, justify="right", no_wrap=True)
+        table.add_column(cell(names[logit]), chosen, justify="right", no_wrap=True)
     for shown in _SHOWN_THRESHOLDS:
         place = THRESHOLDS.index(shown)
         values = [percent(float(scores.iou[logit, place]), decimals=2) for logit in logits]

@@ -6,14 +6,13 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from segtrain.engine.checkpoint import State, entry
 from segtrain.engine.resume_changes import SAMPLES, Change, changes, shown, sides
 from segtrain.engine.trainer import Trainer
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.terminal import console, logger
+from segtrain.terminal import cell, console, logger
 
 _MAX_LISTED = 6  # changes in an error message
 _ALLOWED_BY = {SAMPLES: "dataset", "optimizer": "optimizer"}
@@ -132,7 +131,7 @@ def _table(found: Sequence[Change], allowed: Sequence[str]) -> Table:
         is_allowed = change.key == "total steps" or change.is_allowed(allowed)
         effect = change.effect if change.key != "total steps" else "has another schedule"
         values = (change.shown_key, shown(change.before), shown(change.now))
-        table.add_row(*map(escape, values), effect, style=None if is_allowed else "red")
+        table.add_row(*map(cell, values), effect, style=None if is_allowed else "red")
     return table
 
 

@@ -24,11 +24,13 @@ from segtrain.engine.results import without_scores
 from segtrain.engine.signals import Interrupted
 from segtrain.engine.status import StatusFile, lock
 from segtrain.errors import (
+    ConfigError,
     ResourceError,
     RunDirectoryBusyError,
     SegtrainError,
     describe_error,
     exit_code_of,
+    printable,
 )
 from segtrain.files import atomic_write, remove_stale, write_text
 from segtrain.terminal import logger
@@ -67,6 +69,22 @@ def create_run_dir(run_dir: str | None, name: str, *, resuming: bool) -> Path:
             attempt += 1
         else:
             return path
+
+
+def check_name(key: str, name: str) -> str:
+    """Check a name that becomes part of a path in ``outputs``; return it.
+
+    Raises:
+        ConfigError: When it is absolute, leads out of ``outputs``, or cannot be printed.
+    """
+    path = Path(name)
+    is_inside = not path.is_absolute() and ".." not in path.parts and not name.startswith("~")
+    if not name.strip() or not is_inside or not name.isprintable() or "\\" in name:
+        raise ConfigError(
+            f"{key}={printable(name)!r} is not a name in outputs: use letters, digits and folders"
+            " below it, as in trials/first; run_dir=FOLDER is for a run elsewhere"
+        )
+    return name
 
 
 def check_unused(run_dir: Path) -> None:

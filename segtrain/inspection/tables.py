@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from segtrain.data.scan.findings import KINDS
 from segtrain.errors import printable
 from segtrain.inspection.examine import Examination
-from segtrain.terminal import console, percent
+from segtrain.terminal import cell, console, percent
 
 
 def print_tables(examination: Examination, method: str) -> None:
@@ -25,7 +24,7 @@ def print_tables(examination: Examination, method: str) -> None:
 
 
 def _classes(examination: Examination, method: str) -> Table:
-    title = f"{escape(printable(examination.title))}: classes"
+    title = f"{cell(examination.title)}: classes"
     table = Table("class", title=title, title_justify="left")
     columns = []
     for name, split in examination.splits.items():

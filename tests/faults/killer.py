@@ -1,10 +1,10 @@
 """Kill a training run at random moments, and resume it, until it ends.
 
-    killer.py KILLS LONGEST SEED WORDS
+Usage: killer.py KILLS LONGEST SEED WORDS
 
 LONGEST is the largest number of seconds before a kill. Each attempt is a fork of this process, so
-that torch is imported once. The last line is a JSON with the number of kills, and how many attempts
-ended with a checkpoint.
+that torch is imported once. The last line is a JSON with the number of kills, how many attempts
+ended with a checkpoint, and the seconds of the first attempt up to its first checkpoint and its end.
 """
 
 from __future__ import annotations
@@ -30,27 +30,46 @@ def attempt(words: list[str]) -> int:
     return pid
 
 
+def wait(pid: int, checkpoint: Path, limit: float) -> tuple[float | None, int | None]:
+    """Wait for a checkpoint and for the end; None for what did not happen within the limit."""
+    begun, first = time.monotonic(), None
+    while time.monotonic() - begun < limit:
+        if first is None and checkpoint.exists():
+            first = time.monotonic() - begun
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return first, status
+        time.sleep(0.005)
+    return first, None
+
+
 def main() -> None:
     """Kill the run until it has been killed often enough, then let it end."""
     torch.set_num_threads(1)  # threads do not survive a fork
     kills, longest, seed, *words = sys.argv[1:]
     moments = random.Random(int(seed))
     run_dir = Path(next(word for word in words if word.startswith("run_dir=")).partition("=")[2])
+    checkpoint = run_dir / "checkpoints/last.pt"
     started = done = 0
     while True:
+        begun = time.monotonic()
         pid = attempt([*words, "resume=auto"])
-        if done < int(kills):
-            time.sleep(moments.uniform(0.05, float(longest)))
-            os.kill(pid, signal.SIGKILL)
-            done += 1
-        _, status = os.waitpid(pid, 0)
-        started += (run_dir / "checkpoints/last.pt").exists()
-        code = os.waitstatus_to_exitcode(status)
-        if code != -signal.SIGKILL:
+        is_last = done == int(kills)
+        limit = 300.0 if is_last else moments.uniform(0.05, float(longest))
+        first, status = wait(pid, checkpoint, limit)
+        if status is not None:
             break
-    sys.stdout.write(
-        json.dumps({"kills": done, "after a checkpoint": started, "code": code}) + "\n"
-    )
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        done += 1
+        started += checkpoint.exists()
+    found = {
+        "kills": done,
+        "after a checkpoint": started,
+        "code": os.waitstatus_to_exitcode(status),
+    }
+    found |= {"first": first, "seconds": time.monotonic() - begun}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from segtrain.engine.results import final_score
 from segtrain.engine.status import Status, read_status
 from segtrain.engine.sweep_directory import Row, SweepDirectory, run_folder
 from segtrain.errors import printable
+from segtrain.terminal import cell
 
 
 def plan_table(
@@ -26,14 +26,14 @@ def plan_table(
     """
     if not runs:
         searched = " ".join(f"{key}={values[0]}" for key, values in grid.items())
-        return f"hydra/sweeper chooses the values: {escape(searched)}"
+        return f"hydra/sweeper chooses the values: {cell(searched)}"
     states = {row["dir"]: row["state"] for row in directory.runs()}
-    title = f"{len(runs)} runs in {escape(str(directory.path))}"
+    title = f"{len(runs)} runs in {cell(str(directory.path))}"
     table = Table("folder", "state", title=title, title_justify="left")
     table.columns[0].overflow = "fold"  # so that folders can be copied
     for run in runs:
         folder = run_folder(run, grid)
-        table.add_row(escape(folder), states.get(folder, "new"))
+        table.add_row(cell(folder), states.get(folder, "new"))
     return table
 
 
@@ -46,9 +46,9 @@ def runs_table(rows: Sequence[Row], directory: SweepDirectory, choice: str) -> G
         choice: The score to show, such as ``mIoU``.
     """
     keys = list(directory.grid)
-    title = f"sweep {escape(str(directory.path))}"
-    table = Table(*map(escape, keys), title=title, title_justify="left")
-    table.add_column(escape(choice), justify="right")
+    title = f"sweep {cell(str(directory.path))}"
+    table = Table(*map(cell, keys), title=title, title_justify="left")
+    table.add_column(cell(choice), justify="right")
     table.add_column("state")
     reasons: dict[str, list[str]] = {}
     for row in rows:
@@ -56,14 +56,14 @@ def runs_table(rows: Sequence[Row], directory: SweepDirectory, choice: str) -> G
         values = dict(word.partition("=")[::2] for word in row["overrides"])
         score = final_score(path, choice)
         table.add_row(
-            *(escape(printable(values.get(key, ""))) for key in keys),
+            *(cell(values.get(key, "")) for key in keys),
             "" if score is None else f"{score:.4f}",
             row["state"],
         )
         status = read_status(path)
         if status is not None and status.reason is not None:
             reasons.setdefault(_reason(status), []).append(row["dir"])
-    return Group(table, *(escape(_listed(*item)) for item in reasons.items()))
+    return Group(table, *(cell(_listed(*item)) for item in reasons.items()))
 
 
 def _reason(status: Status) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,12 +155,20 @@ class ListDataset(ConfiguredDataset):
     def _inside(self, word: str, line: ListLine) -> Path:
         path = Path(word)
         outside = path.is_absolute() or ".." in path.parts or _SCHEME.match(word) is not None
-        if "\0" in word or (outside and not self.allow_outside_root):
+        if "\0" in word or (not self.allow_outside_root and (outside or self._is_led_out(path))):
             raise DataError(
                 f"{line.position}: {word!r} leads outside dataset.root={self.root}; use paths"
                 " inside it, or set dataset.allow_outside_root=true"
             )
         return self.root / path
+
+    def _is_led_out(self, path: Path) -> bool:
+        """Whether a link leads a path inside the root to another place."""
+        file = self.root / path
+        if not file.is_symlink():  # most files are none, and their folders are known
+            file = file.parent
+            return not _real(file).is_relative_to(_real(self.root))
+        return not Path(os.path.realpath(file)).is_relative_to(_real(self.root))
 
     def _missing(self, sample: SampleFiles, line: ListLine) -> str | None:
         for what, path in zip(_COLUMNS, (sample.image, sample.mask, sample.valid), strict=True):
@@ -167,6 +177,12 @@ class ListDataset(ConfiguredDataset):
                 hint = "; a heading must have the words image and mask" if may_be_heading else ""
                 return f"{line.position}: the {what} file {path} does not exist{hint}"
         return None
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    """A folder without links in its path."""
+    return Path(os.path.realpath(folder))
 
 
 class ListLine(NamedTuple):

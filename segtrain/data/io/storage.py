@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from segtrain.data.io.nifti import VOLUME_ENDINGS, Volume
-from segtrain.data.io.tar import TarArchive
+from segtrain.data.io.tar import TarArchive, check_member
 from segtrain.errors import DataError
 
 ARCHIVES = (".zip", ".tar")
@@ -276,4 +276,11 @@ def _archive(path: Path, process: int, state: tuple[int, int]) -> zipfile.ZipFil
 @lru_cache(maxsize=8)
 def _members(archive: zipfile.ZipFile | TarArchive | Volume) -> frozenset[str]:
     names = archive.namelist()
+    if isinstance(archive, zipfile.ZipFile):
+        for info in archive.infolist():
+            check_member(str(archive.filename), info.filename, _is_link(info))
     return frozenset(name for name in names if not name.endswith("/"))
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)

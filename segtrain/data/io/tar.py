@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from segtrain.errors import DataError
@@ -36,12 +37,38 @@ def read_members(path: Path) -> dict[str, Member]:
     found: dict[str, Member] = {}
     for entry in entries:
         name = entry.name.removeprefix("./")
+        check_member(str(path), name, _leads_out(entry))
         if not entry.isreg() or entry.issparse():
             continue
         if name in found:
             raise DataError(f"{path} holds {name} twice; write it again")
         found[name] = Member(entry.offset_data, entry.size)
     return found
+
+
+def check_member(archive: str, name: str, is_link: bool = False) -> None:
+    """Refuse a member whose name, or the link that it is, leads out of its archive.
+
+    Raises:
+        DataError: When it does.
+    """
+    path = PurePosixPath(name)
+    if is_link:
+        reason = "is a link, which may lead anywhere; write the archive with the file itself"
+    elif path.is_absolute() or ".." in path.parts or "\0" in name:
+        reason = "leads out of the archive; write it again with relative names"
+    else:
+        return
+    raise DataError(f"{archive}: its member {name!r} {reason}")
+
+
+def _leads_out(entry: tarfile.TarInfo) -> bool:
+    """Whether an entry is a link to something that the archive does not hold."""
+    if not (entry.issym() or entry.islnk()):
+        return False
+    start = PurePosixPath(entry.name).parent if entry.issym() else PurePosixPath()
+    target = posixpath.normpath(start / entry.linkname)
+    return target.startswith(("/", "../")) or target == ".."
 
 
 def _read_headers(path: Path) -> list[tarfile.TarInfo]:
