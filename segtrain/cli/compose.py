@@ -22,6 +22,7 @@ from segtrain.cli.foreign import check_folder, check_key
 from segtrain.cli.words import check_words, expand_home, typed
 from segtrain.errors import ConfigError, one_line
 from segtrain.files import config_dir
+from segtrain.foreign import parse_yaml, read_small_text
 from segtrain.schema.origin import Origin
 from segtrain.schema.plugins import load_plugins
 from segtrain.schema.values import did_you_mean
@@ -180,8 +181,8 @@ def _plugins_of(experiment: str, extra: Path | None) -> list[str]:
         if path is None or not path.is_file():
             continue
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = parse_yaml(read_small_text(path))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from None
         if content is not None and not isinstance(content, dict):
             raise ConfigError(f"{path} must be a mapping of keys")

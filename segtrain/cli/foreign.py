@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from segtrain.errors import ConfigError, one_line
+from segtrain.foreign import parse_yaml, read_small_text
 
 _SECTION = "hydra"
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
@@ -37,9 +38,9 @@ def check_folder(folder: Path) -> None:
         if path.relative_to(folder).parts[0] == _SECTION:
             _refuse(path, "lies in a folder hydra")
         try:
-            text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = read_small_text(path)
+            content = parse_yaml(text)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from None
         if any(_is_of_hydra(package) for package in _PACKAGE.findall(text)):
             _refuse(path, "has the package hydra")

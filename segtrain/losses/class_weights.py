@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from segtrain.errors import ConfigError, one_line
+from segtrain.foreign import parse_yaml, read_small_text
 from segtrain.schema.sections import AUTO, WEIGHT_METHODS
 from segtrain.schema.values import did_you_mean
 
@@ -162,11 +163,11 @@ def _read_file(source: str | Path) -> Any:
     hint = ""
     try:
         path = Path(source).expanduser()
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        text = read_small_text(path)
+        found = json.loads(text) if path.suffix == ".json" else parse_yaml(text)
         inside = found.get(_INSIDE) if isinstance(found, dict) else None
         return found if inside is None or _is_number(inside) else inside
-    except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RuntimeError, RecursionError, yaml.YAMLError) as error:
         reason = one_line(error)
         if isinstance(error, FileNotFoundError):
             reason = "no such file"

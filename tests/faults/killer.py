@@ -4,7 +4,7 @@ Usage: killer.py KILLS LONGEST SEED WORDS
 
 LONGEST is the largest number of seconds before a kill. Each attempt is a fork of this process, so
 that torch is imported once. The last line is a JSON with the number of kills, how many attempts
-ended with a checkpoint, and the seconds of the first attempt up to its first checkpoint and its end.
+ended with a checkpoint, and the seconds of the last attempt up to its first checkpoint and its end.
 """
 
 from __future__ import annotations

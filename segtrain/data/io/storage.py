@@ -22,6 +22,8 @@ from segtrain.data.io.tar import TarArchive, check_member
 from segtrain.errors import DataError
 
 ARCHIVES = (".zip", ".tar")
+LARGEST_MEMBER = 2**30
+"""Bytes of the largest file that is read from an archive at once."""
 
 
 def split_archive(path: Path) -> tuple[Path, str] | None:
@@ -100,11 +102,32 @@ def read_bytes(path: Path) -> bytes:
             return stream.read()
     archive, member = inside
     try:
-        return _opened(archive).read(member)
+        opened = _opened(archive)
+        _check_size(opened, archive, member)
+        return opened.read(member)
     except KeyError:
         raise FileNotFoundError(f"{archive} holds no {member}") from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise OSError(f"{archive} is damaged at {member}: {error}") from error
+
+
+def _check_size(opened: zipfile.ZipFile | TarArchive | Volume, archive: Path, member: str) -> None:
+    """Refuse a member that would fill the memory, by its header, which bounds what is unpacked.
+
+    Raises:
+        OSError: When it is too large.
+    """
+    if isinstance(opened, Volume):
+        return
+    if isinstance(opened, TarArchive):
+        size = opened.members[member].size
+    else:
+        size = opened.getinfo(member).file_size
+    if size > LARGEST_MEMBER:
+        raise OSError(
+            f"{archive}: its member {member} has {size / 1e9:.1f} GB, more than the"
+            f" {LARGEST_MEMBER / 1e9:.1f} GB that are read from an archive at once; unpack it"
+        )
 
 
 def stamp(path: Path) -> list[int]:

@@ -166,9 +166,16 @@ def _text_or_none(word: Any) -> str | None:
     return None if word is None else str(word)
 
 
+_LARGEST_FACTS = 256 * 2**20  # bytes of the facts of one shard, about a hundred per sample
+
+
 @lru_cache(maxsize=16)
 def _unpacked(packed: bytes) -> list[Any]:
-    plain: list[Any] = json.loads(zlib.decompress(packed))
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(packed, _LARGEST_FACTS)
+    if unpacking.unconsumed_tail:
+        raise ValueError("it is too large")
+    plain: list[Any] = json.loads(text)
     return plain
 
 

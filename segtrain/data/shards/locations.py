@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import importlib
 import importlib.util
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from segtrain.data.shards.index import INDEX_SUFFIX
 from segtrain.errors import ConfigError, DataError
 
 _PACKAGES = ("webdataset", "braceexpand", "filelock")
+_MOST_SHARDS = 1_000_000
 _SEPARATOR = "::"  # as in webdataset
 
 
@@ -62,9 +65,23 @@ def list_locations(root: str, given: str | Sequence[str], split: str) -> list[st
 def _expand(entry: str, where: str) -> list[str]:
     braces: Any = importlib.import_module("braceexpand")
     try:
-        return list(braces.braceexpand(entry))
+        names = list(itertools.islice(braces.braceexpand(_bounded(entry, where)), _MOST_SHARDS + 1))
+        if len(names) > _MOST_SHARDS:
+            raise ConfigError(f"{where}: {entry!r} names more than {_MOST_SHARDS:,} shards")
+        return names
     except (braces.UnbalancedBracesError, ValueError) as error:
         raise ConfigError(f"{where}: {entry!r} cannot be expanded: {error}") from None
+
+
+def _bounded(entry: str, where: str) -> str:
+    """Refuse a range of numbers that alone is too long; expanding it would take minutes."""
+    for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", entry):
+        if abs(int(last) - int(first)) >= _MOST_SHARDS:
+            raise ConfigError(
+                f"{where}: {entry!r} names more than {_MOST_SHARDS:,} shards; give the range of the"
+                " shards that exist"
+            )
+    return entry
 
 
 def _join(root: str, name: str, where: str) -> str:

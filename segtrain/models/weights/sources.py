@@ -90,6 +90,8 @@ def find_file(weights: str, key: str) -> Path:
         return best
     if not path.exists():
         raise CheckpointError(f"{key}={weights}: no such file{_closest(path, weights)}")
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise CheckpointError(f"{key}={weights} is a pipe or a device, not a file of weights")
     return path
 
 

@@ -14,6 +14,7 @@ from segtrain.data.datasets.exports.objects import AnnotatedObject
 from segtrain.data.datasets.found_files import IMAGE_SUFFIXES, find_files
 from segtrain.data.io.storage import is_directory, is_file, list_names, read_bytes
 from segtrain.errors import DataError, NoFilesError, one_line
+from segtrain.foreign import parse_yaml
 
 _BOX, _CORNERS = 4, 6
 _YAML = (".yaml", ".yml")
@@ -80,8 +81,8 @@ class YoloDataset(ObjectDataset):
     def _content(self) -> dict[str, Any]:
         path = self._yaml()
         try:
-            content = yaml.safe_load(read_bytes(path))
-        except (OSError, yaml.YAMLError, ValueError) as error:
+            content = parse_yaml(read_bytes(path))
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise DataError(f"{path} cannot be read: {one_line(error)}") from None
         if not isinstance(content, dict):
             raise DataError(f"{path} is not the data.yaml of a YOLO dataset")
