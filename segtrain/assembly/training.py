@@ -147,8 +147,8 @@ def _optimization(
 
 def _check_run_dir(config: Config, origin: Origin) -> None:
     """Find a run directory that cannot be used before the data is read; write nothing."""
-    run_name(config, origin)
     if config.run_dir is None:
+        run_name(config, origin)
         check_writable(Path("outputs"), "run_dir")
         return
     check_writable(Path(config.run_dir), "run_dir")
