@@ -22,7 +22,7 @@ from segtrain.engine.clock import Clock
 from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
-from segtrain.engine.ending import abort
+from segtrain.engine.ending import abort, give_up
 from segtrain.engine.evaluator import Evaluator, Scored
 from segtrain.engine.finite_check import FiniteCheck, NonfiniteStepError, all_finite, report
 from segtrain.engine.freezing import Frozen
@@ -30,6 +30,7 @@ from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
+from segtrain.engine.watchdog import Watchdog
 from segtrain.errors import DataError
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
@@ -104,6 +105,7 @@ class Trainer:
         self._saved_step = self.evaluated_step = -1
         self._saved_at = time.monotonic()
         self.signals = StopSignals()
+        self.watchdog = Watchdog(self.options.timeout, processes.rank, lambda *_: None)
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -141,13 +143,19 @@ class Trainer:
         with (
             closing(self.batches(self.step)) as stream,
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
+            Watchdog(
+                self.options.timeout, self.processes.rank, partial(give_up, self.run)
+            ) as self.watchdog,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
                 result = self._evaluate()  # the run stopped just before this evaluation
             while self.step < stop_at:
                 self._thaw_if_due()
-                losses = self._checked_step(self._next_batches(stream))
+                self.watchdog.note("loading data", self.step)
+                batches = self._next_batches(stream)
+                self.watchdog.note("a training step", self.step)
+                losses = self._checked_step(batches)
                 self.step += 1
                 bar.advance(self._log(losses))
                 if self.run is not None:
@@ -297,6 +305,7 @@ class Trainer:
 
         Every process does so after the same step.
         """
+        self.watchdog.note("an evaluation", self.step)
         is_late = time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
         flags = self.processes.any(2 * self.signals.received + is_late)
         if flags:
@@ -417,6 +426,7 @@ class Trainer:
         if whole and self._saved_step == self.step:
             return
         self.finite.settle()
+        self.watchdog.note("saving a checkpoint", self.step)
         path = self._checkpoint_path(name)
         state = self.state() if whole else self.model_state()  # a collective call
         if path is not None:
