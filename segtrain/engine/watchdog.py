@@ -10,7 +10,7 @@ from types import TracebackType
 from segtrain.errors import ResourceError
 
 _CAUSES = {
-    "loading data": "a data worker hangs, such as on a file system or a server that does not answer",
+    "loading data": "a data worker hangs, such as on a file system that does not answer",
     "a training step": "another process hangs or was killed, or one step takes so long",
     "an evaluation": "another process hangs or was killed, or one batch takes so long",
     "saving a checkpoint": "another process hangs or was killed, or the file system hangs",
