@@ -32,6 +32,7 @@ from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
 from segtrain.engine.watchdog import Watchdog
 from segtrain.errors import DataError
+from segtrain.files import keep
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
@@ -163,7 +164,7 @@ class Trainer:
                 self._stop_or_save()
                 if self._due(self.evaluate_every):
                     result = self._evaluate()
-                if self._due(self.checkpoint_every):
+                if self._due(self.checkpoint_every) or self._is_kept():
                     self._save(LAST)
             self._save(LAST)
             if self.step < self.total_steps:
@@ -300,6 +301,10 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total_steps
 
+    def _is_kept(self) -> bool:
+        """Whether the checkpoint of this step is kept for good."""
+        return bool(self.options.keep_every) and self._due(self.options.keep_every or 1)
+
     def _stop_or_save(self) -> None:
         """Stop, or save a checkpoint, if one process was asked to, or finds that it is time to.
 
@@ -431,6 +436,8 @@ class Trainer:
         state = self.state() if whole else self.model_state()  # a collective call
         if path is not None:
             save_checkpoint(path, state, previous=path.with_name(PREVIOUS) if whole else None)
+            if whole and self._is_kept():
+                keep(path, path.with_name(f"step_{self.step}.pt"), copies=True)
         if whole:
             self._saved_step, self._saved_at = self.step, time.monotonic()
             if self.run is not None:

@@ -170,6 +170,8 @@ class TrainerConfig:
     value for a class, such as ``iou[pole]``."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; null: with every evaluation."""
+    keep_every: int | None = None
+    """Steps between checkpoints that are kept for good, as ``step_N.pt``; null: none."""
     timeout: float = 10.0
     """Minutes without progress after which a run ends; a process or a data worker hangs then."""
     checkpoint_minutes: float = 10.0
@@ -195,6 +197,7 @@ class TrainerConfig:
         _positive("checkpoint_every", self.checkpoint_every)
         _positive("checkpoint_minutes", self.checkpoint_minutes)
         _positive("timeout", self.timeout)
+        _positive("keep_every", self.keep_every)
         _positive("log_every", self.log_every)
         _positive("log_images", self.log_images, zero=True)
         if self.epochs is None and self.max_steps is None:
