@@ -31,7 +31,7 @@ from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
 from segtrain.engine.watchdog import Watchdog
-from segtrain.errors import DataError
+from segtrain.errors import DataError, NumericError
 from segtrain.files import keep
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
@@ -183,18 +183,27 @@ class Trainer:
         return result
 
     def _checked_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
-        """Take a step; if it is not finite, keep its batch and the weights before it."""
+        """Take a step that must be finite."""
         try:
             return self.train_step(batches)
         except NonfiniteStepError as error:
-            kept = None
-            if self.run is not None:
-                kept = self.run.keep_batches(error.step, error.batches)
-            # A forward pass changes running statistics, and on a GPU the next step has begun.
-            saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
-            if saved:
-                self._save(LAST)
-            raise report(error, kept, saved) from None
+            raise self._reported(error) from None
+
+    def _settle(self) -> None:
+        """Finish the check of the last step."""
+        try:
+            self.finite.settle()
+        except NonfiniteStepError as error:
+            raise self._reported(error) from None
+
+    def _reported(self, error: NonfiniteStepError) -> NumericError:
+        """Keep the batch of a step that was not finite, and the weights before it."""
+        kept = None if self.run is None else self.run.keep_batches(error.step, error.batches)
+        # A forward pass changes running statistics, and on a GPU the next step has begun.
+        saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
+        if saved:
+            self._save(LAST)
+        return report(error, kept, saved)
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
@@ -388,7 +397,7 @@ class Trainer:
 
     def _score(self, evaluator: Evaluator) -> Scored:
         """Score the weights on a split; training can go on afterwards."""
-        self.finite.settle()
+        self._settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self.clock.paused(), self.criterion.without_mining():
             try:
@@ -430,7 +439,7 @@ class Trainer:
         """Save a checkpoint of the whole run, or only of what inference needs."""
         if whole and self._saved_step == self.step:
             return
-        self.finite.settle()
+        self._settle()
         self.watchdog.note("saving a checkpoint", self.step)
         path = self._checkpoint_path(name)
         state = self.state() if whole else self.model_state()  # a collective call
