@@ -168,6 +168,16 @@ _RULES: dict[str, Rule] = {
     "evaluated_step": Rule(lambda value: value == -1 or _is_count(value), "a step, or -1"),
     "criterion": Rule(_is_list_of(_is_tensors), "tensors by name, for each process"),
     "rng": Rule(_is_list_of(_is_generator), "the states of the random generators"),
+    "hooks": Rule(
+        _is_list_of(
+            lambda value: (
+                isinstance(value, Mapping)
+                and _is_name(value.get("hook"))
+                and isinstance(value.get("state"), Mapping)
+            )
+        ),
+        "the states of hooks",
+    ),
     "metadata.model": Rule(
         lambda value: isinstance(value, Mapping) and _is_name(value.get("name")),
         "a mapping with a name",

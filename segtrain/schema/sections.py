@@ -331,6 +331,8 @@ class Config:
     """The run directory; null: ``outputs/<name>/<time>``."""
     resume: str | None = None
     """A checkpoint to resume; ``auto``: ``checkpoints/last.pt`` in `run_dir` if it exists."""
+    hooks: tuple[str | Spec, ...] = ()
+    """Hooks that watch the run: names, or mappings with a name and parameters."""
     resume_allow: tuple[str, ...] = ()
     """Sections and keys that may differ from those of the checkpoint, such as ``loss``."""
     plugins: list[str] = field(default_factory=list)
