@@ -140,6 +140,7 @@ class Trainer:
         self.model.train()
         with (
             closing(self.batches(self.step)) as stream,
+            closing(self.evaluator),
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
