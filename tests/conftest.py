@@ -19,6 +19,8 @@ from tests.helpers import SHARED, SMALL
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
+pytest_plugins = ["tests.fault_table"]
+
 collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that
 
 

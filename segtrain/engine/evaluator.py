@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
 from segtrain.data import EvalBatch, as_rgb, iterate
+from segtrain.data.loading.workers import end_kept_workers
 from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
@@ -83,6 +84,10 @@ class Evaluator:
         self.std = std
         self.num_pictures = num_pictures
         self._failure: DataError | None = None
+
+    def close(self) -> None:
+        """End the worker processes, which wait for the next evaluation."""
+        end_kept_workers(self.loader)
 
     @torch.no_grad()
     def evaluate(

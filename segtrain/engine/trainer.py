@@ -143,6 +143,7 @@ class Trainer:
         self.model.train()
         with (
             closing(self.batches(self.step)) as stream,
+            closing(self.evaluator),
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
             Watchdog(
                 self.options.timeout, self.processes.rank, partial(give_up, self.run)

@@ -218,6 +218,7 @@ def test_several_classes_per_pixel(
 STEPS = ["trainer.max_steps=12", "augmentation.crop_size=[40,40]", "loss.class_weights=auto"]
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("others", [[], ["loader.sampling=rare_class", "loader.cache=decoded"]])
 def test_resume_is_exact(train: Train, tmp_path: Path, used: list[Any], others: list[str]) -> None:
     words = [*STEPS, *others]

@@ -55,6 +55,7 @@ def test_a_test_split(root: Path) -> None:
     assert [files.name for files in dataset.files] == ["test0", "test1", "test2"]
 
 
+@pytest.mark.fault("F36")
 def test_an_image_of_the_training_split_is_refused(root: Path) -> None:
     shutil.copy(root / "images/train/train1.png", root / "images/test/test1.png")
     with pytest.raises(DataError, match=r"in both dataset\.train and dataset\.test; remove them"):
@@ -63,6 +64,7 @@ def test_an_image_of_the_training_split_is_refused(root: Path) -> None:
     assert len(dataset) == 3
 
 
+@pytest.mark.fault("F36")
 def test_an_image_of_the_validation_split_ends_a_run_unless_it_is_allowed(root: Path) -> None:
     shutil.copy(root / "images/val/val1.png", root / "images/test/test1.png")
     with pytest.raises(DataError, match=r"in both dataset\.val and dataset\.test"):
@@ -70,6 +72,7 @@ def test_an_image_of_the_validation_split_ends_a_run_unless_it_is_allowed(root: 
     assert opened(root, *TEST, "dataset.allow_overlap=true") is not None
 
 
+@pytest.mark.fault("F28")
 def test_a_wrong_mask_is_refused_and_a_damaged_one_may_be_left_out(root: Path) -> None:
     mask = root / "masks/test/test1.png"
     mask.write_bytes(mask.read_bytes()[:40])

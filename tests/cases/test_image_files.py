@@ -255,6 +255,7 @@ def turn(root: Path, orientation: int, *, masks: bool = False) -> None:
             image.save(path, exif=exif)
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize(
     ("orientation", "shape"), [(3, SHAPE), (2, SHAPE), (4, SHAPE), (6, (24, 24)), (8, (24, 24))]
 )
@@ -274,6 +275,7 @@ def test_an_orientation_that_the_size_does_not_betray(
     assert not np.array_equal(turned, stored)
 
 
+@pytest.mark.fault("F30")
 def test_an_orientation_of_both_is_applied_and_counted(tmp_path: Path) -> None:
     write_images(tmp_path, [np.zeros(SHAPE, np.uint8)] * 3)
     turn(tmp_path, 3, masks=True)
@@ -283,6 +285,7 @@ def test_an_orientation_of_both_is_applied_and_counted(tmp_path: Path) -> None:
     assert not finding.is_error
 
 
+@pytest.mark.fault("F30")
 def test_a_quarter_turn_is_told_by_the_size(tmp_path: Path) -> None:
     write_images(tmp_path, [np.zeros(SHAPE, np.uint8)])
     turn(tmp_path, 6)

@@ -30,6 +30,7 @@ def drawn_as_transparency(mode: str, colour: int = 0) -> Image.Image:
     return picture.convert(mode)
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize(("mode", "colour"), [("RGBA", 0), ("RGBA", 255), ("LA", 0), ("LA", 90)])
 def test_objects_in_the_alpha_channel_only(tmp_path: Path, mode: str, colour: int) -> None:
     write_images(tmp_path, [drawn_as_transparency(mode, colour)] * 2)
@@ -41,6 +42,7 @@ def test_objects_in_the_alpha_channel_only(tmp_path: Path, mode: str, colour: in
     assert np.array_equal(targets(tmp_path, NUMBER, *words)[0], OBJECT)
 
 
+@pytest.mark.fault("F33")
 def test_objects_in_the_transparency_of_a_palette(tmp_path: Path) -> None:
     picture = Image.new("P", SHAPE[::-1], 0)
     picture.putpalette([9, 9, 9] * 2)
@@ -94,6 +96,7 @@ def test_jpeg_masks_are_read_by_ranges(tmp_path: Path, mode: str, quality: int) 
     assert (found != OBJECT).mean() < 0.02
 
 
+@pytest.mark.fault("F28")
 def test_a_jpeg_mask_is_not_read_by_single_values(tmp_path: Path) -> None:
     picture = Image.fromarray(np.where(OBJECT, 255, 0).astype(np.uint8))
     write_images(tmp_path, [picture], ending="jpg")

@@ -45,6 +45,7 @@ def test_the_ignore_label_is_a_class_if_the_values_are_as_many(
         assert np.array_equal(target, np.searchsorted(values, mask))
 
 
+@pytest.mark.fault("F32")
 def test_grey_levels_are_classes_though_num_classes_is_wrong(tmp_path: Path) -> None:
     mask = blocks(0, 128, 255)
     write_images(tmp_path, [mask])
@@ -54,6 +55,7 @@ def test_grey_levels_are_classes_though_num_classes_is_wrong(tmp_path: Path) -> 
     assert np.array_equal(targets(tmp_path, *words)[0], np.searchsorted([0, 128, 255], mask))
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("values", "words", "named"),
     [
@@ -80,6 +82,7 @@ def test_the_share_is_that_of_all_masks(tmp_path: Path) -> None:
     assert "this ignores 255 (25.0 % of the pixels)" in message
 
 
+@pytest.mark.fault("F33")
 def test_missing_colours_are_named_with_their_share(tmp_path: Path) -> None:
     mask = np.zeros((*SHAPE, 3), np.uint8)
     mask[:, :12] = (255, 0, 0)
@@ -127,6 +130,7 @@ def test_many_ids_beside_255_are_no_soft_edges(tmp_path: Path) -> None:
 # ------------------------------------------------- values below zero
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("values", "num_classes", "expected", "word"),
     [

@@ -58,6 +58,7 @@ def value_and_gradient(loss: Any, logits: Tensor, target: Tensor) -> tuple[Tenso
 CASES = [(name, number) for number in (1, 3) for name in losses(number)]
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize(("name", "num_classes"), CASES)
 def test_nan_in_nan_out(name: str, num_classes: int) -> None:
     loss = build(name, num_classes)
@@ -82,6 +83,7 @@ PROBABILITIES = [
 ]
 
 
+@pytest.mark.fault("F49")
 @pytest.mark.parametrize("metric", PROBABILITIES)
 def test_nan_in_nan_out_of_a_metric(metric: str) -> None:
     collector = MetricCollector(build_metrics([metric]), class_names=["a", "b", "c"])
@@ -92,6 +94,7 @@ def test_nan_in_nan_out_of_a_metric(metric: str) -> None:
     assert math.isnan(collector.result().scores[metric].mean)
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("name", "num_classes"), CASES)
 def test_what_is_at_ignored_pixels_does_not_count(name: str, num_classes: int, bad: float) -> None:
@@ -155,6 +158,7 @@ def test_cross_entropy_with_a_class_ruled_out_is_that_of_the_others() -> None:
 # ------------------------------------------------- ids
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("prediction", "target", "error"),
     [
@@ -182,6 +186,7 @@ def test_the_confusion_matrix_refuses_floats_and_counts_one_logit() -> None:
     assert matrix.scores().iou == [0.5, 0.5]
 
 
+@pytest.mark.fault("F54")
 @pytest.mark.parametrize("num_classes", [1, 2])
 @pytest.mark.parametrize("ignore_label", [0, 1])
 def test_an_id_cannot_be_ignored(num_classes: int, ignore_label: int) -> None:

@@ -36,6 +36,7 @@ def pairs(root: Path, *words: str) -> dict[str, str]:
 # ------------------------------------------------- digits
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize(
     ("images", "masks"),
     [
@@ -72,6 +73,7 @@ def test_pairs_that_rest_on_an_ending_are_shown(tmp_path: Path) -> None:
 # ------------------------------------------------- the same file, names in two forms
 
 
+@pytest.mark.fault("F34")
 def test_an_image_is_not_its_own_mask(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "images/b.png")
     message = problem(tmp_path, NUMBER, "dataset.train.masks=images")
@@ -83,6 +85,7 @@ def test_an_image_is_not_its_own_mask(tmp_path: Path) -> None:
     assert "is its own mask" in message
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("name", ["Übung", "naïve é", "がぎ"])
 def test_two_unicode_forms_of_a_name_pair(tmp_path: Path, name: str) -> None:
     one, other = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
@@ -93,6 +96,7 @@ def test_two_unicode_forms_of_a_name_pair(tmp_path: Path, name: str) -> None:
     assert list(chosen) == [f"{one}.png"]
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("folder", ["data [v2]", "a*b", "what?"])
 def test_a_root_with_the_signs_of_a_glob(tmp_path: Path, folder: str) -> None:
     root = fill(tmp_path / folder, "images/a.png", "masks/a.png", "masks/a.bmp", "images/x/b.png")
@@ -101,6 +105,7 @@ def test_a_root_with_the_signs_of_a_glob(tmp_path: Path, folder: str) -> None:
     assert {s.image.name for s in open_folder(Path(), NUMBER, *given).files} == {"a.png"}
 
 
+@pytest.mark.fault("F42")
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "masks/a.png")
     for folder in ("images", "masks"):
@@ -155,6 +160,7 @@ def test_several_masks_of_each_image(tmp_path: Path) -> None:
     assert pairs(tmp_path, *words) == expected
 
 
+@pytest.mark.fault("F34")
 def test_images_without_a_mask_can_be_skipped(tmp_path: Path) -> None:
     fill(tmp_path, *(f"images/{n}.png" for n in "abcdef"), *(f"masks/{n}.png" for n in "abcd"))
     words = advised(problem(tmp_path, NUMBER))
@@ -180,6 +186,7 @@ def test_images_without_a_valid_file_can_be_skipped(tmp_path: Path) -> None:
     assert [sample.name for sample in dataset.files] == ["a", "b", "c"]
 
 
+@pytest.mark.fault("F42")
 def test_names_of_a_list_in_another_unicode_form(tmp_path: Path) -> None:
     one, other = (unicodedata.normalize(form, "Übung") for form in ("NFC", "NFD"))
     fill(tmp_path, f"i/{other}.png", f"m/{other}.png", "i/b.png", "m/b.png")

@@ -43,6 +43,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(("word", "message", "more"), WRONG)
 @pytest.mark.parametrize("show", [False, True])
 def test_a_wrong_value_is_refused_by_training_and_by_cfg(

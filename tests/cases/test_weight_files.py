@@ -67,6 +67,7 @@ def _spoil(file: Path, entry: str, value: float) -> None:
     torch.save(state, file)
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(
     ("command", "words"),
@@ -89,6 +90,7 @@ def test_weights_that_are_not_finite_are_refused(
     assert "use an earlier checkpoint" in line
 
 
+@pytest.mark.fault("F46")
 def test_resuming_checks_the_weights_and_their_average(
     run: Path, last_line: Callable[[], str]
 ) -> None:

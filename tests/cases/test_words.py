@@ -41,6 +41,7 @@ def test_a_value_that_must_be_quoted(
     assert compose_config(words)["dataset"]["root"] == str(tmp_path / name)
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -13,6 +13,7 @@ from tests.helpers import THREE_STEPS
 PAYLOAD = "callbacks: {x: {_target_: pathlib.Path.touch, self: ran}}"
 
 
+@pytest.mark.fault("F56")
 @pytest.mark.parametrize("many", [[], ["-m", "seed=0,1"], ["-m", "seed=range(0,2)"]])
 @pytest.mark.parametrize(
     ("name", "text"),
@@ -44,6 +45,7 @@ def test_a_file_that_reaches_hydra_is_refused(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.fault("F56")
 @pytest.mark.parametrize(
     "word",
     [

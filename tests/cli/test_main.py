@@ -14,6 +14,7 @@ from segtrain.cli.main import run_command
 from segtrain.errors import SegtrainError
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

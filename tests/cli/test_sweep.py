@@ -214,6 +214,7 @@ def test_runs_of_an_earlier_command_do_not_fail_a_later_one() -> None:
     assert states() == ["failed", "failed", "finished", "finished"]
 
 
+@pytest.mark.fault("F7")
 def test_two_sweeps_in_one_directory_are_kept_apart(last_line: Callable[[], str]) -> None:
     Path("sweep").mkdir()
     with lock(Path("sweep")):
@@ -266,6 +267,7 @@ def test_a_signal_ends_the_sweep_and_names_how_to_finish_it(number: int) -> None
     assert states() == ["stopped", "pending"]
 
 
+@pytest.mark.fault("F1")
 def test_a_killed_run_resumes() -> None:
     process = start([*LONG, "trainer.checkpoint_every=1"])
     wait_for_step("seed=0*", 3)

@@ -94,6 +94,7 @@ def test_evaluate_on_the_test_split(last_line: Callable[[], str]) -> None:
     assert len(scores["per_class_iou"]) == 6
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 @pytest.mark.parametrize(
     ("content", "sentence"),
@@ -118,6 +119,7 @@ def test_what_is_no_checkpoint_is_refused(
     assert sentence in last_line()
 
 
+@pytest.mark.fault("F55")
 def test_a_checkpoint_with_code_is_refused(tmp_path: Path, last_line: Callable[[], str]) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:

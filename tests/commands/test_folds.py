@@ -86,6 +86,7 @@ def test_inspect_sees_the_fold(root: Path, messages: list[str]) -> None:
     assert {name: split["images"] for name, split in splits.items()} == {"train": 5, "val": 2}
 
 
+@pytest.mark.fault("F36")
 def test_an_image_that_is_in_two_folds_is_refused_where_it_is_in_two_splits(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

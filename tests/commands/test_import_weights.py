@@ -239,6 +239,7 @@ def test_other_class_names_are_warned_about(messages: list[str]) -> None:
     assert "was trained for the classes" not in "".join(messages)
 
 
+@pytest.mark.fault("F53")
 def test_weights_that_do_not_fit_are_shown_in_a_table_and_in_the_message(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_hub_address_needs_no_quotes() -> None:
     assert compose_config(words)["model"]["weights"] == "hf://owner/name-1.0/best.pth@v1"
 
 
+@pytest.mark.fault("F53")
 def test_another_number_of_channels_is_refused_before_training(
     last_line: Callable[[], str],
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_stopped_run_resumes_to_a_finished_one() -> None:
     assert read("run/results.json")["mIoU"] is not None
 
 
+@pytest.mark.fault("F1")
 def test_a_killed_run(tmp_path: Path) -> None:
     words = [*THREE_STEPS, "run_dir=run", "trainer.max_steps=100000"]
     command = [sys.executable, str(ROOT / "tools" / "train.py"), *words]
@@ -130,6 +131,7 @@ def test_a_run_evaluates_at_most_twenty_times() -> None:
     assert len(steps) <= 20
 
 
+@pytest.mark.fault("F8")
 def test_the_best_score_may_be_of_any_metric(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*THREE_STEPS, "trainer.evaluate_every=1"]
     assert run_command("train", [*words, "run_dir=run", "trainer.best=dice[background]"]) == 0
@@ -147,6 +149,7 @@ def test_the_best_score_may_be_of_any_metric(capsys: pytest.CaptureFixture[str])
         assert f"trainer.best={best}: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.fault("F8")
 def test_a_score_to_minimise() -> None:
     words = [*THREE_STEPS, "trainer.evaluate_every=1", "evaluation.metrics=[iou,nll]"]
     assert run_command("train", [*words, "run_dir=run", "trainer.best=nll"]) == 0
@@ -210,6 +213,7 @@ def test_fewer_steps_than_done_are_refused(capsys: pytest.CaptureFixture[str]) -
     assert "is at step 2, beyond the 1 steps of this run" in capsys.readouterr().err
 
 
+@pytest.mark.fault("F8")
 def test_a_best_score_that_is_never_defined() -> None:
     words = [*THREE_STEPS, "run_dir=run", "trainer.max_steps=1", "optimizer.lr=1e-9"]
     words += ["dataset.num_val=1", "trainer.best=recall[dot]"]  # the first image has no dot

@@ -56,6 +56,7 @@ def test_the_scores_of_several_views_have_no_loss(root: Path) -> None:
     assert "test_loss" not in result
 
 
+@pytest.mark.fault("F36")
 def test_an_image_of_the_training_split_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

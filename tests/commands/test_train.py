@@ -73,6 +73,7 @@ def test_a_run_writes_its_directory(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fault("F46")
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
     tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
     assert all(weights.isfinite().all() for weights in state["model"].values())
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_ends_the_run(tmp_path: Path, number: int, code: int) -> None:
     words = [
@@ -126,6 +128,7 @@ def test_a_signal_saves_and_ends_the_run(tmp_path: Path, number: int, code: int)
     assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
 
 
+@pytest.mark.fault("F31")
 def test_a_wrong_label_stops_before_training(tmp_path: Path, last_line: Callable[[], str]) -> None:
     for split in ("train", "val"):
         for kind in ("images", "masks"):
@@ -171,6 +174,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
 
 
+@pytest.mark.fault("F7")
 def test_another_runs_directory_is_not_taken_over(last_line: Callable[[], str]) -> None:
     for name in ("one", "two"):
         assert run_command("train", [*THREE_STEPS, f"run_dir={name}"]) == 0
@@ -179,6 +183,7 @@ def test_another_runs_directory_is_not_taken_over(last_line: Callable[[], str]) 
     assert "two" in last_line()
 
 
+@pytest.mark.fault("F7")
 def test_two_processes_cannot_write_one_run(tmp_path: Path, last_line: Callable[[], str]) -> None:
     assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
     from segtrain.engine.run_directory import Run
@@ -197,6 +202,7 @@ def test_precision_may_change_on_resume() -> None:
     assert run_command("train", [*THREE_STEPS, *words]) == 0
 
 
+@pytest.mark.fault("F34")
 def test_images_of_one_stem_are_refused(tmp_path: Path, last_line: Callable[[], str]) -> None:
     assert run_command("train", [*THREE_STEPS, "run_dir=run"]) == 0
     (tmp_path / "in").mkdir()
@@ -206,6 +212,7 @@ def test_images_of_one_stem_are_refused(tmp_path: Path, last_line: Callable[[], 
     assert "in/a.jpg and in/a.png" in last_line()
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(
     "words",
     [

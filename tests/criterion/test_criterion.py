@@ -323,6 +323,7 @@ class TestLearnedWeights:
         found = criterion.log_variances[0].exp().item()
         assert found == pytest.approx(2 * report.parts["out/cross_entropy"].item(), rel=1e-4)
 
+    @pytest.mark.fault("F37")
     def test_an_output_without_a_valid_pixel_adds_nothing(self) -> None:
         criterion = build_criterion("dice", num_classes=3, output_weights={"out": "learned"})
         with torch.no_grad():

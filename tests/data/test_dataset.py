@@ -31,18 +31,21 @@ def test_classes_without_a_mask_get_zeros():
     assert (empty.shape, empty.dtype, empty.any()) == ((5, 6), np.uint8, False)
 
 
+@pytest.mark.fault("F29")
 def test_shapes_must_agree(make_files):
     files = make_files(np.zeros((2, 8)), size=(4, 4))
     with pytest.raises(DataError, match=r"masks/00\.png.*2 x 8.*images/00\.png.*4 x 4"):
         FileDataset(LabelContract(2), files)[0]
 
 
+@pytest.mark.fault("F29")
 def test_rotated_masks_are_recognised(make_files):
     files = make_files(np.zeros((2, 8)), size=(8, 2))
     with pytest.raises(DataError, match="turn the mask"):
         FileDataset(LabelContract(2), files)[0]
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize(("exif", "other"), [("apply", "ignore"), ("ignore", "apply")])
 def test_the_advice_for_rotated_masks_depends_on_exif(make_files, exif, other):
     (files,) = make_files(np.zeros((2, 8)), size=(8, 2))

@@ -1,12 +1,13 @@
 """Faults of real data: each ends the run before the first step, with the file and a fix.
 
-The cases come from a catalogue of faults, F28 to F45; the name of a test holds the number.
+``tests/fault_table.py`` names the faults, F28 to F45.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import resource
 import shutil
@@ -98,9 +99,10 @@ def test_data_without_faults(run: Run) -> None:
 # ---------------------------------------------------------------------- files
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_f28_truncated_images(root: Path, run: Run, suffix: str, share: float) -> None:
+def test_truncated_images(root: Path, run: Run, suffix: str, share: float) -> None:
     image_of(root, index=3).unlink()
     file = image_of(root, index=3, suffix=suffix)
     rng = np.random.default_rng(1)
@@ -113,30 +115,34 @@ def test_f28_truncated_images(root: Path, run: Run, suffix: str, share: float) -
     assert str(file) in (root / "run" / "left_out.txt").read_text()
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
-def test_f28_truncated_masks(root: Path, run: Run, share: float) -> None:
+def test_truncated_masks(root: Path, run: Run, share: float) -> None:
     content = mask_of(root).read_bytes()
     mask_of(root).write_bytes(content[: min(int(len(content) * share), len(content) - 1)])
     assert_refused(run, mask_of(root), "truncated", "replace it")
 
 
-def test_f28_masks_of_lossy_files(root: Path, run: Run) -> None:
+@pytest.mark.fault("F28")
+def test_masks_of_lossy_files(root: Path, run: Run) -> None:
     mask_of(root).unlink()
     file = mask_of(root).with_suffix(".jpg")
     Image.new("L", SHAPE[::-1]).save(file)
     assert_refused(run, file, "JPEG", "PNG")
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize("shape", [(12, 16), (12, 64), (32, 24), (48, 16)])
-def test_f29_masks_of_another_size(root: Path, run: Run, shape: tuple[int, int]) -> None:
+def test_masks_of_another_size(root: Path, run: Run, shape: tuple[int, int]) -> None:
     Image.new("L", shape[::-1]).save(mask_of(root))
     turned = ("turn the mask",) if shape == SHAPE[::-1] else ()
     sizes = (f"{shape[0]} x {shape[1]}", "24 x 32")
     assert_refused(run, mask_of(root), image_of(root), *sizes, *turned)
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
-def test_f30_exif_orientation(root: Path, run: Run, orientation: int, turns: int) -> None:
+def test_exif_orientation(root: Path, run: Run, orientation: int, turns: int) -> None:
     pixels = read_image(image_of(root))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -151,7 +157,8 @@ def test_f30_exif_orientation(root: Path, run: Run, orientation: int, turns: int
     assert run("dataset.exif=ignore")[0] == 0
 
 
-def test_f30_the_orientation_of_a_mask_is_applied(root: Path, run: Run) -> None:
+@pytest.mark.fault("F30")
+def test_the_orientation_of_a_mask_is_applied(root: Path, run: Run) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for file in (image_of(root), mask_of(root)):
@@ -163,9 +170,10 @@ def test_f30_the_orientation_of_a_mask_is_applied(root: Path, run: Run) -> None:
 # ---------------------------------------------------------------------- label values
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("value", [7, 254])
-def test_f31_values_out_of_range(root: Path, run: Run, split: str, value: int) -> None:
+def test_values_out_of_range(root: Path, run: Run, split: str, value: int) -> None:
     ids = np.zeros(SHAPE, np.uint8)
     ids[0, :3] = value
     Image.fromarray(ids).save(mask_of(root, split))
@@ -173,7 +181,8 @@ def test_f31_values_out_of_range(root: Path, run: Run, split: str, value: int) -
     assert_refused(run, mask_of(root, split), *says)
 
 
-def test_f32_ids_with_gaps(root: Path, run: Run) -> None:
+@pytest.mark.fault("F32")
+def test_ids_with_gaps(root: Path, run: Run) -> None:
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             file = mask_of(root, split, index)
@@ -205,8 +214,9 @@ def as_mode(mode: str) -> Image.Image:
     return Image.fromarray(IDS.astype(np.float32))
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize("mode", ["P", "LA", "1", "I;16", "F"])
-def test_f33_mask_modes(root: Path, mode: str) -> None:
+def test_mask_modes(root: Path, mode: str) -> None:
     file = mask_of(root).with_suffix(".tif" if mode == "F" else ".png")
     mask_of(root).unlink()
     as_mode(mode).save(file)
@@ -221,8 +231,9 @@ def build(root: Path, **keys: Any) -> segtrain.SegmentationDataset:
     return DATASETS.build(spec, split="train")
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_f33_masks_of_colours_need_a_palette(root: Path, run: Run, mode: str) -> None:
+def test_masks_of_colours_need_a_palette(root: Path, run: Run, mode: str) -> None:
     colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8)
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
@@ -240,7 +251,8 @@ def test_f33_masks_of_colours_need_a_palette(root: Path, run: Run, mode: str) ->
 # ---------------------------------------------------------------------- sets of files
 
 
-def test_f34_files_without_a_partner(root: Path, run: Run) -> None:
+@pytest.mark.fault("F34")
+def test_files_without_a_partner(root: Path, run: Run) -> None:
     mask_of(root).unlink()
     image_of(root, index=1).unlink()
     mask_of(root, index=2).rename(mask_of(root, index=2).with_name("TRAIN2.png"))
@@ -252,22 +264,25 @@ def test_f34_files_without_a_partner(root: Path, run: Run) -> None:
     assert "dataset.train" in line
 
 
-def test_f35_too_few_samples(root: Path, run: Run) -> None:
+@pytest.mark.fault("F35")
+def test_too_few_samples(root: Path, run: Run) -> None:
     assert_refused(run, "6 samples", "batch_size 8", words=("trainer.batch_size=8",))
     for index in range(2):
         image_of(root, "val", index).unlink()
     assert_refused(run, "dataset.val.images", "no image files")
 
 
-def test_f36_the_splits_overlap(root: Path, run: Run) -> None:
+@pytest.mark.fault("F36")
+def test_the_splits_overlap(root: Path, run: Run) -> None:
     shutil.copy(image_of(root, index=5), image_of(root, "val", 0))
     says = (image_of(root, index=5), image_of(root, "val", 0), "in both")
     assert_refused(run, *says, "dataset.allow_overlap=true")
     assert run("dataset.allow_overlap=true")[0] == 0
 
 
+@pytest.mark.fault("F37")
 @pytest.mark.parametrize("which", ["one image", "one batch", "all but one"])
-def test_f37_only_ignored_pixels(root: Path, run: Run, which: str) -> None:
+def test_only_ignored_pixels(root: Path, run: Run, which: str) -> None:
     for index in range({"one image": 1, "one batch": 2, "all but one": 5}[which]):
         Image.new("L", SHAPE[::-1], 255).save(mask_of(root, index=index))
     assert run("trainer.max_steps=6", "trainer.log_every=1")[0] == 0
@@ -278,7 +293,8 @@ def test_f37_only_ignored_pixels(root: Path, run: Run, which: str) -> None:
     assert np.isfinite(losses).all()
 
 
-def test_f38_a_class_without_pixels(root: Path, run: Run) -> None:
+@pytest.mark.fault("F38")
+def test_a_class_without_pixels(root: Path, run: Run) -> None:
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             Image.fromarray((IDS % 3).astype(np.uint8)).save(mask_of(root, split, index))
@@ -289,8 +305,9 @@ def test_f38_a_class_without_pixels(root: Path, run: Run) -> None:
     assert iou["class_3"] is None  # by now the model has learned not to predict it
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5)])
-def test_f40_images_smaller_than_the_crop(root: Path, run: Run, shape: tuple[int, int]) -> None:
+def test_images_smaller_than_the_crop(root: Path, run: Run, shape: tuple[int, int]) -> None:
     for index in range(6):
         Image.new("RGB", shape[::-1]).save(image_of(root, index=index))
         Image.new("L", shape[::-1]).save(mask_of(root, index=index))
@@ -312,8 +329,9 @@ def png_of_zeros(file: Path, height: int, width: int) -> None:
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_f41_a_decompression_bomb(root: Path, run: Run, kind: str) -> None:
+def test_a_decompression_bomb(root: Path, run: Run, kind: str) -> None:
     file = image_of(root) if kind == "images" else mask_of(root)
     png_of_zeros(file, 10_000, 20_000)
     assert file.stat().st_size < 300_000
@@ -322,14 +340,16 @@ def test_f41_a_decompression_bomb(root: Path, run: Run, kind: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
-def test_f41_the_limit_can_be_raised(root: Path, run: Run) -> None:
+@pytest.mark.fault("F41")
+def test_the_limit_can_be_raised(root: Path, run: Run) -> None:
     words = ("dataset.max_pixels=700",)
     assert_refused(run, image_of(root), "24 x 32 are 768 pixels", words=words)
     assert run("dataset.max_pixels=768")[0] == 0
 
 
+@pytest.mark.fault("F42")
 @pytest.mark.parametrize("name", ["ü ñ 図", 'it\'s "quoted"', "n" * 200, "[1] {2},3=4", " x "])
-def test_f42_unusual_names(root: Path, run: Run, name: str) -> None:
+def test_unusual_names(root: Path, run: Run, name: str) -> None:
     for file in (image_of(root), mask_of(root)):
         file.rename(file.with_name(f"{name}.png"))
     assert run()[0] == 0
@@ -339,7 +359,8 @@ def test_f42_unusual_names(root: Path, run: Run, name: str) -> None:
     assert_refused(run, mask, "value 9")
 
 
-def test_f43_links(root: Path, run: Run) -> None:
+@pytest.mark.fault("F43")
+def test_links(root: Path, run: Run) -> None:
     target = root / "elsewhere.png"
     image_of(root).rename(target)
     image_of(root).symlink_to(target)
@@ -350,8 +371,9 @@ def test_f43_links(root: Path, run: Run) -> None:
     assert_refused(run, image_of(root), "a link to", "does not exist")
 
 
+@pytest.mark.fault("F43")
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_f43_entries_that_are_not_files(root: Path, run: Run, kind: str) -> None:
+def test_entries_that_are_not_files(root: Path, run: Run, kind: str) -> None:
     file = image_of(root) if kind == "images" else mask_of(root)
     file.unlink()
     os.mkfifo(file)
@@ -362,8 +384,9 @@ def test_f43_entries_that_are_not_files(root: Path, run: Run, kind: str) -> None
     assert_refused(run, partner, "have no")
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "1", "P", "LA"])
-def test_f44_channels_of_images(root: Path, run: Run, mode: str) -> None:
+def test_channels_of_images(root: Path, run: Run, mode: str) -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, SHAPE, dtype=np.uint8)
     deep = Image.fromarray(grey.astype(np.uint16) << 8)
@@ -378,7 +401,8 @@ def test_f44_channels_of_images(root: Path, run: Run, mode: str) -> None:
     assert run()[0] == 0
 
 
-def test_f44_another_number_of_channels_is_named(root: Path, run: Run) -> None:
+@pytest.mark.fault("F44")
+def test_another_number_of_channels_is_named(root: Path, run: Run) -> None:
     image_of(root).unlink()
     file = image_of(root, suffix="tif")
     kind = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -400,6 +424,7 @@ MULTI_LABEL = (
 )
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
@@ -421,12 +446,14 @@ def test_binary_masks_whose_object_would_be_ignored(
     assert run(*words, line[line.rindex("'dataset.") + 1 : -1])[0] == 0
 
 
+@pytest.mark.fault("F32")
 def test_a_map_that_does_not_fit_is_removed(root: Path, run: Run) -> None:
     words = ("dataset.label_map={0:0,255:1}",)
     assert_refused(run, "already hold class ids", "set dataset.label_map=null", words=words)
     assert run(*words, "dataset.label_map=null")[0] == 0
 
 
+@pytest.mark.fault("F33")
 def test_black_and_white_in_colours(root: Path, run: Run) -> None:
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
@@ -438,6 +465,7 @@ def test_black_and_white_in_colours(root: Path, run: Run) -> None:
     assert run("dataset.num_classes=2", fix.strip("'"))[0] == 0
 
 
+@pytest.mark.fault("F29")
 def test_images_of_several_sizes(root: Path, run: Run) -> None:
     for file, mode in ((image_of(root), "RGB"), (mask_of(root), "L")):
         Image.new(mode, (40, 20)).save(file)
@@ -447,6 +475,7 @@ def test_images_of_several_sizes(root: Path, run: Run) -> None:
     assert run("trainer.batch_size=1")[0] == 0
 
 
+@pytest.mark.fault("F28")
 def test_a_damaged_image_is_left_out_if_allowed(root: Path, run: Run) -> None:
     content = image_of(root).read_bytes()
     middle = len(content) // 2
@@ -458,9 +487,10 @@ def test_a_damaged_image_is_left_out_if_allowed(root: Path, run: Run) -> None:
 # ---------------------------------------------------------------------- while training
 
 
+@pytest.mark.fault("F45")
 @pytest.mark.parametrize("fault", ["vanishes", "truncated", "another label", "another size"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_f45_a_file_that_changes(
+def test_a_file_that_changes(
     root: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -487,6 +517,7 @@ def test_f45_a_file_that_changes(
     words += ["model.aux=false", "trainer.max_steps=40", "trainer.checkpoint_every=2"]
     assert run_command("train", [*words, f"loader.num_workers={workers}"]) == 3
     assert str(mask) in capsys.readouterr().err.strip().splitlines()[-1]
+    assert multiprocessing.active_children() == []  # they would wait until they are collected
     predictor = Predictor.from_checkpoint(root / "run" / "checkpoints" / "last.pt")
     assert predictor(image_of(root)).shape == SHAPE
 

@@ -51,6 +51,7 @@ def test_accumulation_is_one_large_batch(
     )
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("others", [[], LEARNED], ids=["weights", "learned"])
 def test_two_processes_are_one_large_batch(
     train: Callable[..., int], tmp_path: Path, small: list[str], others: list[str]
@@ -80,6 +81,7 @@ def test_two_processes_are_one_large_batch(
     assert np.abs(images[0]["tp"] - images[1]["tp"]).max() <= 3
 
 
+@pytest.mark.fault("F37")
 def test_a_process_without_a_valid_pixel_changes_no_step(tmp_path: Path, small: list[str]) -> None:
     """Half of the masks are ignored as a whole: with one image each, some ranks have no pixel."""
     rng = np.random.default_rng(0)
@@ -107,6 +109,7 @@ def test_a_process_without_a_valid_pixel_changes_no_step(tmp_path: Path, small: 
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.fault("F23")
 def test_an_error_ends_every_process(tmp_path: Path, small: list[str]) -> None:
     done = torchrun(tmp_path / "run", *small, *STEPS, "loss.class_weights=[1,2]")
     assert done.returncode != 0
@@ -114,6 +117,7 @@ def test_an_error_ends_every_process(tmp_path: Path, small: list[str]) -> None:
     assert "Traceback" not in done.stderr.split("error:")[0]
 
 
+@pytest.mark.fault("F11")
 def test_resume_with_two_processes_is_exact(tmp_path: Path, small: list[str]) -> None:
     words = [*small, "trainer.max_steps=4", "model.dropout=0.5"]  # each process draws its own
     for name, others in (
@@ -136,6 +140,7 @@ def test_resume_with_two_processes_is_exact(tmp_path: Path, small: list[str]) ->
     assert json.loads(scores.read_text())["mIoU"] == trained["mIoU"]
 
 
+@pytest.mark.fault("F31")
 def test_a_wrong_label_ends_every_process(tmp_path: Path, small: list[str]) -> None:
     for split, wrong in (("train", 1), ("val", 9)):
         for kind in ("images", "masks"):

@@ -32,6 +32,7 @@ def losses(loss: Tensor = GOOD, norm: Tensor = GOOD, **terms: Tensor) -> dict[st
     return {"loss": loss, **terms, "grad_norm": norm}
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("place", ["loss", "grad_norm"])
 def test_a_step_that_is_not_finite_ends_the_run(bad: Tensor, place: str) -> None:
@@ -64,6 +65,7 @@ class Second(Processes):
         return [first, value]
 
 
+@pytest.mark.fault("F46")
 def test_all_processes_stop_when_one_is_not_finite() -> None:
     """Otherwise the others would wait for it for ever."""
     processes = Second(1, 2, torch.device("cpu"))
@@ -71,6 +73,7 @@ def test_all_processes_stop_when_one_is_not_finite() -> None:
         check(processes=processes).watch(5, losses(), [])
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize("name", ["adagrad", "adam", "adamw", "sgd"])
 def test_every_fused_optimizer_leaves_the_weights_alone_when_told(
     name: str, linear: Segmentor
@@ -120,6 +123,7 @@ def test_a_skipped_step_leaves_running_statistics_alone() -> None:
     assert finite.watch(3, losses())
 
 
+@pytest.mark.fault("F46")
 def test_many_skipped_steps_in_a_row_end_the_run() -> None:
     finite = check(on_nonfinite="skip")
     for step in range(3 * MAX_SKIPPED_STEPS):
@@ -130,6 +134,7 @@ def test_many_skipped_steps_in_a_row_end_the_run() -> None:
         finite.watch(99, losses(NAN))
 
 
+@pytest.mark.fault("F47")
 def test_fp16_may_skip_single_steps() -> None:
     finite = check(enabled=True)
     for step in range(3 * MAX_SKIPPED_STEPS):
@@ -140,6 +145,7 @@ def test_fp16_may_skip_single_steps() -> None:
         finite.watch(MAX_SKIPPED_STEPS, losses(GOOD, INF))
 
 
+@pytest.mark.fault("F47")
 def test_fp16_does_not_excuse_the_loss() -> None:
     with pytest.raises(NumericError, match="at step 3"):
         check(enabled=True).watch(3, losses(NAN))

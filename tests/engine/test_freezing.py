@@ -108,6 +108,7 @@ def weights(path: Path) -> dict[str, Tensor]:
     return dict(state["model"])
 
 
+@pytest.mark.fault("F10")
 def test_a_run_freezes_thaws_and_resumes_exactly(train: Train, tmp_path: Path) -> None:
     words = ["trainer.freeze=[backbone]", "trainer.max_steps=6", "trainer.evaluate_every=6"]
     stop = [*words, "trainer.thaw_at=4"]

@@ -32,6 +32,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("stop", "workers", "others"),
     [
@@ -70,6 +71,7 @@ def test_resume_is_exact(
     assert lines("parts") == lines("straight")
 
 
+@pytest.mark.fault("F12")
 def test_resume_works_with_another_number_of_workers(
     train: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -79,6 +81,7 @@ def test_resume_works_with_another_number_of_workers(
     assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) == []
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.parametrize("forgotten", ["rng", "position", "optimizer", "criterion"])
 def test_the_comparison_notices_what_is_forgotten(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
@@ -104,6 +107,7 @@ def test_the_comparison_notices_what_is_forgotten(
     assert differences(state(tmp_path / "straight"), state(tmp_path / "parts")) != []
 
 
+@pytest.mark.fault("F19")
 def test_lines_after_the_checkpoint_are_dropped(
     train: Callable[..., int], lines: Callable[[str], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_resume_auto_without_a_checkpoint_starts(train: Callable[..., int], tmp_
     assert (tmp_path / "run" / "results.json").is_file()
 
 
+@pytest.mark.fault("F7")
 def test_a_used_run_directory_is_not_overwritten(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +143,7 @@ def test_a_used_run_directory_is_not_overwritten(
     assert "resume=auto" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.fault("F15")
 def test_best_pt_is_refused_for_resuming(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +153,7 @@ def test_best_pt_is_refused_for_resuming(
     assert "last.pt" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
 def test_a_damaged_checkpoint_is_named(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
@@ -158,6 +165,7 @@ def test_a_damaged_checkpoint_is_named(
     assert str(path) in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.fault("F53")
 def test_another_model_does_not_fit(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ def test_without_its_lock_it_was_killed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 
+@pytest.mark.fault("F7")
 def test_a_killed_process_frees_its_lock(tmp_path: Path) -> None:
     code = (
         "import sys, os, pathlib; from segtrain.engine.status import StatusFile, lock;"

@@ -223,6 +223,7 @@ def test_windows_are_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "in windows at the resolution of the file; size=[7,9] is not used" in said[0]
 
 
+@pytest.mark.fault("F49")
 def test_logits_that_are_not_finite() -> None:
     chosen = predictor(max_pixels=10**6)
     chosen.model.head.bias.data[1] = float("nan")

@@ -31,6 +31,7 @@ def predictor(model: Segmentor, **keywords: Any) -> Predictor:
     return Predictor(model, labels, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu", **keywords)
 
 
+@pytest.mark.fault("F27")
 def test_an_image_beyond_memory_is_refused_with_its_size() -> None:
     view = np.broadcast_to(np.zeros((1, 1, 3), dtype=np.uint8), (HUGE, HUGE, 3))
     sentence = f"an image of {HUGE} x {HUGE} does not fit into the memory of cpu; set size"

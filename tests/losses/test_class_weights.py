@@ -160,6 +160,7 @@ class TestByName:
         backwards = dict(reversed(BY_NAME.items()))
         assert weights_of(build("focal", backwards, NAMES)) == [WEIGHTS]
 
+    @pytest.mark.fault("F52")
     def test_an_unknown_class_is_named(self, tmp_path: Path) -> None:
         message = "class_weights.*: no class 'cra'; did you mean 'car'.* Known: car, road, sky"
         for given in ({"cra": 2.0}, write(tmp_path, "cra: 2")):
@@ -178,6 +179,7 @@ class TestByName:
         with pytest.raises(ConfigError, match="class_weights has 2 values, but num_classes is 3"):
             build("focal", {"car": 2.0}, NAMES[:2])
 
+    @pytest.mark.fault("F52")
     @pytest.mark.parametrize(
         "given",
         [
@@ -313,6 +315,7 @@ NUMBERS = [
 
 
 class TestMistakes:
+    @pytest.mark.fault("F52")
     @pytest.mark.parametrize(("numbers", "message"), NUMBERS)
     @pytest.mark.parametrize("form", ["list", "json", "yaml"])
     def test_wrong_numbers(
@@ -326,6 +329,7 @@ class TestMistakes:
         with pytest.raises(ConfigError, match=message):
             build("cross_entropy", given)
 
+    @pytest.mark.fault("F52")
     @pytest.mark.parametrize("given", [3.0, True, ["a", "b", "c"], [None, 1, 1], [[1, 1, 1]]])
     def test_other_values(self, given: Any) -> None:
         with pytest.raises(ConfigError, match=r"loss.class_weights must be a list of \(a number\)"):

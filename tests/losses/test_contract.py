@@ -66,6 +66,7 @@ def test_scalar_of_the_wanted_dtype(
     assert value > 0
 
 
+@pytest.mark.fault("F37")
 @every_case
 def test_ignored_pixels_count_for_nothing(case: str, logits: Tensor, target: Tensor) -> None:
     loss = make(case)
@@ -80,6 +81,7 @@ def test_ignored_pixels_count_for_nothing(case: str, logits: Tensor, target: Ten
         assert torch.equal(loss(disturbed, target), value.detach())
 
 
+@pytest.mark.fault("F37")
 @every_case
 def test_nothing_to_count_is_zero_with_a_graph(case: str, logits: Tensor, target: Tensor) -> None:
     leaf = logits.clone().requires_grad_()
@@ -285,6 +287,7 @@ class TestClassWeights:
         assert leaf.grad is not None
         assert leaf.grad.eq(0).all()
 
+    @pytest.mark.fault("F52")
     @pytest.mark.parametrize(
         ("weights", "message"),
         [
@@ -394,6 +397,7 @@ def test_default_constructor_of_a_mining(name: str) -> None:
     MININGS.build(name)
 
 
+@pytest.mark.fault("F54")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("num_classes", "ignore_label", "message"),
@@ -405,6 +409,7 @@ def test_wrong_classes(name: str, num_classes: int, ignore_label: int, message: 
         LOSSES.build(spec, num_classes=num_classes, ignore_label=ignore_label)
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_misspelt_parameter_is_refused(name: str) -> None:
     key = next(key for key in LOSSES.schema(name) if key not in PROVIDED)

@@ -49,6 +49,7 @@ def test_by_hand() -> None:
     assert scores["kappa"].mean == pytest.approx((0.5 - chance) / (1 - chance))
 
 
+@pytest.mark.fault("F38")
 def test_absent_classes_are_undefined_and_left_out_of_the_mean() -> None:
     target, prediction = torch.tensor([[[0, 0, 1]]]), torch.tensor([[[0, 2, 1]]])
     scores = evaluate(prediction, target).scores
@@ -62,6 +63,7 @@ def test_absent_classes_are_undefined_and_left_out_of_the_mean() -> None:
     assert scores["recall"].mean == 0.75
 
 
+@pytest.mark.fault("F37")
 def test_images_without_a_valid_pixel_are_undefined() -> None:
     target = torch.tensor([[[0, 1]], [[IGNORE, IGNORE]]])
     evaluation = evaluate(torch.tensor([[[0, 0]], [[0, 1]]]), target)

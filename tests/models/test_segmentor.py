@@ -27,6 +27,7 @@ def pooled() -> Segmentor:
     return models.build("pooled", num_classes=2)
 
 
+@pytest.mark.fault("F40")
 def test_batch_norm_of_a_custom_module_gives_one_message(pooled: Segmentor) -> None:
     with pytest.raises(ConfigError, match=r"batch norm in pooled .*trainer\.batch_size"):
         pooled.train()(torch.rand(1, 3, 8, 8))

@@ -13,6 +13,7 @@ from segtrain.schema.sections import AugmentationConfig
 from segtrain.schema.values import build_dataclass
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

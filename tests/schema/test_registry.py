@@ -88,6 +88,7 @@ def test_parameters_are_converted_and_the_spec_is_kept(parts: Registry[Base]) ->
     assert spec == {"name": "leaf", "level": 2, "size": 3}
 
 
+@pytest.mark.fault("F51")
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -148,6 +149,7 @@ def test_no_place_is_named_twice(parts: Registry[Base]) -> None:
         parts.build({"name": "strict", "says": "part 'strict' is bad"}, size=3)
 
 
+@pytest.mark.fault("F51")
 def test_an_unknown_name_says_where(parts: Registry[Base]) -> None:
     message = "^run.part: unknown part 'laef'; did you mean 'leaf'"
     for ask in (parts.check, parts.build):
@@ -155,6 +157,7 @@ def test_an_unknown_name_says_where(parts: Registry[Base]) -> None:
             ask("laef", where="run.part")
 
 
+@pytest.mark.fault("F54")
 def test_what_follows_from_elsewhere_is_not_set(parts: Registry[Base]) -> None:
     message = "^here.size is not set here: it follows from the rest of the configuration$"
     with pytest.raises(ConfigError, match=message):

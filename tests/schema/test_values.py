@@ -57,6 +57,7 @@ def test_what_fits(value: Any, annotation: Any, expected: Any) -> None:
     assert type(found) is type(expected)
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(
     ("value", "annotation", "words"),
     [
@@ -190,6 +191,7 @@ def test_a_dataclass_or_null() -> None:
     assert build_dataclass(Outer, {"rate": 1, "perhaps": None}).perhaps is None
 
 
+@pytest.mark.fault("F50")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

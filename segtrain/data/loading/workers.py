@@ -85,6 +85,18 @@ def end_workers(batches: object) -> None:
         worker.join(1)
 
 
+def end_kept_workers(loader: Any) -> None:
+    """End the workers that a loader with `persistent_workers` keeps for its next iteration.
+
+    Otherwise they end when Python finds the loader unused, which an error delays, and PyTorch then
+    waits five seconds for each.
+    """
+    batches = getattr(loader, "_iterator", None)
+    if batches is not None:
+        end_workers(batches)
+        loader._iterator = None
+
+
 def _workers(batches: object) -> list[Any]:
     return list(getattr(batches, "_workers", ()))
 

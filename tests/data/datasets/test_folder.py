@@ -65,6 +65,7 @@ def test_order_never_decides(tmp_path):
     assert "2 mask files have no image" in text
 
 
+@pytest.mark.fault("F34")
 def test_unmatched_files_are_listed_up_to_twenty(tmp_path):
     fill(tmp_path, [f"{n:03d}.jpg" for n in range(30)], ["000.png", "extra.png"])
     with pytest.raises(DataError) as caught:
@@ -76,6 +77,7 @@ def test_unmatched_files_are_listed_up_to_twenty(tmp_path):
     assert "extra.png" in text
 
 
+@pytest.mark.fault("F34")
 def test_case_and_duplicates_are_reported(tmp_path):
     fill(tmp_path / "case", ["A.jpg"], ["a.png"])
     with pytest.raises(DataError, match=r"A\.jpg"):
@@ -85,6 +87,7 @@ def test_case_and_duplicates_are_reported(tmp_path):
         names_of(tmp_path / "twice")
 
 
+@pytest.mark.fault("F35")
 def test_a_location_without_images_is_reported(tmp_path):
     fill(tmp_path, ["a.jpg"], ["a.png"])
     with pytest.raises(DataError, match=r"dataset\.train\.masks=nowhere.*dataset\.root"):
@@ -307,6 +310,7 @@ def test_lists_of_unequal_length_pair_by_name(tmp_path):
     assert [files.name for files in dataset.files] == ["a", "b"]
 
 
+@pytest.mark.fault("F34")
 def test_a_missing_root_is_reported_first(tmp_path):
     with pytest.raises(
         DataError, match=r"dataset\.root=.*nowhere is neither a directory nor a zip or tar"

@@ -17,6 +17,7 @@ from segtrain.errors import DataError
 IDS = np.array([[1, 2, 255], [0, 2, 1]], dtype=np.uint8)
 
 
+@pytest.mark.fault("F33")
 def test_palette_mask_gives_indices(tmp_path):
     write_palette_mask(tmp_path / "m.png", IDS, [[200, 0, 0], [0, 200, 0], [9, 9, 9]])
     with Image.open(tmp_path / "m.png") as image:
@@ -25,17 +26,20 @@ def test_palette_mask_gives_indices(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), IDS)
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize("ids", [IDS, np.array([[1, 300, 65535]])])
 def test_written_masks_read_back(tmp_path, ids):
     write_mask(tmp_path / "m.png", ids)
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), ids)
 
 
+@pytest.mark.fault("F33")
 def test_one_bit_mask(tmp_path):
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == [[1, 0]]
 
 
+@pytest.mark.fault("F33")
 def test_grey_png_of_four_bits_is_not_stretched(tmp_path):
     import struct
     import zlib
@@ -51,6 +55,7 @@ def test_grey_png_of_four_bits_is_not_stretched(tmp_path):
     assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2, 15]]
 
 
+@pytest.mark.fault("F33")
 def test_masks_of_colours_keep_them_and_lose_transparency(tmp_path):
     for mode in ("RGB", "RGBA"):
         Image.new(mode, (3, 2), (1, 2, 3, 0)[: len(mode)]).save(tmp_path / "m.png")
@@ -59,6 +64,7 @@ def test_masks_of_colours_keep_them_and_lose_transparency(tmp_path):
     assert read_mask(tmp_path / "m.png")[0].tolist() == [4, 4, 4]
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "tif", "jp2"])
 def test_lossy_masks_are_refused(tmp_path, suffix):
     file = tmp_path / f"m.{suffix}"
@@ -72,6 +78,7 @@ def test_a_lossless_webp_is_a_mask(tmp_path):
     assert read_mask(tmp_path / "m.webp")[0, 0].tolist() == [9, 8, 7]
 
 
+@pytest.mark.fault("F33")
 def test_masks_of_floats_hold_whole_numbers(tmp_path):
     file = tmp_path / "m.tif"
     Image.fromarray(np.array([[0, 7], [np.nan, 300]], dtype=np.float32)).save(file)
@@ -84,6 +91,7 @@ def test_masks_of_floats_hold_whole_numbers(tmp_path):
         read_mask(file)
 
 
+@pytest.mark.fault("F33")
 def test_masks_of_48_bit_colours_are_refused(tmp_path):
     cv2 = pytest.importorskip("cv2")
     cv2.imwrite(str(tmp_path / "m.png"), np.zeros((4, 4, 3), np.uint16))
@@ -104,6 +112,7 @@ def test_arrays_and_matlab_files(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "plain.mat"), IDS)
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_truncated_files_are_named(tmp_path, name, kept):
@@ -118,6 +127,7 @@ def test_truncated_files_are_named(tmp_path, name, kept):
         read_mask(file)
 
 
+@pytest.mark.fault("F34")
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(DataError, match=r"no\.png: the image file does not exist"):
         read_image(tmp_path / "no.png")
@@ -128,6 +138,7 @@ def test_missing_and_foreign_files(tmp_path):
         read_image(tmp_path)
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
 def test_exif_orientation_is_applied(tmp_path, orientation, turns):
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -139,6 +150,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, turns):
     assert Reader().size(tmp_path / "a.png") == image.shape[:2]
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.parametrize(
     ("mode", "colour", "expected"),
     [
@@ -158,6 +170,7 @@ def test_images_become_rgb_bytes(tmp_path, mode, colour, expected):
     assert image[0, 0].tolist() == expected
 
 
+@pytest.mark.fault("F30")
 def test_exif_of_a_mask_is_applied_as_well(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -166,6 +179,7 @@ def test_exif_of_a_mask_is_applied_as_well(tmp_path):
     np.testing.assert_array_equal(Reader(exif="ignore").mask(tmp_path / "m.png"), IDS)
 
 
+@pytest.mark.fault("F30")
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientations_are_those_of_pillow(tmp_path, orientation):
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -177,6 +191,7 @@ def test_orientations_are_those_of_pillow(tmp_path, orientation):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.parametrize("shape", [(5, 7, 5), (5, 5, 7)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_any_number_of_channels(tmp_path, shape, dtype):
@@ -250,6 +265,7 @@ def test_colours_become_grey(tmp_path):
     assert np.abs(grey[..., 0].astype(int) - expected).max() <= 1
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_images_beyond_the_limit_are_refused_from_their_header(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"

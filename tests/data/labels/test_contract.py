@@ -39,6 +39,7 @@ def test_values_beyond_sixteen_bits_and_below_zero():
     assert ids_of(LabelContract(2, -1, {70000: 1, 0: 0}), [70000, 0, -1], np.int32) == [1, 0, -1]
 
 
+@pytest.mark.fault("F31")
 def test_outside_names_file_values_counts_and_limits():
     text = message_of(LabelContract(3), [0, 7, 7, 254])
     for part in (
@@ -51,6 +52,7 @@ def test_outside_names_file_values_counts_and_limits():
         assert part in text
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize(
     ("num_classes", "values", "fix"),
     [
@@ -75,12 +77,14 @@ def test_void_fix_when_255_is_not_the_ignore_label():
     assert "dataset.ignore_label=255" in message_of(LabelContract(5, -1), [0, 1, 2, 255])
 
 
+@pytest.mark.fault("F32")
 def test_value_missing_in_the_label_map():
     text = message_of(LabelContract(2, 255, {0: 0, 1: 1}), [0, 1, 5])
     assert "value 5 (1 pixel)" in text
     assert "'dataset.label_map={0:0,1:1,5:255}'" in text
 
 
+@pytest.mark.fault("F54")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -120,12 +124,14 @@ def colours_of(*colours):
     return np.array([colours], dtype=np.uint8)
 
 
+@pytest.mark.fault("F33")
 def test_masks_of_colours_through_the_palette():
     labels = LabelContract(3, palette=PALETTE, label_map={0xE0E0C0: "ignore", "0x000080": 1})
     raw = colours_of((0, 128, 0), (224, 224, 192), (0, 0, 128), (0, 0, 0))
     assert labels.to_ids(raw, "m.png").tolist() == [[2, 255, 1, 0]]
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize(
     ("palette", "colours", "fix"),
     [

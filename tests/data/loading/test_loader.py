@@ -29,6 +29,7 @@ AUGMENT = TrainTransform(
 PLAIN = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, SHAPES.labels)
 
 
+@pytest.mark.fault("F17")
 def test_augmentation_depends_on_seed_epoch_and_index():
     view = TrainView(SHAPES, AUGMENT, seed=0)
     first = view[0, 1]["images"]
@@ -44,6 +45,7 @@ def batches(num_workers, start_step=0):
     return list(islice(iterate(loader), 5 - start_step))
 
 
+@pytest.mark.fault("F12")
 def test_batches_do_not_depend_on_workers():
     plain = batches(0)
     for other in (batches(2), [*plain[:2], *batches(0, start_step=2)]):
@@ -52,6 +54,7 @@ def test_batches_do_not_depend_on_workers():
     assert plain[0]["images"].shape == (4, 3, 32, 32)
 
 
+@pytest.mark.fault("F17")
 def test_loaders_do_not_use_the_global_generators():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     batches(0)
@@ -61,6 +64,7 @@ def test_loaders_do_not_use_the_global_generators():
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_arrives_with_its_message(make_files, num_workers):
     files = make_files([[0, 1]], [[0, 9]])
@@ -77,6 +81,7 @@ def test_an_error_arrives_with_its_message(make_files, num_workers):
         assert str(caught.value) == str(direct.value)
 
 
+@pytest.mark.fault("F29")
 def test_images_of_two_sizes_are_refused(make_files):
     dataset = FileDataset(LabelContract(2), make_files(np.eye(4), np.eye(6)))
     loader = build_train_loader(dataset, PLAIN, StepSampler(2, 2))
@@ -94,6 +99,7 @@ def test_evaluation_groups_by_size(make_files):
     assert groups[0]["images"].shape == (2, 3, 4, 4)
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_evaluation_sees_every_sample_once(world_size):
     indices = []
@@ -103,6 +109,7 @@ def test_evaluation_sees_every_sample_once(world_size):
     assert sorted(indices) == list(range(len(SHAPES)))
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_score_is_the_same_to_the_last_pixel_for_any_number_of_processes(

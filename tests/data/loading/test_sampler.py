@@ -11,6 +11,7 @@ def take(count, *arguments, **keywords):
     return list(islice(StepSampler(*arguments, **keywords), count))
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "world_size"), [(4, 1, 1), (2, 1, 2), (1, 2, 2)]
 )
@@ -23,6 +24,7 @@ def test_an_epoch_covers_every_sample_once(batch_size, accumulate, world_size):
     assert sorted(keys) == [(0, index) for index in range(12)]
 
 
+@pytest.mark.fault("F13")
 def test_a_step_is_the_same_set_for_every_split():
     def steps(batch_size, accumulate, world_size):
         ranks = [take(6 * accumulate, 17, batch_size, accumulate, world_size, r, seed=5)
@@ -36,6 +38,7 @@ def test_a_step_is_the_same_set_for_every_split():
     assert steps(4, 1, 1) == steps(2, 2, 1) == steps(2, 1, 2) == steps(1, 2, 2)
 
 
+@pytest.mark.fault("F10")
 def test_a_resumed_stream_continues_the_first():
     whole = take(20, 10, 3, 2, seed=1)
     for step in (0, 1, 5, 9):
@@ -51,6 +54,7 @@ def test_orders_differ_between_epochs_and_seeds():
     assert order(0, 0) != order(1, 0)
 
 
+@pytest.mark.fault("F35")
 def test_too_few_samples():
     with pytest.raises(DataError) as caught:
         StepSampler(3, 8, 1, 2)

@@ -73,6 +73,7 @@ def test_a_cache_that_cannot_be_written_is_not_an_error(make_files, tmp_path, mo
         assert len(counted) == expected
 
 
+@pytest.mark.fault("F28")
 def test_one_error_for_all_files(make_files):
     files = make_files([[0, 1]], [[7, 7]], [[0, 11]], [[0, 1]], [[0, 1]])
     files[3].mask.write_bytes(files[3].mask.read_bytes()[:-40])
@@ -93,6 +94,7 @@ def test_sizes_are_compared_without_decoding_images(make_files):
         check(FileDataset(LabelContract(2), files))
 
 
+@pytest.mark.fault("F28")
 def test_truncated_images_are_found_at_once(make_files):
     files = make_files(np.zeros((32, 32)))
     files[0].image.write_bytes(files[0].image.read_bytes()[:-200])
@@ -100,6 +102,7 @@ def test_truncated_images_are_found_at_once(make_files):
         check(FileDataset(LabelContract(2), files))
 
 
+@pytest.mark.fault("F28")
 def test_damage_inside_an_image_is_found_on_request(make_files):
     files = make_files(np.zeros((32, 32)))
     content = files[0].image.read_bytes()
@@ -111,6 +114,7 @@ def test_damage_inside_an_image_is_found_on_request(make_files):
         check_report(scan_dataset(dataset, decode_images=True))
 
 
+@pytest.mark.fault("F32")
 def test_binary_masks_read_as_ignored(make_files):
     files = make_files([[0, 255]], [[0, 0]])
     with pytest.raises(DataError, match=r"255 \(1 pixels\).*'dataset\.label_map=\{0:0,255:1\}'"):
@@ -119,11 +123,13 @@ def test_binary_masks_read_as_ignored(make_files):
     assert scan_dataset(FileDataset(fixed, files)).class_pixels.tolist() == [3, 1]
 
 
+@pytest.mark.fault("F37")
 def test_nothing_but_ignored_pixels(make_files):
     with pytest.raises(DataError, match="nothing to learn"):
         check(FileDataset(LabelContract(3), make_files([[255, 255]])))
 
 
+@pytest.mark.fault("F35")
 def test_no_files():
     with pytest.raises(DataError, match="no files"):
         scan_dataset(FileDataset(LabelContract(2), []))

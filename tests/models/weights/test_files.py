@@ -27,6 +27,7 @@ def test_torch_files_new_and_old_are_read(tmp_path: Path, zipped: bool) -> None:
     assert torch.equal(read_weights(file)["conv.weight"], STATE["conv.weight"])
 
 
+@pytest.mark.fault("F55")
 @pytest.mark.parametrize("name", ["model.safetensors", "weights.bin"])
 def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str) -> None:
     save_file(STATE, tmp_path / name)
@@ -75,6 +76,7 @@ def _newer_protocol(file: Path) -> None:
     torch.save(STATE, file, pickle_protocol=4)
 
 
+@pytest.mark.fault("F55")
 @pytest.mark.parametrize(
     "write", [_whole_module, _with_arguments, _old_with_arguments, _newer_protocol]
 )
@@ -101,6 +103,7 @@ class _Runs:
         return (exec, ("raise SystemExit('code of the file ran')",))
 
 
+@pytest.mark.fault("F55")
 def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
     for zipped in (True, False):
         file = tmp_path / f"{zipped}.pth"
@@ -140,6 +143,7 @@ def test_files_without_weights_are_refused_with_one_message(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("name", ["best.pth", "old.pth", "best.safetensors"])
 def test_a_truncated_file_is_reported_as_damaged(tmp_path: Path, name: str) -> None:
     file, state = tmp_path / name, {"weight": torch.rand(5000)}
@@ -197,6 +201,7 @@ def flip_a_byte_inside(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.fault("F4")
 def test_a_flipped_bit_in_a_weight_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "best.pth"
     torch.save({"weight": torch.rand(4000)}, file)
@@ -206,6 +211,7 @@ def test_a_flipped_bit_in_a_weight_file_is_found(tmp_path: Path) -> None:
         read_weights(file)
 
 
+@pytest.mark.fault("F4")
 def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path: Path) -> None:
     file = tmp_path / "last.pt"
     whole = {"model": {"weight": torch.rand(4000)}, "config": {"a": 1}, "metadata": {"b": 2}}

@@ -40,6 +40,7 @@ def refused(name: str, weights: str, **params: Any) -> SegtrainError:
     return caught.value
 
 
+@pytest.mark.fault("F53")
 def test_no_key_is_required_for_a_file_that_does_not_fit(tmp_path: Path) -> None:
     error = refused("lraspp_mobilenet_v3_large", official_file(tmp_path))
     assert isinstance(error, CheckpointError)
@@ -49,6 +50,7 @@ def test_no_key_is_required_for_a_file_that_does_not_fit(tmp_path: Path) -> None
     assert isinstance(refused(SMALL, official_file(tmp_path)), ConfigError)
 
 
+@pytest.mark.fault("F53")
 def test_the_next_step_names_the_heads_to_reinitialise(tmp_path: Path) -> None:
     weights = official_file(tmp_path, OCR, num_classes=7)
     given = {"align_corners": True}
@@ -64,6 +66,7 @@ def test_the_next_step_names_the_heads_to_reinitialise(tmp_path: Path) -> None:
     assert any(key.startswith("conv3x3_ocr.") for key in model.load_report.loaded)
 
 
+@pytest.mark.fault("F53")
 def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
     model = MODELS.build("lraspp_mobilenet_v3_large", num_classes=5)
     metadata = {"model": {"name": "lraspp_mobilenet_v3_large"}, "align_corners": False}
@@ -87,6 +90,7 @@ def test_another_align_corners_is_in_the_summary(tmp_path: Path) -> None:
     assert "trained with align_corners=false, used with true" in report.summary()
 
 
+@pytest.mark.fault("F53")
 @pytest.mark.parametrize(
     ("file_of", "model"),
     [("hrnet_w18", "hrnet_w18_small_v2"), ("hrnet_w18_small_v2", SMALL)],
@@ -103,6 +107,7 @@ def test_a_trunk_of_another_size_is_refused_with_the_name_that_fits(
     assert error.report.refused
 
 
+@pytest.mark.fault("F53")
 def test_another_number_of_classes(states: Callable[[str], State], tmp_path: Path) -> None:
     file = save(official(states(SMALL)), tmp_path / "best.pth")
     with pytest.raises(WeightsError) as caught:
@@ -118,6 +123,7 @@ def test_another_number_of_classes(states: Callable[[str], State], tmp_path: Pat
     assert set(report.loaded) == model.state_dict().keys() - set(heads)
 
 
+@pytest.mark.fault("F53")
 def test_a_file_without_ocr_is_refused_by_ocr_and_the_other_way_round(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
@@ -137,6 +143,7 @@ def test_a_file_without_ocr_is_refused_by_ocr_and_the_other_way_round(
     assert {key.split(".")[0] for key in trunk.left_out} == {"aux_head", *AFTER_HRNET}
 
 
+@pytest.mark.fault("F53")
 def test_a_head_that_is_not_in_the_file(states: Callable[[str], State], tmp_path: Path) -> None:
     file = save(official(states(SMALL)), tmp_path / "best.pth")
     with pytest.raises(
@@ -147,6 +154,7 @@ def test_a_head_that_is_not_in_the_file(states: Callable[[str], State], tmp_path
     assert "last_layer.0.weight" in report.loaded
 
 
+@pytest.mark.fault("F53")
 def test_a_missing_or_an_unknown_weight_is_named(
     states: Callable[[str], State], tmp_path: Path
 ) -> None:
@@ -160,6 +168,7 @@ def test_a_missing_or_an_unknown_weight_is_named(
     assert rows == {"refused: not in the file": "stage3", "refused: not in the model": "stage9"}
 
 
+@pytest.mark.fault("F53")
 @pytest.mark.parametrize("name", [SMALL, "encoder_decoder"])
 def test_loading_nothing_is_an_error(
     name: str, states: Callable[[str], State], tmp_path: Path
