@@ -10,6 +10,7 @@ from segtrain.assembly.training import build_trainer
 from segtrain.engine.device import set_deterministic
 from segtrain.engine.distributed import processes
 from segtrain.engine.failures import shared_errors
+from segtrain.pages import learning_rates  # noqa: F401  it registers a hook
 from segtrain.schema.origin import Origin
 from segtrain.schema.sections import Config
 from segtrain.terminal import logger
