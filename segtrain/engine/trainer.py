@@ -350,7 +350,10 @@ class Trainer:
             Interrupted: When a signal asked for it.
         """
         self.watchdog.note("an evaluation", self.step)
-        is_late = time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
+        is_late = (
+            self.step > 0
+            and time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
+        )
         stops = self.hooks.wants_to_stop
         flags = self.processes.any(4 * self.signals.received + 2 * stops + is_late)
         signal, is_stopped = flags >> 2, bool(flags & 2)
