@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.models.backbones import BACKBONES, Backbone
 from segtrain.models.heads import HEADS, Head
+from segtrain.models.layers.feature_pyramid import SimpleFeaturePyramid
 from segtrain.models.layers.padding import padded_to, without_padding
 from segtrain.models.registry import MODELS
 from segtrain.models.segmentor import Segmentor
@@ -40,6 +42,10 @@ class EncoderDecoder(Segmentor):
             ``criterion.output_weights`` sets their weights.
         activation_checkpointing: Recompute the activations of the backbone in the backward pass
             instead of storing them: less memory, more time, the same results.
+        pyramid: Whether the head gets the four levels of a
+            :class:`~segtrain.models.layers.feature_pyramid.SimpleFeaturePyramid`, computed from the
+            last feature map, in place of the feature maps. Null: if all feature maps have the same
+            stride, as in a plain vision transformer, and the head reads more than the last one.
         **common: As in :class:`~segtrain.models.Segmentor`.
 
     Shape:
@@ -65,7 +71,7 @@ class EncoderDecoder(Segmentor):
         {'out': (1, 19, 19, 30), 'aux': (1, 19, 5, 8)}
     """
 
-    head_prefixes: ClassVar[tuple[str, ...]] = ("head", "aux_heads")
+    head_prefixes: ClassVar[tuple[str, ...]] = ("head", "aux_heads", "pyramid")
     backbone_prefix = "backbone."
 
     def __init__(
@@ -75,10 +81,12 @@ class EncoderDecoder(Segmentor):
         head: Spec = "fcn",
         aux_heads: dict[str, Spec] | None = None,
         activation_checkpointing: bool = False,
+        pyramid: bool | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.backbone = self._build_backbone(backbone, activation_checkpointing)
+        self.pyramid = self._build_pyramid(pyramid, head)
         self.head = self._build_head(HEADS.named(head, where="model.head"), -1, "model.head")
         self.aux_heads = nn.ModuleDict()
         self._stages: dict[str, int] = {}
@@ -106,6 +114,33 @@ class EncoderDecoder(Segmentor):
                 " to false"
             )
         return BACKBONES.build(given, where=where, **provided)
+
+    def _build_pyramid(self, given: bool | None, head: Spec) -> SimpleFeaturePyramid | None:
+        strides = self.backbone.strides
+        if len(set(strides)) > 1:
+            if given:
+                raise ConfigError(
+                    f"pyramid=true needs feature maps of one stride, but those of the backbone have"
+                    f" the strides {', '.join(map(str, strides))}; set pyramid to null or false"
+                )
+            return None
+        if given is False or (given is None and not self._reads_several(head)):
+            return None
+        return SimpleFeaturePyramid(in_channels=self.backbone.channels[-1], stride=strides[-1])
+
+    def _reads_several(self, head: Spec) -> bool:
+        """Whether `head` reads other feature maps than the last."""
+        channels = self.backbone.channels
+        with torch.device("meta"):
+            trial = HEADS.build(
+                HEADS.named(head, where="model.head"),
+                where="model.head",
+                in_channels=channels,
+                strides=self.backbone.strides,
+                num_classes=self.num_classes,
+                align_corners=self.align_corners,
+            )
+        return not unread_features(trial, channels) >= set(range(len(channels) - 1))
 
     def _add_aux_head(self, name: str, spec: Spec) -> None:
         where = f"model.aux_heads.{name}"
@@ -137,18 +172,19 @@ class EncoderDecoder(Segmentor):
         self, given: dict[str, Any], stage: int, where: str, *, num_classes: int | None = None
     ) -> Head:
         """Build a head on the feature maps up to `stage`."""
-        stop = stage % len(self.backbone.channels) + 1
+        source = self.pyramid or self.backbone
+        stop = stage % len(source.channels) + 1
         return HEADS.build(
             given,
             where=where,
-            in_channels=self.backbone.channels[:stop],
-            strides=self.backbone.strides[:stop],
+            in_channels=source.channels[:stop],
+            strides=source.strides[:stop],
             num_classes=num_classes or self.num_classes,
             align_corners=self.align_corners,
         )
 
     def _stage(self, given: Any, where: str) -> int:
-        stages = len(self.backbone.channels)
+        stages = len((self.pyramid or self.backbone).channels)
         is_number = isinstance(given, int) and not isinstance(given, bool)
         if not is_number or not -stages <= given < stages:
             raise ConfigError(
@@ -162,7 +198,7 @@ class EncoderDecoder(Segmentor):
 
     def _freeze_unused(self) -> None:
         """Freeze the parameters that no output depends on, as distributed training requires."""
-        unread = set(range(len(self.backbone.channels)))
+        unread = set(range(len((self.pyramid or self.backbone).channels)))
         for head in self._heads():
             # An auxiliary head may get only the first stages.
             stages = set(range(len(head.in_channels)))
@@ -179,14 +215,21 @@ class EncoderDecoder(Segmentor):
             TypeError: If their dtype is not floating point.
         """
         self.check_images(images)
-        padded = padded_to(images, self.backbone.strides[-1])
+        padded = padded_to(images, self._coarsest())
         features = self.backbone(padded)
+        if self.pyramid is not None:
+            features = self.pyramid(features[-1])
         outputs: dict[str, Tensor] = dict(self.head(features))
         for name, head in self.aux_heads.items():
             if name in outputs:
                 raise ValueError(f"two heads return an output {name!r}")
             outputs[name] = head(features[: self._stages[name] + 1])["out"]
         return {name: without_padding(value, padded, images) for name, value in outputs.items()}
+
+    def _coarsest(self) -> int:
+        """The number that height and width are padded to multiples of."""
+        coarsest = self.backbone.strides[-1]
+        return coarsest if self.pyramid is None else int(max(coarsest, self.pyramid.strides[-1]))
 
     def pretrained_backbone(self) -> dict[str, Tensor]:
         weights = self.backbone.pretrained()

@@ -71,7 +71,7 @@ class TestComposition:
         with torch.no_grad():
             for size in ((33, 47), (1, 1)):
                 logits = model.eval()(images_of(*size, batch=1))["out"]
-                strides = model.backbone.strides
+                strides = (model.pyramid or model.backbone).strides
                 found = [strides[STAGE_OF[head]]] if head in STAGE_OF else strides
                 assert logits.shape[:2] == (1, NUM_CLASSES)
                 assert logits.shape[-2:] in [

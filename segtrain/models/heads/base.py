@@ -44,7 +44,7 @@ class Head(nn.Module):
         self,
         *,
         in_channels: Sequence[int],
-        strides: Sequence[int],
+        strides: Sequence[float],
         num_classes: int,
         align_corners: bool = False,
         dropout: float = 0.0,

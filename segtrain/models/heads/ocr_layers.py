@@ -93,12 +93,12 @@ class OCRLayers(nn.Module):
         init_layers(self.ocr_distri_head)
         init_classifier(self.cls_head)
 
-    def pooled_stride(self, stride: int) -> int:
+    def pooled_stride(self, stride: float) -> int:
         """Largest image side that gives a single feature after pooling, for features at `stride`.
 
         Batch norm follows the pooling, so this is a candidate for `norm_stride`.
         """
-        return stride * (2 * self.scale - 1)
+        return int(stride * (2 * self.scale - 1))
 
     def ocr_outputs(self, features: Tensor) -> dict[str, Tensor]:
         """Return the logits of both classifiers at the resolution of `features`.

@@ -43,9 +43,14 @@ def without_padding(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
         >>> without_padding(torch.zeros(1, 2, 16, 16), padded_to(images, 64), images).shape
         torch.Size([1, 2, 9, 13])
     """
-    height, width = images.shape[-2:]
-    stride = padded.shape[-1] // logits.shape[-1]
-    return logits[..., : rounded_up(height, stride), : rounded_up(width, stride)]
+    # The stride may be a fraction, such as 3.5, so the logits are counted without it.
+    rows, columns = (
+        rounded_up(length * count, whole)
+        for length, count, whole in zip(
+            images.shape[-2:], logits.shape[-2:], padded.shape[-2:], strict=True
+        )
+    )
+    return logits[..., :rows, :columns]
 
 
 def rounded_up(length: int, stride: int) -> int:
