@@ -47,7 +47,7 @@ test-slow: $(VENV)/.test ## the long checks
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 faults: $(VENV)/.stores ## inject faults for real, and print how many were survived
-	$(BIN)/python -m pytest -m fault tests $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m fault tests $(ARGS)
 
 gpu: $(VENV)/.base ## check and measure on one GPU in ten minutes; CAMVID_ROOT=... adds CamVid
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

@@ -7,6 +7,7 @@ from segtrain.criterion.criterion import Criterion, CriterionReport, Task
 from segtrain.data import DATASETS, LabelContract, Sample, SegmentationDataset
 from segtrain.data.build import build_dataset, list_datasets
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
+from segtrain.engine.hooks import HOOKS, Hook, Watched
 from segtrain.errors import CheckpointError, ConfigError, DataError, NumericError, SegtrainError
 from segtrain.inference import Predictor
 from segtrain.losses import (
@@ -41,6 +42,8 @@ from segtrain.version import __version__
 register_backbone = BACKBONES.register
 register_dataset = DATASETS.register
 register_head = HEADS.register
+register_hook = HOOKS.register
+list_hooks = HOOKS.names
 register_metric = METRICS.register
 register_mining = MININGS.register
 register_model = MODELS.register
@@ -61,6 +64,7 @@ __all__ = [
     "DataError",
     "DerivedTarget",
     "Head",
+    "Hook",
     "LabelContract",
     "LoadReport",
     "Loss",
@@ -80,6 +84,7 @@ __all__ = [
     "TargetProbabilityLoss",
     "Task",
     "TrainResult",
+    "Watched",
     "__version__",
     "build_criterion",
     "build_dataset",
@@ -89,6 +94,7 @@ __all__ = [
     "list_backbones",
     "list_datasets",
     "list_heads",
+    "list_hooks",
     "list_losses",
     "list_metrics",
     "list_minings",
@@ -100,6 +106,7 @@ __all__ = [
     "register_backbone",
     "register_dataset",
     "register_head",
+    "register_hook",
     "register_loss",
     "register_metric",
     "register_mining",

@@ -87,6 +87,19 @@ class IncompleteError(SegtrainError):
         self.exit_code = exit_code
 
 
+class OtherProcessError(SegtrainError):
+    """Another process of the run failed.
+
+    Args:
+        message: Which one, and why.
+        exit_code: Its exit code.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def printable(text: object) -> str:
     r"""Escape the characters of a text that cannot be printed, so that none controls the terminal.
 

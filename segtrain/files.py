@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def atomic_write(path: Path, *, previous: Path | None = None) -> Iterator[IO[byt
             stream.flush()
             os.fsync(stream.fileno())
         if previous is not None and path.exists():
-            _keep(path, previous)
+            keep(path, previous)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -48,15 +49,25 @@ def atomic_write(path: Path, *, previous: Path | None = None) -> Iterator[IO[byt
     _sync_directory(path.parent)
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """Give a file a second name, so that one of the two is there at any time."""
-    link = temporary_name(previous)
+def keep(path: Path, name: Path, *, copies: bool = False) -> None:
+    """Give a file a second name in its directory, so that one of the two is there at any time.
+
+    Args:
+        path: The file.
+        name: The second name, which replaces another file of this name.
+        copies: On a file system without hard links, copy the file; otherwise it is renamed.
+    """
+    link = temporary_name(name)
     try:
         link.hardlink_to(path)
-        link.replace(previous)
-    except OSError:  # the file system has no hard links
+        link.replace(name)
+    except OSError:
         link.unlink(missing_ok=True)
-        path.replace(previous)
+        if copies:
+            shutil.copyfile(path, link)
+            link.replace(name)
+        else:
+            path.replace(name)
 
 
 def temporary_name(path: Path) -> Path:

@@ -25,7 +25,7 @@ def cell(text: object) -> str:
 
     Example:
         >>> print(cell("[red]a\x1b[31m"))
-        \[red]a\x1b\[31m
+        \[red]a\x1b[31m
     """
     return escape(printable(text))
 

@@ -183,3 +183,18 @@ def test_the_optimizer_of_the_page_trains(train: Callable[..., int], tmp_path: P
     assert train("run", *words, "scheduler=inverse_root", "trainer.max_steps=2") == 0
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     assert state["config"]["optimizer"] == {"name": "heavy_ball", "lr": 0.01, "momentum": 0.5}
+
+
+def test_the_hook_of_the_page_writes_each_evaluation(
+    train: Callable[..., int], tmp_path: Path
+) -> None:
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (source,) = [code for code in blocks if "register_hook" in code]
+    plugin = tmp_path / "my_hooks.py"
+    plugin.write_text(source, encoding="utf-8")
+    hook = f"{{name: to_file, path: {tmp_path / 'scores.jsonl'}}}"
+    words = [f"plugins=[{TINY},{plugin}]", f"hooks=[{hook}]", "trainer.evaluate_every=1"]
+    assert train("run", *words, "trainer.max_steps=2") == 0
+    found = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in found] == [1, 2]

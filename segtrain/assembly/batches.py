@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from segtrain.assembly.class_balance import ClassBalance
 from segtrain.assembly.splits import Splits
@@ -23,8 +25,11 @@ from segtrain.data import (
 from segtrain.data.loading.sampler import Order
 from segtrain.data.transforms.tensors import RGB
 from segtrain.engine.distributed import Processes
+from segtrain.errors import ResourceError
 from segtrain.schema.sections import AugmentationConfig, Config
 from segtrain.terminal import logger
+
+_SHARED = Path("/dev/shm")
 
 
 class Batches:
@@ -55,6 +60,7 @@ class Batches:
         self.transform = train_transform(config.augmentation, dataset.labels, dataset.channels)
         self.mixing = _mixing(config.augmentation, dataset.labels)
         self.steps_per_epoch = self._sampler(0).steps_per_epoch
+        check_shared_memory(config, dataset.channels)
 
     def __call__(self, start_step: int) -> Generator[TrainBatch]:
         """The micro-batches from optimizer step `start_step` on."""
@@ -77,6 +83,30 @@ class Batches:
     def _sampler(self, start_step: int) -> StepSampler:
         return step_sampler(
             self.config, len(self.dataset), self.processes, self.order, start_step=start_step
+        )
+
+
+def check_shared_memory(config: Config, channels: int) -> None:
+    """Check that the batches that workers prepare fit into the shared memory.
+
+    Raises:
+        ResourceError: When they do not, since a worker would then be killed without a word.
+    """
+    size, workers = config.augmentation.crop_size, config.loader.num_workers
+    if size is None or not workers or not _SHARED.is_dir():
+        return
+    pixels = config.trainer.batch_size * size[0] * size[1]
+    batches = workers * (config.loader.prefetch_factor or 2)
+    needed = batches * pixels * (4 * channels + 1)
+    try:
+        free = shutil.disk_usage(_SHARED).free
+    except OSError:
+        return
+    if needed > free:
+        raise ResourceError(
+            f"the shared memory {_SHARED} has {free / 1e6:.0f} MB free, but {workers} data workers"
+            f" need {needed / 1e6:.0f} MB for their batches; use loader.num_workers=0, a lower"
+            " loader.prefetch_factor, or a larger one (docker run --shm-size)"
         )
 
 

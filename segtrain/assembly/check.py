@@ -15,6 +15,7 @@ from segtrain.criterion.build import check_output_specs
 from segtrain.data import DATASETS, Normalization
 from segtrain.data.datasets.recognise import hint
 from segtrain.engine import OPTIMIZERS, SCHEDULERS
+from segtrain.engine.hooks import HOOKS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.metrics import MetricCollector, build_metrics, check_choice
@@ -52,6 +53,8 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     config = parse_config(dict(raw))
     _check_outputs(config)
     _check_allowed(config, known)
+    for index, spec in enumerate(config.hooks):
+        HOOKS.check(spec, where=f"hooks[{index}]")
     build_metrics(config.evaluation.metrics)
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     model = filled["model"]

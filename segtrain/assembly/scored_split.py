@@ -10,12 +10,12 @@ from segtrain.assembly.class_names import check_class_names
 from segtrain.assembly.splits import download_once, log_fold
 from segtrain.assembly.trial import check_channels
 from segtrain.data import DATASETS, SegmentationDataset
-from segtrain.data.io.remote import is_url
+from segtrain.data.io.remote import is_url, shown
 from segtrain.data.io.storage import is_directory
 from segtrain.data.labels.scored_classes import ScoredClasses, map_classes
 from segtrain.engine.checkpoint import State
 from segtrain.engine.distributed import Processes
-from segtrain.errors import ConfigError, DataError, NoFilesError
+from segtrain.errors import CheckpointError, ConfigError, DataError, NoFilesError
 from segtrain.models import Segmentor
 from segtrain.schema.sections import EvaluateConfig, Spec
 
@@ -47,6 +47,7 @@ def open_scored_split(
     """
     given = config.dataset or {}
     spec = given if "name" in given else _changed(trained, given)
+    check_addresses(spec, given, path)
     download_once(spec, processes)
     try:
         dataset = DATASETS.build(spec, split=config.split)
@@ -61,6 +62,43 @@ def open_scored_split(
         check_class_names(dataset, spec, config.split, metadata["class_names"], path)
     check_channels(model, dataset.channels)
     return dataset, spec
+
+
+def check_addresses(spec: Spec, given: Spec, path: Path) -> None:
+    """Refuse to connect to an address that only the checkpoint names.
+
+    Args:
+        spec: The section ``dataset``.
+        given: The keys of it that the user gave.
+        path: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: When `spec` has an address that `given` does not have.
+    """
+    known = set(_texts(given))
+    for key, text in _texts_by_key(spec):
+        if is_url(text) and text not in known:
+            raise CheckpointError(
+                f"{path} names data at {shown(text)}, which nobody asked to connect to; add"
+                f" dataset.{key}={shown(text)} to do so, or set dataset.{key} to a copy of the data"
+            )
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for _, text in _texts_by_key(value)]
+
+
+def _texts_by_key(value: Any, key: str = "") -> list[tuple[str, str]]:
+    """Every text in nested values, with its dotted key."""
+    if isinstance(value, Mapping):
+        return [
+            found
+            for name, item in value.items()
+            for found in _texts_by_key(item, f"{key}.{name}" if key else str(name))
+        ]
+    if isinstance(value, (list, tuple)):
+        return [found for item in value for found in _texts_by_key(item, key)]
+    return [(key, value)] if isinstance(value, str) else []
 
 
 def _changed(trained: Spec, given: Spec) -> Spec:

@@ -147,8 +147,8 @@ def _optimization(
 
 def _check_run_dir(config: Config, origin: Origin) -> None:
     """Find a run directory that cannot be used before the data is read; write nothing."""
-    run_name(config, origin)
     if config.run_dir is None:
+        run_name(config, origin)
         check_writable(Path("outputs"), "run_dir")
         return
     check_writable(Path(config.run_dir), "run_dir")
@@ -162,7 +162,8 @@ def _open_run_dir(config: Config, origin: Origin, resumed_from: Path | None) -> 
         config.resume == "auto"
         or (resumed_from is not None and resumed_from.is_relative_to(config.run_dir))
     )
-    return create_run_dir(config.run_dir, run_name(config, origin), resuming=resumes_in_place)
+    name = run_name(config, origin) if config.run_dir is None else ""
+    return create_run_dir(config.run_dir, name, resuming=resumes_in_place)
 
 
 def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> None:

@@ -347,7 +347,9 @@ _LESS_MEMORY = {
 def _fail(message: str, code: int) -> int:
     if os.environ.get("SEGTRAIN_DEBUG") == "1" and sys.exc_info()[0] is not None:
         console.print_exception()
-    sys.stderr.write(f"error: {printable(message)}\n")
+    # Every process finds the same mistake in a configuration; one says it.
+    if code != ConfigError.exit_code or os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.stderr.write(f"error: {printable(message)}\n")
     return code
 
 

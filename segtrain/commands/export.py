@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from segtrain.assembly.scored_split import check_addresses
 from segtrain.data import DATASETS
 from segtrain.data.datasets.found_files import find_files
 from segtrain.errors import ConfigError, DataError, NoFilesError, SegtrainError
@@ -79,6 +80,7 @@ def _validation_images(trained: Trained, most: int) -> Images:
     """
     spec: Mapping[str, Any] = trained.state["config"]["dataset"]
     try:
+        check_addresses(dict(spec), {}, trained.path)
         dataset = DATASETS.build(dict(spec), split="val")
         samples = [dataset[index] for index in _spread(len(dataset), most)]
     except SegtrainError as error:

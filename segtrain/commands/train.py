@@ -9,6 +9,8 @@ from typing import Any
 from segtrain.assembly.training import build_trainer
 from segtrain.engine.device import set_deterministic
 from segtrain.engine.distributed import processes
+from segtrain.engine.failures import shared_errors
+from segtrain.pages import learning_rates  # noqa: F401  it registers a hook
 from segtrain.schema.origin import Origin
 from segtrain.schema.sections import Config
 from segtrain.terminal import logger
@@ -27,9 +29,10 @@ def train(config: Config, origin: Origin | None = None) -> dict[str, Any]:
     """
     set_deterministic(config.trainer.deterministic)
     with processes(config.trainer.device) as here:
-        trainer = build_trainer(config, here, origin)
+        with shared_errors(here):
+            trainer = build_trainer(config, here, origin)
         run = trainer.run  # None in every process but the main one
-        with nullcontext() if run is None else run:
+        with nullcontext() if run is None else run, shared_errors(here):
             result = trainer.fit() or {}
             if run is None:
                 return {}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from segtrain.engine.checkpoint_values import check_values
 from segtrain.engine.disk import RecordedErrors, check_free_space, no_space
 from segtrain.errors import CheckpointError
 from segtrain.files import atomic_write, is_whole_zip
@@ -97,8 +98,8 @@ def load_checkpoint(path: Path) -> State:
     """Load the state in `path`, on the CPU.
 
     Raises:
-        CheckpointError: When the file is missing, damaged, not a checkpoint of segtrain, or would
-            run code.
+        CheckpointError: When the file is missing, damaged, not a checkpoint of segtrain, holds
+            values that are not valid, or would run code.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -122,6 +123,7 @@ def load_checkpoint(path: Path) -> State:
     for key in ("model", "config", "metadata", "step"):
         if state.get(key) in (None, {}):
             raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {key!r}")
+    check_values(state, path)
     return state
 
 

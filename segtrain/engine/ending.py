@@ -23,6 +23,13 @@ def end_now(code: int, message: str) -> NoReturn:
     os._exit(code)
 
 
+def give_up(run: Run | None, code: int, message: str) -> NoReturn:
+    """End a run that makes no progress, and record it."""
+    if run is not None:
+        run.abort(code, message, "failed")
+    end_now(code, message)
+
+
 def abort(run: Run | None, number: int, message: str) -> NoReturn:
     """End a run at once because of a signal, and record it."""
     if run is not None:

@@ -94,7 +94,7 @@ class Evaluator:
         self,
         model: nn.Module,
         criterion: Criterion | None = None,
-        between: Callable[[], None] = lambda: None,
+        between: Callable[[], object] = lambda: None,
     ) -> Scored:
         """Score `model`, with the same result on every process; its training mode is restored.
 
@@ -175,7 +175,7 @@ class Evaluator:
             pictures["confusion"] = drawn.float() / 255
         return pictures
 
-    def _batches(self, between: Callable[[], None] = lambda: None) -> Iterator[EvalBatch]:
+    def _batches(self, between: Callable[[], object] = lambda: None) -> Iterator[EvalBatch]:
         """Yield the batches up to a sample that cannot be read; :meth:`_check` then raises."""
         self._failure = None
         most, done = self.processes.any(len(self.loader)), 0

@@ -51,6 +51,7 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = one_line(error)
         raise CheckpointError(f"{path} does not fit this configuration: {reason}") from error
+    trainer.hooks.load(state.get("hooks") or [])
     trainer.clock = Clock(entry(state, "seconds", path))
     trainer.evaluated_step = entry(state, "evaluated_step", path)
     best = entry(state, "best", path)

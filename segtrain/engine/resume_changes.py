@@ -14,7 +14,7 @@ _MAX_LENGTH = 80  # characters of a value
 
 # Keys that change neither what is trained nor the scores.
 _NO_EFFECT = (
-    *("name", "run_dir", "resume", "resume_allow", "plugins", "criterion.strip_rows"),
+    *("hooks", "name", "run_dir", "resume", "resume_allow", "plugins", "criterion.strip_rows"),
     *(f"loader.{key}" for key in ("num_workers", "prefetch_factor", "cache")),
     *(f"evaluation.{key}" for key in ("batch_size",)),
     *(

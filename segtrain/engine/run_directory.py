@@ -198,9 +198,11 @@ class Run:
         with self._logs.writing(self._status.path):
             self._status.note_checkpoint(step)
 
-    def abort(self, exit_code: int, reason: str) -> None:
+    def abort(
+        self, exit_code: int, reason: str, state: Literal["stopped", "failed"] = "stopped"
+    ) -> None:
         """Record that the run ends at once; called in another thread."""
-        self._end("stopped", exit_code, reason)
+        self._end(state, exit_code, reason)
 
     def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
         """Write one line of ``metrics.jsonl`` and the curves of a training step."""

@@ -56,11 +56,12 @@ def _is_main_thread() -> bool:
 
 
 def _handle(numbers: list[int], handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Install a handler; return those before. A signal that ``nohup`` ignores stays ignored."""
+    """Install a handler; return those before. ``nohup`` ignores SIGHUP, and so it stays ignored."""
+    ignored = getattr(signal, "SIGHUP", None)
     return {
         number: signal.signal(number, handler)
         for number in numbers
-        if signal.getsignal(number) is not signal.SIG_IGN
+        if number != ignored or signal.getsignal(number) is not signal.SIG_IGN
     }
 
 

@@ -22,19 +22,22 @@ from segtrain.engine.clock import Clock
 from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.device import autocast, peak_memory_bytes
 from segtrain.engine.distributed import Processes
-from segtrain.engine.ending import abort
+from segtrain.engine.ending import abort, give_up
 from segtrain.engine.evaluator import Evaluator, Scored
 from segtrain.engine.finite_check import FiniteCheck, NonfiniteStepError, all_finite, report
 from segtrain.engine.freezing import Frozen
+from segtrain.engine.hooks import Hooks, Watched
 from segtrain.engine.moving_average import MovingAverage
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
-from segtrain.errors import DataError
+from segtrain.engine.watchdog import Watchdog
+from segtrain.errors import DataError, NumericError
+from segtrain.files import keep
 from segtrain.metrics import larger_is_better
 from segtrain.models import Segmentor
 from segtrain.schema.sections import Config
-from segtrain.terminal import console, logger, progress, shows_progress
+from segtrain.terminal import ProgressLine, console, logger, progress, shows_progress
 
 MAX_EVALUATIONS = 20  # of a run, unless trainer.evaluate_every is set
 
@@ -104,6 +107,7 @@ class Trainer:
         self._saved_step = self.evaluated_step = -1
         self._saved_at = time.monotonic()
         self.signals = StopSignals()
+        self.watchdog = Watchdog(self.options.timeout, processes.rank, lambda *_: None)
         device = processes.device
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -118,6 +122,7 @@ class Trainer:
         self.finite = FiniteCheck(
             model, optimizer, self.scaler, processes, self.options.on_nonfinite
         )
+        self.hooks = Hooks(config.hooks if processes.is_main else ())
         decay = self.options.ema_decay
         self.ema = MovingAverage(model, decay) if decay else None
 
@@ -134,59 +139,95 @@ class Trainer:
             DataError: When a sample cannot be read, such as after the connection to its server was
                 lost; a checkpoint of the last finished step was saved.
         """
-        result = None
-        stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
         self.clock = Clock(self.clock.seconds)
         self.model.train()
         with (
             closing(self.batches(self.step)) as stream,
             closing(self.evaluator),
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
+            Watchdog(
+                self.options.timeout, self.processes.rank, partial(give_up, self.run)
+            ) as self.watchdog,
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
-            if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
-                result = self._evaluate()  # the run stopped just before this evaluation
-            while self.step < stop_at:
-                self._thaw_if_due()
-                losses = self._checked_step(self._next_batches(stream))
-                self.step += 1
-                bar.advance(self._log(losses))
-                if self.run is not None:
-                    self.run.heartbeat(self.step)
-                self._stop_or_save()
-                if self._due(self.evaluate_every):
-                    result = self._evaluate()
-                if self._due(self.checkpoint_every):
-                    self._save(LAST)
+            if self.run is not None:
+                self.hooks.start(Watched(self.run.path, self.total_steps, self.step))
+            result, is_stopped = self._take_steps(stream, bar)
             self._save(LAST)
-            if self.step < self.total_steps:
+            if self.step < self.total_steps and not is_stopped:
                 logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
+                self.hooks.call("on_end", self.step, None)
                 return None
-            result = result or self._evaluate()  # a finished run that is resumed is only evaluated
+            if result is None or self.evaluated_step != self.step:
+                result = self._evaluate()  # a finished run that is resumed is only evaluated
             result = self._final_results(result)
-        if not self.best and self.run is not None:
+            self.hooks.call("on_end", self.step, result)
+        self._finish(result)
+        return result
+
+    def _take_steps(
+        self, stream: Iterator[TrainBatch], bar: ProgressLine
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """Train up to the end; return the last scores, and whether a hook stopped the run."""
+        result = None
+        stop_at = min(self.total_steps, self.options.stop_after or self.total_steps)
+        if self.step and self._due(self.evaluate_every) and self.evaluated_step != self.step:
+            result = self._evaluate()  # the run stopped just before this evaluation
+        is_stopped = self._stop_or_save()
+        while self.step < stop_at and not is_stopped:
+            self._thaw_if_due()
+            self.watchdog.note("loading data", self.step)
+            batches = self._next_batches(stream)
+            self.watchdog.note("a training step", self.step)
+            losses = self._checked_step(batches)
+            self.step += 1
+            bar.advance(self._log(losses))
+            if self.run is not None:
+                self.run.heartbeat(self.step)
+            is_stopped = self._stop_or_save()
+            if self._due(self.evaluate_every):
+                result = self._evaluate()
+                is_stopped = self._stop_or_save()
+            if self._due(self.checkpoint_every) or self._is_kept():
+                self._save(LAST)
+        return result, is_stopped
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        """Record the final scores."""
+        if self.run is None:
+            return
+        if not self.best:
             logger.warning(
                 "there is no best.pt, because %s was never defined; use checkpoint=%s",
                 self.options.best,
                 self._checkpoint_path(LAST),
             )
-        if self.run is not None:
-            self.run.finish(result)
-        return result
+        if self.hooks.run is not None and self.hooks.run.stopped_by is not None:
+            logger.info("stopped after step %d: %s", self.step, self.hooks.run.stopped_by)
+        self.run.finish(result)
 
     def _checked_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
-        """Take a step; if it is not finite, keep its batch and the weights before it."""
+        """Take a step that must be finite."""
         try:
             return self.train_step(batches)
         except NonfiniteStepError as error:
-            kept = None
-            if self.run is not None:
-                kept = self.run.keep_batches(error.step, error.batches)
-            # A forward pass changes running statistics, and on a GPU the next step has begun.
-            saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
-            if saved:
-                self._save(LAST)
-            raise report(error, kept, saved) from None
+            raise self._reported(error) from None
+
+    def _settle(self) -> None:
+        """Finish the check of the last step."""
+        try:
+            self.finite.settle()
+        except NonfiniteStepError as error:
+            raise self._reported(error) from None
+
+    def _reported(self, error: NonfiniteStepError) -> NumericError:
+        """Keep the batch of a step that was not finite, and the weights before it."""
+        kept = None if self.run is None else self.run.keep_batches(error.step, error.batches)
+        # A forward pass changes running statistics, and on a GPU the next step has begun.
+        saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
+        if saved:
+            self._save(LAST)
+        return report(error, kept, saved)
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
@@ -293,17 +334,34 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.total_steps
 
-    def _stop_or_save(self) -> None:
+    def _is_kept(self) -> bool:
+        """Whether the checkpoint of this step is kept for good."""
+        return bool(self.options.keep_every) and self._due(self.options.keep_every or 1)
+
+    def _stop_or_save(self) -> bool:
         """Stop, or save a checkpoint, if one process was asked to, or finds that it is time to.
 
         Every process does so after the same step.
+
+        Returns:
+            Whether a hook stopped the run.
+
+        Raises:
+            Interrupted: When a signal asked for it.
         """
-        is_late = time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
-        flags = self.processes.any(2 * self.signals.received + is_late)
-        if flags:
+        self.watchdog.note("an evaluation", self.step)
+        is_late = (
+            self.step > 0
+            and time.monotonic() - self._saved_at > 60 * self.options.checkpoint_minutes
+        )
+        stops = self.hooks.wants_to_stop
+        flags = self.processes.any(4 * self.signals.received + 2 * stops + is_late)
+        signal, is_stopped = flags >> 2, bool(flags & 2)
+        if signal or flags & 1:
             self._save(LAST)
-        if flags > 1:
-            raise interrupted_run(flags // 2, self.step, self._checkpoint_path(LAST))
+        if signal:
+            raise interrupted_run(signal, self.step, self._checkpoint_path(LAST))
+        return is_stopped
 
     def _log(self, losses: dict[str, Tensor]) -> str | None:
         """Write the losses every `trainer.log_every` steps; return a text for the progress bar."""
@@ -311,6 +369,7 @@ class Trainer:
             self.options.batch_size * self.options.accumulate * self.processes.world_size
         )
         if not self._due(self.options.log_every):
+            self.hooks.call("on_step", self.step, None)
             return None
         share = {
             name: self.processes.sum(value) / self.processes.world_size
@@ -328,6 +387,7 @@ class Trainer:
             **skipped,
         }
         self.run.log_step(self.step, line, values)
+        self.hooks.call("on_step", self.step, {**line, **values})
         text = (
             f"loss {line['loss']:.4f}  lr {line['lr']:.2e}  {line['images_per_second']:.1f} img/s"
         )
@@ -344,6 +404,7 @@ class Trainer:
         result = scored.results(step=self.step, split="val", seconds=self.clock.seconds)
         if self.run is not None:
             self.run.log_scores(self.step, result)
+            self.hooks.call("on_evaluation", self.step, result)
             self.run.log_pictures(self.step, scored.pictures)
             scored.evaluation.save_per_image(self.run.path / "per_image.npz")
             value = scored.evaluation.score(self.options.best)
@@ -364,8 +425,10 @@ class Trainer:
             if self.run is not None:
                 scored.evaluation.save_per_image(self.run.path / "per_image.npz")
                 console.print(scores_table(scored.evaluation, self._table_title("test")))
+        stopped_by = None if self.hooks.run is None else self.hooks.run.stopped_by
         return {
             **result,
+            **({} if stopped_by is None else {"stopped_by": stopped_by}),
             "best": self.best,
             "scored_weights": self.scored_weights,
             "seconds": self.clock.seconds,
@@ -375,7 +438,7 @@ class Trainer:
 
     def _score(self, evaluator: Evaluator) -> Scored:
         """Score the weights on a split; training can go on afterwards."""
-        self.finite.settle()
+        self._settle()
         self.processes.broadcast(self.evaluated_model.buffers())
         with self.clock.paused(), self.criterion.without_mining():
             try:
@@ -417,15 +480,19 @@ class Trainer:
         """Save a checkpoint of the whole run, or only of what inference needs."""
         if whole and self._saved_step == self.step:
             return
-        self.finite.settle()
+        self._settle()
+        self.watchdog.note("saving a checkpoint", self.step)
         path = self._checkpoint_path(name)
         state = self.state() if whole else self.model_state()  # a collective call
         if path is not None:
             save_checkpoint(path, state, previous=path.with_name(PREVIOUS) if whole else None)
+            if whole and self._is_kept():
+                keep(path, path.with_name(f"step_{self.step}.pt"), copies=True)
         if whole:
             self._saved_step, self._saved_at = self.step, time.monotonic()
             if self.run is not None:
                 self.run.note_checkpoint(self.step)
+                self.hooks.call("on_checkpoint", self.step, path)
         self.processes.wait()
 
     def model_state(self) -> State:
@@ -454,4 +521,5 @@ class Trainer:
                 {key: value.cpu() for key, value in self.criterion.state_dict().items()}
             ),
             "rng": self.processes.gather(rng_state()),
+            "hooks": self.processes.gather(self.hooks.state())[0],
         }

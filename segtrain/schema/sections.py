@@ -170,6 +170,10 @@ class TrainerConfig:
     value for a class, such as ``iou[pole]``."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; null: with every evaluation."""
+    keep_every: int | None = None
+    """Steps between checkpoints that are kept for good, as ``step_N.pt``; null: none."""
+    timeout: float = 10.0
+    """Minutes without progress after which a run ends; a process or a data worker hangs then."""
     checkpoint_minutes: float = 10.0
     """Save a checkpoint after a step when the last one is older than this many minutes."""
     log_every: int = 10
@@ -192,6 +196,8 @@ class TrainerConfig:
             _positive(name, getattr(self, name))
         _positive("checkpoint_every", self.checkpoint_every)
         _positive("checkpoint_minutes", self.checkpoint_minutes)
+        _positive("timeout", self.timeout)
+        _positive("keep_every", self.keep_every)
         _positive("log_every", self.log_every)
         _positive("log_images", self.log_images, zero=True)
         if self.epochs is None and self.max_steps is None:
@@ -325,6 +331,8 @@ class Config:
     """The run directory; null: ``outputs/<name>/<time>``."""
     resume: str | None = None
     """A checkpoint to resume; ``auto``: ``checkpoints/last.pt`` in `run_dir` if it exists."""
+    hooks: tuple[str | Spec, ...] = ()
+    """Hooks that watch the run: names, or mappings with a name and parameters."""
     resume_allow: tuple[str, ...] = ()
     """Sections and keys that may differ from those of the checkpoint, such as ``loss``."""
     plugins: list[str] = field(default_factory=list)

@@ -32,7 +32,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.fault("F10")
+@pytest.mark.fault("F10", "F14")
 @pytest.mark.parametrize(
     ("stop", "workers", "others"),
     [
@@ -40,6 +40,7 @@ STEPS = [
         (8, 0, []),  # the end of the first epoch
         (11, 0, ["trainer.accumulate=2", "dataset.num_train=64"]),
         (11, 2, ["trainer.precision=bf16"]),
+        (11, 0, ["trainer.precision=fp16", "trainer.accumulate=2", "dataset.num_train=64"]),
         (
             13,
             0,

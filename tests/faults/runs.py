@@ -53,6 +53,8 @@ class Training:
                 **environment,
             },
             start_new_session=True,
+            # A shell lets processes in the background ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def __enter__(self) -> Training:

@@ -236,3 +236,16 @@ def test_a_checkpoint_is_saved_after_some_minutes(
     saved.clear()
     assert train("many", *words, "trainer.checkpoint_minutes=0.0000001") == 0
     assert sorted(set(saved)) == [1, 2, 3, 4]
+
+
+@pytest.mark.fault("F8")
+def test_checkpoints_are_kept_for_good_by_a_key(train: Train, tmp_path: Path) -> None:
+    words = ["trainer.max_steps=7", "trainer.evaluate_every=7", "trainer.keep_every=3"]
+    assert train("whole", *words) == 0
+    folder = tmp_path / "whole/checkpoints"
+    kept = {path.name: load_checkpoint(path)["step"] for path in folder.glob("step_*.pt")}
+    assert kept == {"step_3.pt": 3, "step_6.pt": 6, "step_7.pt": 7}
+    assert load_checkpoint(folder / "previous.pt")["step"] == 6
+    again = [*words, f"resume={folder / 'step_3.pt'}"]
+    assert train("again", *again) == 0
+    assert differences(state(tmp_path / "whole"), state(tmp_path / "again")) == []

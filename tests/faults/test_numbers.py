@@ -131,3 +131,27 @@ def test_a_dataset_that_draws_gives_other_numbers_to_each_sample(
     assert runs[0] == runs[1]
     assert len({tuple(values) for values in runs[0].values()}) == len(runs[0]) == 16
     assert differences(state(tmp_path / "none"), state(tmp_path / "two")) == []
+
+
+SAME = ["trainer.max_steps=8", "trainer.evaluate_every=4", "augmentation.crop_size=[32,32]"]
+
+
+@pytest.mark.fault("F18")
+def test_two_runs_of_one_seed_are_equal(train: Train, tmp_path: Path, lines: Lines) -> None:
+    for name in ("one", "two"):
+        assert train(name, *SAME, "seed=5", "loader.num_workers=1") == 0
+        torch.manual_seed(len(name))  # what happens in between does not matter
+    assert train("other", *SAME, "seed=6") == 0
+    assert lines("one") == lines("two")
+    assert lines("one") != lines("other")
+    assert differences(state(tmp_path / "one"), state(tmp_path / "two")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F18")
+def test_two_runs_of_two_processes_are_equal(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with Training(tmp_path / name, *SAME, processes=2) as run:
+            code, error = run.end(90)
+            assert code == 0, error
+    assert differences(state(tmp_path / "one"), state(tmp_path / "two")) == []

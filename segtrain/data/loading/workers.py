@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import importlib
 import multiprocessing
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -76,12 +77,8 @@ def end_workers(batches: object) -> None:
 
     PyTorch waits five seconds for each one, and then sends a signal that workers ignore.
     """
+    _forget(batches)
     workers = _workers(batches)
-    if not workers:
-        return
-    with contextlib.suppress(AttributeError, ValueError):  # else PyTorch reports killed workers
-        torch._C._remove_worker_pids(id(batches))
-        batches._worker_pids_set = False  # type: ignore[attr-defined]
     for worker in workers:
         worker.kill()
     for worker in workers:
@@ -104,21 +101,42 @@ def _workers(batches: object) -> list[Any]:
     return list(getattr(batches, "_workers", ()))
 
 
+def _forget(batches: object) -> None:
+    """Let PyTorch not raise an error, at any place in the program, when one of these ends."""
+    with contextlib.suppress(AttributeError, ValueError):
+        torch._C._remove_worker_pids(id(batches))
+        batches._worker_pids_set = False  # type: ignore[attr-defined]
+
+
 def worker_error(batches: object, error: BaseException) -> ResourceError | None:
     """The error for a worker that died; None if none did.
 
     PyTorch reports it in several ways: a RuntimeError, a connection that was reset, ....
     """
-    for number, worker in enumerate(_workers(batches)):
+    _forget(batches)
+    for worker in _workers(batches):
         worker.join(timeout=1 if isinstance(error, OSError) else 0.1)
         code = worker.exitcode
-        if not code:
-            continue
-        cause = f"ended with exit code {code}"
-        if code < 0:
-            cause = f"was killed by {signal.Signals(-code).name}"
-        return ResourceError(
-            f"data worker {number} {cause}, most often because the memory is full; lower"
-            " loader.num_workers or loader.prefetch_factor, or use loader.num_workers=0"
-        )
-    return None
+        if code:
+            name = signal.Signals(-code).name if code < 0 else ""
+            return _died(f"was killed by {name}" if name else f"ended with exit code {code}")
+    return killed_worker(error)
+
+
+_KILLED = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited)")
+
+
+def killed_worker(error: BaseException) -> ResourceError | None:
+    """The error for a worker that PyTorch reports as dead, at any place in the program."""
+    match = _KILLED.search(str(error)) if isinstance(error, RuntimeError) else None
+    if match is None:
+        return None
+    name = {"Killed": "SIGKILL", "Terminated": "SIGTERM"}.get(match[1], match[1])
+    return _died(f"was killed by {name}" if name else "ended unexpectedly")
+
+
+def _died(how: str) -> ResourceError:
+    return ResourceError(
+        f"a data worker {how}, most often because the memory is full; lower loader.num_workers or"
+        " loader.prefetch_factor, or use loader.num_workers=0"
+    )

@@ -81,6 +81,19 @@ def one_cycle(
     )
 
 
+@SCHEDULERS.register("range_test")
+def range_test(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    *,
+    start_factor: Annotated[float, ABOVE_ZERO] = 1e-4,
+    end_factor: Annotated[float, ABOVE_ZERO] = 1e3,
+) -> lr_scheduler.LRScheduler:
+    """From ``lr * start_factor`` to ``lr * end_factor``, by the same factor at each step."""
+    growth = (end_factor / start_factor) ** (1 / max(total_steps - 1, 1))
+    return lr_scheduler.LambdaLR(optimizer, lambda step: start_factor * growth**step)
+
+
 def _factory(cls: type[lr_scheduler.LRScheduler]) -> Callable[..., lr_scheduler.LRScheduler]:
     """A schedule of torch whose parameters count steps."""
 
