@@ -176,6 +176,7 @@ def test_labels_have_a_threshold_each(tmp_path: Path, last_line: Callable[[], st
 
 
 @pytest.mark.slow
+@pytest.mark.fault("F39")
 def test_two_processes_choose_the_thresholds_of_one(run: Path, tmp_path: Path) -> None:
     one = score(run, "thresholds=sweep")
     common = ("thresholds=sweep", "device=cpu", "loader.num_workers=0")

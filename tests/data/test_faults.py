@@ -124,6 +124,22 @@ def test_truncated_masks(root: Path, run: Run, share: float) -> None:
 
 
 @pytest.mark.fault("F28")
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_inspect_names_truncated_files(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(root)
+    file = image_of(root) if kind == "images" else mask_of(root)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    words = ["dataset=folder", "dataset.num_classes=4", f"dataset.root={root}"]
+    assert run_command("inspect", words) == 3
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(file) in line
+    assert "truncated" in line
+
+
+@pytest.mark.fault("F28")
 def test_masks_of_lossy_files(root: Path, run: Run) -> None:
     mask_of(root).unlink()
     file = mask_of(root).with_suffix(".jpg")
@@ -294,7 +310,7 @@ def test_only_ignored_pixels(root: Path, run: Run, which: str) -> None:
 
 
 @pytest.mark.fault("F38")
-def test_a_class_without_pixels(root: Path, run: Run) -> None:
+def test_a_class_without_pixels(root: Path, run: Run, messages: list[str]) -> None:
     for split, count in (("train", 6), ("val", 2)):
         for index in range(count):
             Image.fromarray((IDS % 3).astype(np.uint8)).save(mask_of(root, split, index))
@@ -303,6 +319,7 @@ def test_a_class_without_pixels(root: Path, run: Run) -> None:
     iou = results["per_class_iou"]
     assert results["mIoU"] == pytest.approx(np.mean([v for v in iou.values() if v is not None]))
     assert iou["class_3"] is None  # by now the model has learned not to predict it
+    assert "no pixel of class_3 in the train split" in messages
 
 
 @pytest.mark.fault("F40")

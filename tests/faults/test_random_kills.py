@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.helpers import ROOT, SMALL, differences, state
 
@@ -31,6 +32,7 @@ def test_twenty_kills_change_nothing(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if os.access("/dev/shm", os.W_OK):
         environment["TMPDIR"] = "/dev/shm"  # another file system; nothing is written there
+    sys.stdout.write(f"KILL_SEED={SEED}\n")  # pytest shows it when this fails
     longest = 0.0
     for name, kills in (("whole", 0), ("killed", KILLS)):
         program = str(Path(__file__).with_name("killer.py"))
@@ -53,3 +55,13 @@ def test_twenty_kills_change_nothing(
     assert results[0]["mIoU"] == results[1]["mIoU"]
     assert results[0]["best"] == results[1]["best"]
     assert not list((tmp_path / "killed").rglob("*.tmp"))
+    steps = curve(tmp_path / "killed" / "tensorboard")
+    assert steps == sorted(set(steps))  # no step has two points
+    assert steps[-1] == curve(tmp_path / "whole" / "tensorboard")[-1]
+
+
+def curve(folder: Path) -> list[int]:
+    """The steps of the points of a curve in TensorBoard."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return [point.step for point in events.Scalars("train/loss")]

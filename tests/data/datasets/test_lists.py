@@ -100,7 +100,7 @@ def test_unusual_names(tmp_path, name, suffix):
         assert pairs(build(tmp_path, "t.txt", f"{name}\n", places=TEMPLATES)) == [(image, mask)]
 
 
-@pytest.mark.fault("F42")
+@pytest.mark.fault("F42", "F57")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
