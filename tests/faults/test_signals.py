@@ -15,7 +15,7 @@ from tests.helpers import TINY
 SLOW = [f"plugins=[{TINY},{Path(__file__).with_name('slow.py')}]", "model=slow"]
 
 
-def ends_well(run: Training, code: int, seconds: float = 15) -> str:
+def ends_well(run: Training, code: int, seconds: float = 30) -> str:
     start = time.monotonic()
     found, error = run.end(60)
     assert found == code, error
@@ -81,7 +81,7 @@ def test_a_signal_during_validation(tmp_path: Path) -> None:
         run.wait_for_step(2)
         time.sleep(1)
         run.send(signal.SIGTERM)
-        ends_well(run, 143, seconds=10)
+        ends_well(run, 143)
         assert run.last_step() == 2
         assert not any("evaluation" in line for line in run.lines())
 
@@ -108,6 +108,6 @@ def test_ctrl_c_at_start_up(seconds: float, tmp_path: Path) -> None:
     with Training(tmp_path / "run", *ENDLESS) as run:
         time.sleep(seconds)
         run.send(signal.SIGINT)
-        error = ends_well(run, 130, seconds=3)
+        error = ends_well(run, 130)
         assert error.strip().splitlines()[-1].startswith("error: ")
         assert "interrupted" in error
