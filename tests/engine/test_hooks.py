@@ -40,7 +40,7 @@ class Calls(segtrain.Hook):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A name can be registered once, so all tests share the file."""
     path = tmp_path_factory.mktemp("plugin") / "calls.py"
