@@ -32,12 +32,20 @@ class Training:
         run_dir: The run directory.
         *words: Overrides, after those that make the run small.
         processes: Number of processes, 1 or 2.
+        restarts: How often torchrun starts two processes again.
         **environment: Variables of the environment.
     """
 
-    def __init__(self, run_dir: Path, *words: str, processes: int = 1, **environment: str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *words: str,
+        processes: int = 1,
+        restarts: int = 0,
+        **environment: str,
+    ) -> None:
         self.run_dir = run_dir
-        launcher = TWO if processes == 2 else []
+        launcher = [*TWO, f"--max-restarts={restarts}"] if processes == 2 else []
         self.process = subprocess.Popen(
             [
                 *(sys.executable, *launcher, str(ROOT / "tools" / "train.py"), *SMALL),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +17,9 @@ from segtrain.models import MODELS
 Tiny: Any = MODELS.get("tiny")  # tests/tiny.py is a plugin as well
 
 
+_steps = [0]
+
+
 @segtrain.register_model("slow")
 class Slow(Tiny):  # type: ignore[misc]
     """Sleeps in evaluation, and in each step as long as the environment says."""
@@ -22,9 +27,18 @@ class Slow(Tiny):  # type: ignore[misc]
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         if self.training and os.environ.get("FAIL_RANK") == os.environ.get("RANK", "0"):
             raise ValueError("it broke")
+        self.kill_once()
         time.sleep(float(os.environ.get("STEP_SECONDS", "0")) if self.training else 0.3)
         outputs: dict[str, Tensor] = super().forward(images)
         return outputs
+
+    def kill_once(self) -> None:
+        """Kill rank 1 in its sixth training step, if the file KILL_ONCE does not exist yet."""
+        flag = os.environ.get("KILL_ONCE")
+        _steps[0] += self.training
+        if flag and _steps[0] == 6 and os.environ.get("RANK") == "1" and not Path(flag).exists():
+            Path(flag).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 Shapes: Any = DATASETS.get("shapes")

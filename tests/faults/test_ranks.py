@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from segtrain.cli.main import run_command
-from tests.helpers import SMALL
+from tests.faults.runs import Training
+from tests.helpers import SMALL, TINY, differences, state
 
 
 @pytest.mark.fault("F24")
@@ -33,3 +35,20 @@ def test_wrong_variables_are_refused_before_any_rendezvous(
         monkeypatch.setenv(name, value)
     assert run_command("train", SMALL) == 2
     assert message in last_line()
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F24")
+def test_an_elastic_restart_continues_from_the_checkpoint(tmp_path: Path) -> None:
+    """A run whose second process is killed once ends as one that was not disturbed."""
+    words = [f"plugins=[{TINY},{Path(__file__).with_name('slow.py')}]", "model=slow"]
+    words += ["trainer.max_steps=10", "trainer.evaluate_every=10", "trainer.checkpoint_every=2"]
+    words += ["dataset.num_val=2", "resume=auto"]
+    for name, environment in (("whole", {}), ("killed", {"KILL_ONCE": str(tmp_path / "once")})):
+        with Training(tmp_path / name, *words, processes=2, restarts=2, **environment) as run:
+            code, error = run.end(120)
+            assert code == 0, error[-3000:]
+            assert run.no_orphans()
+    assert (tmp_path / "once").exists()
+    assert "resuming from" in (tmp_path / "killed/train.log").read_text()
+    assert differences(state(tmp_path / "whole"), state(tmp_path / "killed")) == []
