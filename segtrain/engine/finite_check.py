@@ -78,11 +78,11 @@ class FiniteCheck:
         self.skipped = 0
         self._in_a_row = 0
         self._pending: _Pending | None = None
-        self._buffers = list(model.buffers()) if self.skips else []
+        self._buffers = list(model.buffers())
         self._before = [buffer.clone() for buffer in self._buffers]
 
     def before_step(self) -> None:
-        """Remember the running statistics, if a step may be skipped."""
+        """Remember the running statistics, which a step changes before it is checked."""
         for before, buffer in zip(self._before, self._buffers, strict=True):
             before.copy_(buffer)
 
@@ -135,6 +135,10 @@ class FiniteCheck:
 
     def _skip(self) -> None:
         self.skipped += 1
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the running statistics the values they had before the step."""
         for before, buffer in zip(self._before, self._buffers, strict=True):
             buffer.copy_(before)
 
@@ -154,11 +158,14 @@ class FiniteCheck:
         # The norm of the averaged gradient is bad in every process, a loss in its own.
         has_cause = any(name != "grad_norm" for name in bad)
         found = self.processes.gather((has_cause, bad))
+        is_known = any(cause for cause, _ in found)
         rank = next((rank for rank, (cause, _) in enumerate(found) if cause), 0)
-        mine = [_kept(batch) for batch in pending.batches] if rank == self.processes.rank else None
-        batches = self.processes.gather(mine)[rank] or []
+        # A gradient that is bad in one process is bad in all after the average: keep every batch.
+        is_kept = rank == self.processes.rank or not is_known
+        mine = [_kept(batch) for batch in pending.batches] if is_kept else []
+        batches = [batch for part in self.processes.gather(mine) for batch in part or []]
         step = pending.step
-        where = f" (process {rank})" if self.processes.world_size > 1 else ""
+        where = f" (process {rank})" if self.processes.world_size > 1 and is_known else ""
         names = [name for batch in batches for name in batch.get("name", [])]
         message = f"{_words(found[rank][1])} NaN or infinite at step {step}{where}{_files(names)}"
         return NonfiniteStepError(message, step, batches)

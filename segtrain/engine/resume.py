@@ -61,7 +61,11 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
     if len(states) == now:
         set_rng_state(states[trainer.processes.rank])
     elif trainer.processes.is_main:
-        samples = trainer.options.batch_size * trainer.options.accumulate
+        before = entry(state, "config", path)["trainer"]
+        samples = (
+            len(states) * before["batch_size"] * before["accumulate"],
+            now * trainer.options.batch_size * trainer.options.accumulate,
+        )
         logger.warning("%s", describe_world_size(len(states), now, samples))
 
 

@@ -89,23 +89,23 @@ def moments_fit(trainer: Trainer, state: State, path: Path) -> bool:
     return fitting_moments(trainer, state, path) >= of_model
 
 
-def describe_world_size(before: int, now: int, per_process: int) -> str:
+def describe_world_size(before: int, now: int, samples: tuple[int, int]) -> str:
     """What is exact, and what is not, after a change of the number of processes.
 
     Args:
         before: Processes of the checkpoint.
         now: Processes of this run.
-        per_process: Samples per step and process.
+        samples: Samples per step of all processes, before and now.
     """
     text = (
         f"the run had {before} processes before, now {now}: weights, optimizer and schedule are"
         " exact; random numbers in layers such as dropout are not, nor are averages that each"
         " process keeps"
     )
-    if before == now:
+    if samples[0] == samples[1]:
         return text
     return (
-        f"{text}; a step had {before * per_process} samples and has {now * per_process}, so the"
+        f"{text}; a step had {samples[0]} samples and has {samples[1]}, so the"
         " order of the samples differs as well (trainer.batch_size and trainer.accumulate can keep"
         " their number)"
     )

@@ -223,8 +223,10 @@ class Trainer:
     def _reported(self, error: NonfiniteStepError) -> NumericError:
         """Keep the batch of a step that was not finite, and the weights before it."""
         kept = None if self.run is None else self.run.keep_batches(error.step, error.batches)
-        # A forward pass changes running statistics, and on a GPU the next step has begun.
-        saved = error.step == self.step + 1 and all_finite(self.model.state_dict())
+        is_early = error.step == self.step + 1  # on a GPU the next step has begun
+        if is_early:
+            self.finite.restore()
+        saved = is_early and all_finite(self.model.state_dict())
         if saved:
             self._save(LAST)
         return report(error, kept, saved)
