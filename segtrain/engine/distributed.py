@@ -128,6 +128,20 @@ def _variable(name: str, default: str = "") -> int:
         raise ConfigError(f"{name}={text} is not a whole number; {_ALONE}") from None
 
 
+def _store_of_a_restart() -> dict[str, Any]:
+    """The store in which processes that ``torchrun`` has started again find each other.
+
+    torchrun keeps the store of the first start, with the addresses of processes that are gone. Only
+    on one machine do all processes count the restarts alike.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"restart_{restarts}", store)  # type: ignore[attr-defined]
+    return {"store": store, "rank": rank, "world_size": world_size}
+
+
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
     """Enter the process group that ``torchrun`` started, or use this process alone."""
@@ -138,7 +152,8 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, **_store_of_a_restart())
     try:
         control = dist.new_group(backend="gloo") if chosen.type == "cuda" else None
         yield Processes(dist.get_rank(), world_size, chosen, control)

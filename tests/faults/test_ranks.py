@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from segtrain.cli.main import run_command
+from segtrain.engine.distributed import _store_of_a_restart
 from tests.faults.runs import Training
 from tests.helpers import SMALL, TINY, differences, state
 
@@ -35,6 +37,22 @@ def test_wrong_variables_are_refused_before_any_rendezvous(
         monkeypatch.setenv(name, value)
     assert run_command("train", SMALL) == 2
     assert message in last_line()
+
+
+@pytest.mark.fault("F24")
+def test_processes_that_start_again_do_not_find_old_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = dist.HashStore()  # torchrun keeps its store for all restarts
+    monkeypatch.setattr(dist, "rendezvous", lambda _: iter([(kept, 0, 2)]))
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert _store_of_a_restart() == {}
+    for count in ("1", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        store = _store_of_a_restart()["store"]
+        assert not store.check(["address"])
+        store.set("address", count)
 
 
 @pytest.mark.slow
