@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
@@ -233,7 +233,8 @@ class Trainer:
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None  # ten times as fast as zero_grad, which reports to the profiler
         self.finite.before_step()
         self.criterion.at_step(self.step, self.total_steps)
         moved = [self.to_device(batch) for batch in batches]
@@ -252,11 +253,7 @@ class Trainer:
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
-        if self.options.clip_grad_value:
-            clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        losses["grad_norm"] = clip_grad_norm_(
-            self.parameters, self.options.clip_grad_norm or float("inf")
-        )
+        losses["grad_norm"] = self._clip_gradients()
         self.rate = float(self.optimizer.param_groups[0]["lr"])
         if not self.finite.watch(self.step + 1, losses, batches):
             self.scaler.update()
@@ -270,6 +267,14 @@ class Trainer:
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
         return losses
+
+    def _clip_gradients(self) -> Tensor:
+        """Clip the gradients as configured; return their norm, ``()``, before clipping by norm."""
+        if self.options.clip_grad_value:
+            clip_grad_value_(self.parameters, self.options.clip_grad_value)
+        if self.options.clip_grad_norm:
+            return clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
+        return get_total_norm([one.grad for one in self.parameters if one.grad is not None])
 
     def to_device(self, batch: TrainBatch) -> TrainBatch:
         """Copy a batch to the device: images as the model takes them, the target as the loss does.
