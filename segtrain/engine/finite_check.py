@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.data import TrainBatch
+from segtrain.engine.device import Flag
 from segtrain.engine.distributed import Processes
 from segtrain.errors import NumericError, one_line
 
@@ -41,7 +42,7 @@ class _Pending:
     """A step whose flag was not looked at."""
 
     step: int
-    bad: Tensor
+    bad: Flag
     losses: Mapping[str, Tensor]
     batches: Sequence[TrainBatch]
 
@@ -115,7 +116,7 @@ class FiniteCheck:
             if is_bad:
                 self._skip()
             return not is_bad
-        self._pending = _Pending(step, bad, losses, batches)
+        self._pending = _Pending(step, Flag(bad), losses, batches)
         if bad.device.type == "cpu" or not is_fused(self.optimizer):
             self.settle()
         return True

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
-from segtrain.data import TrainBatch
+from segtrain.data import Normalization, TrainBatch
 from segtrain.engine.checkpoint import BEST, LAST, PREVIOUS, State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
 from segtrain.engine.data_failure import shared_failure
@@ -54,6 +54,7 @@ class Trainer:
         batches: Return the endless stream of micro-batches that starts at a given step.
         steps_per_epoch: Optimizer steps in one pass over the training split.
         total_steps: Optimizer steps of the whole run.
+        normalization: What the images are normalised with, on the device.
         evaluator: Scores the model on the validation split.
         test_evaluator: Scores the trained model on the test split; None: there is no test split.
         processes: The processes of the run.
@@ -78,6 +79,7 @@ class Trainer:
         batches: Callable[[int], Generator[TrainBatch]],
         steps_per_epoch: int,
         total_steps: int,
+        normalization: Normalization,
         evaluator: Evaluator,
         test_evaluator: Evaluator | None = None,
         processes: Processes,
@@ -91,6 +93,7 @@ class Trainer:
         self.scheduler = scheduler
         self.batches = batches
         self.total_steps = total_steps
+        self.normalization = normalization
         self.evaluator = evaluator
         self.test_evaluator = test_evaluator
         self.processes = processes
@@ -280,13 +283,14 @@ class Trainer:
         """Copy a batch to the device: images as the model takes them, the target as the loss does.
 
         Shape:
-            - images: ``(N, C, H, W)``, float32, normalized, in the model's memory format.
+            - images: ``(N, C, H, W)``, float32, normalised, in the model's memory format.
             - target: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, for multi-label data.
         """
         device = self.processes.device
-        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
+        images = self.normalization(batch["images"].to(device, non_blocking=True))
+        images = images.contiguous(memory_format=self.memory_format)
         target = batch["target"].to(device, non_blocking=True)
-        # Class ids travel as bytes; losses take int64, so they are converted on the device.
+        # Pixels and class ids travel as bytes, and are converted on the device.
         target = target.long() if target.dim() == 3 else target
         return {**batch, "images": images, "target": target}
 
