@@ -25,12 +25,14 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.device import is_slow
 from segtrain.engine.disk import check_writable
 from segtrain.engine.distributed import Processes
+from segtrain.engine.moving_average import MovingAverage
+from segtrain.engine.parallel import Parallel
 from segtrain.engine.resume import resume
 from segtrain.engine.run_directory import Run, check_name, check_unused, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
 from segtrain.schema.origin import Origin
-from segtrain.schema.sections import Config
+from segtrain.schema.sections import Config, TrainerConfig
 from segtrain.terminal import logger
 
 
@@ -64,13 +66,17 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
     batches = Batches(config, train, processes, order)
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * batches.steps_per_epoch
-    optimizer, scheduler = _optimization(config, model, criterion, total_steps, processes.device)
+    parallel = _parallel(processes, config.trainer)
+    moving_average = _place(config, model, criterion, parallel)
+    optimizer, scheduler = _optimization(config, model, criterion, total_steps)
     evaluator = partial(
         build_evaluator, config, processes=processes, align_corners=model.align_corners
     )
     trainer = Trainer(
         config,
         model=model,
+        moving_average=moving_average,
+        parallel=parallel,
         criterion=criterion,
         optimizer=optimizer,
         scheduler=scheduler,
@@ -130,16 +136,36 @@ def _seed_global_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _parallel(processes: Processes, options: TrainerConfig) -> Parallel:
+    """How the processes share the model; one process always has all of it."""
+    if options.parallel == "ddp" or processes.world_size == 1:
+        return Parallel(processes, options)
+    from segtrain.engine.fully_sharded import FullySharded  # noqa: PLC0415  slow to import
+
+    return FullySharded(processes, options)
+
+
+def _place(
+    config: Config, model: Segmentor, criterion: Criterion, parallel: Parallel
+) -> MovingAverage | None:
+    """Move model and criterion to the device; return the moving average of the weights."""
+    model.to(parallel.processes.device)
+    criterion.to(parallel.processes.device)
+    # Each process has drawn its own weights.
+    parallel.processes.broadcast(
+        value.detach() for value in (*model.parameters(), *model.buffers())
+    )
+    decay = config.trainer.ema_decay
+    average = MovingAverage(model, decay) if decay else None  # sharded weights cannot be copied
+    for one in (model, *([] if average is None else [average.module])):
+        parallel.place(one)
+    return average
+
+
 def _optimization(
-    config: Config,
-    model: Segmentor,
-    criterion: Criterion,
-    total_steps: int,
-    device: torch.device,
+    config: Config, model: Segmentor, criterion: Criterion, total_steps: int
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """Move model and criterion to `device`; return the optimizer of both and its schedule."""
-    model.to(device)
-    criterion.to(device)
+    """Return the optimizer of model and criterion, and its schedule."""
     optimizer = OPTIMIZERS.build(config.optimizer, model=model)
     add_learned_parameters(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
@@ -28,6 +27,7 @@ from segtrain.engine.finite_check import FiniteCheck, NonfiniteStepError, all_fi
 from segtrain.engine.freezing import Frozen
 from segtrain.engine.hooks import Hooks, Watched
 from segtrain.engine.moving_average import MovingAverage
+from segtrain.engine.parallel import Parallel
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
@@ -48,6 +48,8 @@ class Trainer:
     Args:
         config: The configuration of the run; the trainer reads its section `trainer`.
         model: The model, on its device.
+        moving_average: The moving average of its weights; None: the weights are scored.
+        parallel: How the processes share the model.
         criterion: The criterion, on the same device.
         optimizer: The optimizer of the parameters of `model` and `criterion`.
         scheduler: The learning-rate schedule, stepped once per optimizer step.
@@ -74,6 +76,8 @@ class Trainer:
         *,
         model: Segmentor,
         criterion: Criterion,
+        moving_average: MovingAverage | None,
+        parallel: Parallel,
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler,
         batches: Callable[[int], Generator[TrainBatch]],
@@ -89,6 +93,8 @@ class Trainer:
         self.config = config
         self.model = model
         self.criterion = criterion
+        self.ema = moving_average
+        self.parallel = parallel
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.batches = batches
@@ -115,7 +121,6 @@ class Trainer:
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
         )
-        model.to(memory_format=self.memory_format)
         self.frozen = Frozen(model, self.options.freeze) if self.options.freeze else None
         self.forward = self._wrapped()
         self.parameters = [
@@ -126,8 +131,6 @@ class Trainer:
             model, optimizer, self.scaler, processes, self.options.on_nonfinite
         )
         self.hooks = Hooks(config.hooks if processes.is_main else ())
-        decay = self.options.ema_decay
-        self.ema = MovingAverage(model, decay) if decay else None
 
     # ------------------------------------------------------------------ the loop
 
@@ -229,7 +232,7 @@ class Trainer:
         is_early = error.step == self.step + 1  # on a GPU the next step has begun
         if is_early:
             self.finite.restore()
-        saved = is_early and all_finite(self.model.state_dict())
+        saved = is_early and all_finite(self.parallel.whole(self.model.state_dict()))
         if saved:
             self._save(LAST)
         return report(error, kept, saved)
@@ -245,9 +248,7 @@ class Trainer:
         losses: dict[str, Tensor] = {}
         for index, batch in enumerate(moved):
             last = index == len(moved) - 1
-            with (
-                nullcontext() if last or self.processes.world_size == 1 else self.forward.no_sync()
-            ):
+            with self.parallel.averaging(self.forward, averages=last):
                 with autocast(self.processes.device, self.options.precision):
                     outputs = self.forward(batch["images"])
                 report = self.criterion(outputs, batch["target"], step_share=step_share)
@@ -256,7 +257,7 @@ class Trainer:
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
-        losses["grad_norm"] = self._clip_gradients()
+        losses["grad_norm"] = self.parallel.clip(self.parameters)
         self.rate = float(self.optimizer.param_groups[0]["lr"])
         if not self.finite.watch(self.step + 1, losses, batches):
             self.scaler.update()
@@ -270,14 +271,6 @@ class Trainer:
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
         return losses
-
-    def _clip_gradients(self) -> Tensor:
-        """Clip the gradients as configured; return their norm, ``()``, before clipping by norm."""
-        if self.options.clip_grad_value:
-            clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        if self.options.clip_grad_norm:
-            return clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
-        return get_total_norm([one.grad for one in self.parameters if one.grad is not None])
 
     def to_device(self, batch: TrainBatch) -> TrainBatch:
         """Copy a batch to the device: images as the model takes them, the target as the loss does.
@@ -304,7 +297,7 @@ class Trainer:
 
     def _wrapped(self) -> Any:
         """The model as a training step calls it."""
-        wrapped = self.processes.wrap(self.model, sync_batchnorm=self.options.sync_batchnorm)
+        wrapped = self.parallel.wrap(self.model)
         return torch.compile(wrapped) if self.options.compile else wrapped
 
     def _thaw_if_due(self) -> None:
@@ -451,7 +444,11 @@ class Trainer:
         """Score the weights on a split; training can go on afterwards."""
         self._settle()
         self.processes.broadcast(self.evaluated_model.buffers())
-        with self.clock.paused(), self.criterion.without_mining():
+        with (
+            self.clock.paused(),
+            self.criterion.without_mining(),
+            self.parallel.evaluating(self.evaluated_model),
+        ):
             try:
                 return evaluator.evaluate(self.evaluated_model, self.criterion, self._stop_or_save)
             except DataError:  # in every process
@@ -509,8 +506,8 @@ class Trainer:
     def model_state(self) -> State:
         """The weights, and what a predictor needs to use them."""
         return {
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "model": self.parallel.whole(self.model.state_dict()),
+            "ema": None if self.ema is None else self.parallel.whole(self.ema.module.state_dict()),
             "step": self.step,
             "best": dict(self.best),
             "config": self.config.to_dict(),
@@ -521,7 +518,7 @@ class Trainer:
         """Everything that is needed to resume the run exactly."""
         return {
             **self.model_state(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.parallel.whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.n_averaged,
