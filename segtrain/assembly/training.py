@@ -60,7 +60,8 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     balance = ClassBalance(splits, resumed.class_weights)
     criterion = criterion_for_model(config, splits.train.labels, model, outputs, balance.weights)
     splits.check()
-    splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
+    together = processes.world_size if criterion.is_global else 1  # they exchange maps of one size
+    splits.check_sizes(config.augmentation.crop_size, together * config.trainer.batch_size)
     test = open_test_split(config, processes)
     order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
