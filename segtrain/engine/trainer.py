@@ -152,7 +152,8 @@ class Trainer:
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.run is not None:
-                self.hooks.start(self._watched(self.run))
+                with self.clock.paused():  # a logger waits for its server
+                    self.hooks.start(self._watched(self.run))
             result, is_stopped = self._take_steps(stream, bar)
             self._save(LAST)
             if self.step < self.total_steps and not is_stopped:

@@ -32,7 +32,7 @@ class Watched:
     step: int = 0
     name: str = "run"
     config: Mapping[str, Any] = field(default_factory=dict)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stopped_by: str | None = None
     error: BaseException | None = None
 
