@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.engine.hooks.base import HOOKS
-from segtrain.engine.hooks.tracker import Tracker, exit_code
+from segtrain.engine.hooks.tracker import Tracker, exit_code, without_secrets
 
 _NOT_ALLOWED = re.compile(r"[^\w.\- :/]")  # in the names of parameters and metrics
 _LONGEST = 6000  # characters of a parameter
@@ -96,7 +96,10 @@ class MLflow(Tracker):
 
     @property
     def place(self) -> str:
-        return f"run {self.id} of the experiment {self.experiment} in {self.tracking_uri}"
+        return (
+            f"run {self.id} of the experiment {self.experiment} in"
+            f" {without_secrets(self.tracking_uri)}"
+        )
 
 
 def _allowed(name: str) -> str:

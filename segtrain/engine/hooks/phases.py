@@ -61,7 +61,7 @@ class PhaseTrace:
             self._range.__exit__(None, None, None)
         self._range = None if phase is None else record_function(phase)
         if self._range is not None:
-            self._range.__enter__()
+            self._range.__enter__()  # type: ignore[no-untyped-call]
 
     def export(self, path: Path) -> None:
         """Stop recording, and write a trace that Perfetto and Chrome read."""

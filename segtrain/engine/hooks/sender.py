@@ -25,6 +25,7 @@ class Sender:
         >>> sender = Sender("mine", lambda: sent.append("hello"))
         >>> sender.send(lambda: sent.append("loss 0.5"))
         >>> sender.close(seconds=10)
+        True
         >>> sent
         ['hello', 'loss 0.5']
     """
@@ -35,7 +36,7 @@ class Sender:
         self._connected: bool | None = None  # None: not yet known
         self._answered = threading.Event()
         self._messages: queue.Queue[Callable[[], object] | None] = queue.Queue(_LARGEST)
-        self._has_failed = False
+        self._has_failed = self._is_closed = False
         # A daemon does not keep a process alive that waits for a server that hangs.
         self._thread = threading.Thread(target=self._work, args=(connect,), daemon=True)
         self._thread.start()
@@ -52,8 +53,11 @@ class Sender:
         except queue.Full:
             self.lost += 1
 
-    def close(self, seconds: float) -> None:
-        """Wait until all messages are sent, for at most `seconds`; warn of those that are lost."""
+    def close(self, seconds: float) -> bool:
+        """Wait until all messages are sent, for at most `seconds`; return whether they are.
+
+        Otherwise it warns.
+        """
         until = time.monotonic() + seconds
         try:
             self._messages.put(None, timeout=seconds)
@@ -61,15 +65,14 @@ class Sender:
             pass
         else:
             self._thread.join(max(until - time.monotonic(), 0))
-        lost = self.lost + self._messages.qsize()
+        self._is_closed = True
+        text = "%s: %s; unsent messages: %d; metrics.jsonl has all values"
         if self._thread.is_alive():
-            text = (
-                "%s: the server does not answer; %d messages were not sent, and metrics.jsonl has"
-            )
-            logger.warning(f"{text} all values", self.name, lost)
-        elif lost and self._connected:
-            text = "%s: %d messages were not sent; metrics.jsonl has all values"
-            logger.warning(text, self.name, lost)
+            lost = self.lost + self._messages.qsize()
+            logger.warning(text, self.name, "the server does not answer", lost)
+        elif self._connected and self.lost:
+            logger.warning(text, self.name, "the server did not take everything", self.lost)
+        return not self._thread.is_alive() and not self.lost
 
     def _work(self, connect: Callable[[], None]) -> None:
         try:
@@ -89,7 +92,7 @@ class Sender:
             message()
         except Exception as error:  # noqa: BLE001  any error of the logger's package
             self.lost += 1
-            if not self._has_failed:
+            if not self._has_failed and not self._is_closed:
                 text = "%s: a message could not be sent (%s); training goes on"
                 logger.warning(text, self.name, describe_error(error))
             self._has_failed = True

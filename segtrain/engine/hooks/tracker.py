@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
 from segtrain.engine.curves import evaluation_curves, final_curves, step_curves
 from segtrain.engine.hooks.base import Hook, Watched
@@ -88,6 +89,11 @@ class Tracker(Hook):
     def place(self) -> str:
         """Where the user finds the run, for a message; read once it is connected."""
 
+    @property
+    def recovery(self) -> str:
+        """What the user can do when the server did not get everything, for a message."""
+        return ""
+
     def new_id(self, name: str) -> str | None:  # noqa: ARG002
         """The id of a new run, if the service does not choose it."""
         return None
@@ -125,7 +131,8 @@ class Tracker(Hook):
                 seconds = _FOR_CHECKPOINT
                 self._sender.send(partial(self.upload, best))
         self._sender.send(partial(self.finish, run.error, is_done=result is not None))
-        self._sender.close(seconds)
+        if not self._sender.close(seconds) and self.recovery:
+            logger.warning("%s: later, %s", self.package, self.recovery)
         self._sender = None
 
     def _send(self, values: Mapping[str, float], step: int) -> None:
@@ -157,6 +164,22 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def without_secrets(address: str) -> str:
+    """An address without a password, and without a query, which may hold a token.
+
+    Example:
+        >>> without_secrets("https://me:secret@host:5000/a?write_token=secret")
+        'https://host:5000/a'
+        >>> without_secrets("sqlite:///mlflow.db")
+        'sqlite:///mlflow.db'
+    """
+    parts = urlsplit(address)
+    if not parts.netloc:
+        return address
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.engine.hooks.base import HOOKS
-from segtrain.engine.hooks.tracker import Tracker
+from segtrain.engine.hooks.tracker import Tracker, without_secrets
 
 
 @HOOKS.register("trackio")
@@ -22,8 +22,9 @@ class Trackio(Tracker):
     Args:
         project: The project of the run.
         space_id: A Space of Hugging Face (``user/name``); null: the variable TRACKIO_SPACE_ID.
-        server_url: Your own server; null: the variable TRACKIO_SERVER_URL. Without a space and a
-            server the run is logged on this machine, in the folder TRACKIO_DIR.
+        server_url: Your own server, whose token is the variable TRACKIO_WRITE_TOKEN; null: the
+            variable TRACKIO_SERVER_URL. Without a space and a server the run is logged on this
+            machine, in the folder TRACKIO_DIR.
         group: A name that several runs share, such as those of a sweep.
     """
 
@@ -72,6 +73,7 @@ class Trackio(Tracker):
     @property
     def place(self) -> str:
         where = self.space_id or self.server_url or str(self.module.utils.TRACKIO_DIR)
+        where = without_secrets(where)
         return f"run {self.id} in {where}; `trackio show --project {self.project}` shows it"
 
 

@@ -99,7 +99,8 @@ class Wandb(Tracker):
 
     @property
     def place(self) -> str:
-        if self.mode == "online":
-            return str(self.run.url)
-        folder = Path(self.run.dir).parent
-        return f"offline; `wandb sync {folder}` sends the run"
+        return str(self.run.url) if self.mode == "online" else f"offline; {self.recovery}"
+
+    @property
+    def recovery(self) -> str:
+        return "" if self.run is None else f"`wandb sync {Path(self.run.dir).parent}` sends the run"
