@@ -59,19 +59,19 @@ def test_the_sum_of_the_phases_is_the_time_of_a_step(
     train: Train, tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = f"{{name: wall_clock, path: {tmp_path / 'clock.json'}}}"
-    hooks = f"hooks=[{{name: profile, first_step: 3, steps: 4, trace: false}},{clock}]"
+    hooks = f"hooks=[{clock},{{name: profile, first_step: 3, steps: 4, trace: false}}]"
     words = [f"plugins=[{Path(__file__).parents[1] / 'tiny.py'},{plugin}]", hooks]
     assert train("run", *WORDS, *words) == 0
     found = profiled(tmp_path / "run")
     assert found["steps"] == [3, 6]
     wall = sorted(json.loads((tmp_path / "clock.json").read_text())[2:6])
     expected = 1000 * (wall[1] + wall[2]) / 2
-    assert found["step_ms"] == pytest.approx(expected, rel=0.05, abs=0.5)
+    assert found["step_ms"] == pytest.approx(expected, rel=0.1, abs=0.5)
     phases = found["phases_ms"]
-    assert sum(phases.values()) == pytest.approx(found["step_ms"], rel=0.2, abs=0.5)
+    assert sum(phases.values()) == pytest.approx(found["step_ms"], abs=0.01)
     assert all(phases[name] > 0 for name in ("data", "forward", "loss", "backward", "step"))
     printed = capsys.readouterr().err
-    assert "a step, median of steps 3 to 6" in printed
+    assert "a step, mean of the middle half of steps 3 to 6" in printed
     assert "backward" in printed
     assert not (tmp_path / "run/trace.json.gz").exists()
 
@@ -88,9 +88,12 @@ def test_a_slow_dataset_is_visible(train: Train, tmp_path: Path, plugin: Path) -
     assert found["shares"]["data"] > 0.5
 
 
-def test_the_trace_has_the_phases(train: Train, tmp_path: Path) -> None:
+def test_the_trace_has_the_phases(
+    train: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     hook = "hooks=[{name: profile, first_step: 1, steps: 2}]"
     assert train("run", *WORDS, hook) == 0
+    assert "profiler_st" not in capfd.readouterr().err  # the library is quiet
     with gzip.open(tmp_path / "run/trace.json.gz", "rt") as stream:
         events = json.load(stream)["traceEvents"]
     names = [event.get("name") for event in events]

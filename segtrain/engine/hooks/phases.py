@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class PhaseTrace:
 
     def __init__(self, device: torch.device) -> None:
         activities = {"cuda": [ProfilerActivity.CUDA], "xpu": [ProfilerActivity.XPU]}
+        # Otherwise its library prints when it starts and stops, and that there is no GPU.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         self._profile = profile(activities=[ProfilerActivity.CPU, *activities.get(device.type, [])])
         self._profile.start()
         self._range: record_function | None = None

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -98,7 +98,7 @@ class Profile(Hook):
         found = summary(self._found)
         first = self.timed.start
         last = first + len(self._found) - 1
-        title = f"a step, median of steps {first} to {last}"
+        title = f"a step, mean of the middle half of steps {first} to {last}"
         console.print(_table(found, title))
         path = run.run_dir / "profile.json"
         content = {"steps": [first, last], "device": str(run.device), **found}
@@ -117,7 +117,10 @@ class Profile(Hook):
 
 
 def summary(steps: list[dict[str, float]]) -> dict[str, Any]:
-    """The median milliseconds of steps and of their phases, and the share of each phase.
+    """The mean milliseconds of a step and of its phases, and the share of each phase.
+
+    The mean is over the middle half of the steps by duration: like a median it ignores outliers,
+    but the phases still add up to the step.
 
     Args:
         steps: The seconds of each phase, for each step.
@@ -127,8 +130,10 @@ def summary(steps: list[dict[str, float]]) -> dict[str, Any]:
         {'step_ms': 40.0, 'phases_ms': {'data': 15.0, 'forward': 25.0},
          'shares': {'data': 0.375, 'forward': 0.625}}
     """
-    total = median(sum(step.values()) for step in steps)
-    phases = {name: median(step[name] for step in steps) for name in steps[0]}
+    cut = len(steps) // 4
+    middle = sorted(steps, key=lambda step: sum(step.values()))[cut : len(steps) - cut]
+    phases = {name: fmean(step[name] for step in middle) for name in steps[0]}
+    total = sum(phases.values())
     return {
         "step_ms": round(1000 * total, 3),
         "phases_ms": {name: round(1000 * seconds, 3) for name, seconds in phases.items()},
@@ -137,7 +142,8 @@ def summary(steps: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _table(found: Mapping[str, Any], title: str) -> Table:
-    table = Table("phase", show_footer=True, title=title, title_justify="left")
+    width = len(title) + 4  # the title on one line
+    table = Table("phase", show_footer=True, title=title, title_justify="left", min_width=width)
     table.columns[0].footer = "all"
     table.add_column("ms per step", f"{found['step_ms']:.2f}", justify="right")
     table.add_column("share", "100 %", justify="right")
