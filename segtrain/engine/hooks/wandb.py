@@ -61,7 +61,7 @@ class Wandb(Tracker):
         except self.module.errors.CommError as error:
             if self.mode != "online":
                 raise
-            text = "wandb: the server does not answer (%s); the run is recorded offline"
+            text = "wandb: the server does not start a run (%s); the run is recorded offline"
             logger.warning(text, describe_error(error))
             self.mode = "offline"
             self.module.teardown()  # the id is in use until then
