@@ -235,6 +235,24 @@ def test_a_missing_package_is_named(
         assert f'not installed: pip install "segtrain[{name}]"' in last_line()
 
 
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ("{name: mlflow, experiment: ''}", "hooks[0].experiment is empty"),
+        ("{name: mlflow, tracking_uri: 'foo://x'}", "unsupported URI 'foo://x'"),
+        ("{name: wandb, mode: offline, project: a/b}", "Invalid project name 'a/b'"),
+        ("{name: wandb, mode: of}", "hooks[0].mode must be 'online' or 'offline' or null"),
+    ],
+)
+def test_wrong_values_are_refused_before_the_run(
+    train: Train, tmp_path: Path, last_line: Callable[[], str], hook: str, said: str
+) -> None:
+    pytest.importorskip("mlflow" if "mlflow" in hook else "wandb")
+    assert train("run", f"hooks=[{hook}]") == 2
+    assert said in last_line()
+    assert not (tmp_path / "run").exists()
+
+
 def test_wandb_without_a_key_is_refused(
     train: Train, tmp_path: Path, last_line: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 from segtrain.engine.hooks.base import HOOKS
 from segtrain.engine.hooks.tracker import Tracker, exit_code, without_secrets
+from segtrain.errors import ConfigError
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _NOT_ALLOWED = re.compile(r"[^\w.\- :/]")  # in the names of parameters and metrics
 _LONGEST = 6000  # characters of a parameter
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # of one message
@@ -41,6 +43,10 @@ class MLflow(Tracker):
         super().__init__(**common)
         self.experiment, self.tags = experiment, dict(tags or {})
         self.tracking_uri = tracking_uri or self.module.get_tracking_uri()
+        if not experiment.strip():
+            raise ConfigError("experiment is empty; give the experiment a name")
+        if not self.tracking_uri.startswith(_DATABASES):
+            self.module.MlflowClient(self.tracking_uri)  # refuses an address; connects to nothing
         # It warns of each attempt to reach a server; one warning is enough.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 

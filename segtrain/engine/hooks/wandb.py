@@ -43,6 +43,7 @@ class Wandb(Tracker):
     ) -> None:
         super().__init__(**common)
         self.project, self.entity, self.group, self.tags = project, entity, group, list(tags)
+        self.module.Settings(project=project, entity=entity, run_tags=tuple(tags))  # refuses names
         self.mode = mode or self.module.setup().settings.mode
         # It would ask for the key on a terminal, and so wait.
         if self.mode == "online" and not self.module.login(prompt=False, verify=False):
