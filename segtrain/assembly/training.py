@@ -77,6 +77,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         batches=batches,
         steps_per_epoch=batches.steps_per_epoch,
         total_steps=total_steps,
+        normalization=batches.transform.normalization,
         evaluator=evaluator(val),
         test_evaluator=None if test is None else evaluator(test),
         processes=processes,

@@ -351,13 +351,14 @@ class Criterion(nn.Module):
         """The number of rows in a strip; None: all rows at once."""
         if logits.shape[-2:] == target.shape[-2:] or not target.numel():
             return None
-        if logits.device.type == "cpu" and not is_finite(logits):
+        rows = self.strip_rows
+        if rows == "auto":
+            pixels = len(target) * target.shape[-2] * target.shape[-1]
+            upsampled = logits.shape[1] * pixels * logits.element_size()
+            rows = AUTO_STRIP_ROWS if upsampled > AUTO_STRIP_BYTES else None
+        if rows is not None and logits.device.type == "cpu" and not is_finite(logits):
             return None  # strips do not look at what is at ignored pixels
-        if self.strip_rows != "auto":
-            return self.strip_rows
-        pixels = len(target) * target.shape[-2] * target.shape[-1]
-        upsampled = logits.shape[1] * pixels * logits.element_size()
-        return AUTO_STRIP_ROWS if upsampled > AUTO_STRIP_BYTES else None
+        return rows
 
     def extra_repr(self) -> str:
         return (

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
-from segtrain.data import TrainBatch
+from segtrain.data import Normalization, TrainBatch
 from segtrain.engine.checkpoint import BEST, LAST, PREVIOUS, State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
 from segtrain.engine.data_failure import shared_failure
@@ -54,6 +54,7 @@ class Trainer:
         batches: Return the endless stream of micro-batches that starts at a given step.
         steps_per_epoch: Optimizer steps in one pass over the training split.
         total_steps: Optimizer steps of the whole run.
+        normalization: What the images are normalised with, on the device.
         evaluator: Scores the model on the validation split.
         test_evaluator: Scores the trained model on the test split; None: there is no test split.
         processes: The processes of the run.
@@ -78,6 +79,7 @@ class Trainer:
         batches: Callable[[int], Generator[TrainBatch]],
         steps_per_epoch: int,
         total_steps: int,
+        normalization: Normalization,
         evaluator: Evaluator,
         test_evaluator: Evaluator | None = None,
         processes: Processes,
@@ -91,6 +93,7 @@ class Trainer:
         self.scheduler = scheduler
         self.batches = batches
         self.total_steps = total_steps
+        self.normalization = normalization
         self.evaluator = evaluator
         self.test_evaluator = test_evaluator
         self.processes = processes
@@ -249,7 +252,8 @@ class Trainer:
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None  # ten times as fast as zero_grad, which reports to the profiler
         self.finite.before_step()
         self.criterion.at_step(self.step, self.total_steps)
         self.hooks.phase("transfer")
@@ -274,11 +278,7 @@ class Trainer:
         self.hooks.phase("step")
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
-        if self.options.clip_grad_value:
-            clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        losses["grad_norm"] = clip_grad_norm_(
-            self.parameters, self.options.clip_grad_norm or float("inf")
-        )
+        losses["grad_norm"] = self._clip_gradients()
         self.rate = float(self.optimizer.param_groups[0]["lr"])
         if not self.finite.watch(self.step + 1, losses, batches):
             self.scaler.update()
@@ -293,17 +293,26 @@ class Trainer:
                 self.ema.update_parameters(self.model)
         return losses
 
+    def _clip_gradients(self) -> Tensor:
+        """Clip the gradients as configured; return their norm, ``()``, before clipping by norm."""
+        if self.options.clip_grad_value:
+            clip_grad_value_(self.parameters, self.options.clip_grad_value)
+        if self.options.clip_grad_norm:
+            return clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
+        return get_total_norm([one.grad for one in self.parameters if one.grad is not None])
+
     def to_device(self, batch: TrainBatch) -> TrainBatch:
         """Copy a batch to the device: images as the model takes them, the target as the loss does.
 
         Shape:
-            - images: ``(N, C, H, W)``, float32, normalized, in the model's memory format.
+            - images: ``(N, C, H, W)``, float32, normalised, in the model's memory format.
             - target: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, for multi-label data.
         """
         device = self.processes.device
-        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
+        images = self.normalization(batch["images"].to(device, non_blocking=True))
+        images = images.contiguous(memory_format=self.memory_format)
         target = batch["target"].to(device, non_blocking=True)
-        # Class ids travel as bytes; losses take int64, so they are converted on the device.
+        # Pixels and class ids travel as bytes, and are converted on the device.
         target = target.long() if target.dim() == 3 else target
         return {**batch, "images": images, "target": target}
 
