@@ -105,7 +105,8 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         data = {"train": splits.train, "val": splits.val, **({"test": test} if test else {})}
         record = run_record(config, origin, data, processes)
         path = _open_run_dir(config, origin, resumed.path)
-        trainer.run = Run(path, config.to_dict(), record, first_step=trainer.step)
+        name = shown_name(config, origin)
+        trainer.run = Run(path, config.to_dict(), record, name=name, first_step=trainer.step)
         _announce(trainer, splits, resumed.path)
         balance.announce(trainer.run.path)
     return trainer
@@ -113,10 +114,16 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
 
 def run_name(config: Config, origin: Origin) -> str:
     """The name of a run: `config.name`, or dataset, model and loss as the user typed them."""
-    model = origin.choice("model", config.model)
     if config.name:
         return check_name("name", config.name)
-    return f"{_title(config)}_{model}_{loss_label(config, origin)}"
+    _title(config)
+    return shown_name(config, origin)
+
+
+def shown_name(config: Config, origin: Origin) -> str:
+    """The name of a run where it is no part of a path, such as in a logger."""
+    model = origin.choice("model", config.model)
+    return config.name or f"{dataset_title(config)}_{model}_{loss_label(config, origin)}"
 
 
 def sweep_name(config: Config) -> str:

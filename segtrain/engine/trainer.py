@@ -148,6 +148,7 @@ class Trainer:
         self.clock = Clock(self.clock.seconds)
         self.model.train()
         with (
+            self.hooks,
             closing(self.batches(self.step)) as stream,
             closing(self.evaluator),
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
@@ -157,19 +158,31 @@ class Trainer:
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.run is not None:
-                self.hooks.start(Watched(self.run.path, self.total_steps, self.step))
+                with self.clock.paused():  # a logger waits for its server
+                    self.hooks.start(self._watched(self.run))
             result, is_stopped = self._take_steps(stream, bar)
             self._save(LAST)
             if self.step < self.total_steps and not is_stopped:
                 logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
-                self.hooks.call("on_end", self.step, None)
+                self.hooks.end(self.step, None)
                 return None
             if result is None or self.evaluated_step != self.step:
                 result = self._evaluate()  # a finished run that is resumed is only evaluated
             result = self._final_results(result)
-            self.hooks.call("on_end", self.step, result)
+            self.hooks.end(self.step, result)
         self._finish(result)
         return result
+
+    def _watched(self, run: Run) -> Watched:
+        """The run as its hooks see it."""
+        return Watched(
+            run.path,
+            self.total_steps,
+            self.step,
+            name=run.name,
+            config=self.config.to_dict(),
+            device=self.processes.device,
+        )
 
     def _take_steps(
         self, stream: Iterator[TrainBatch], bar: ProgressLine
@@ -183,9 +196,12 @@ class Trainer:
         while self.step < stop_at and not is_stopped:
             self._thaw_if_due()
             self.watchdog.note("loading data", self.step)
+            self.hooks.phase("data")
             batches = self._next_batches(stream)
+            self.hooks.phase("other")
             self.watchdog.note("a training step", self.step)
             losses = self._checked_step(batches)
+            self.hooks.phase("other")
             self.step += 1
             bar.advance(self._log(losses))
             if self.run is not None:
@@ -243,18 +259,24 @@ class Trainer:
             parameter.grad = None  # ten times as fast as zero_grad, which reports to the profiler
         self.finite.before_step()
         self.criterion.at_step(self.step, self.total_steps)
+        self.hooks.phase("transfer")
         moved = [self.to_device(batch) for batch in batches]
+        self.hooks.phase("loss")
         step_share = self._step_share(moved)
         losses: dict[str, Tensor] = {}
         for index, batch in enumerate(moved):
             last = index == len(moved) - 1
             with self.parallel.averaging(self.forward, averages=last):
+                self.hooks.phase("forward")
                 with autocast(self.processes.device, self.options.precision):
                     outputs = self.forward(batch["images"])
+                self.hooks.phase("loss")
                 report = self.criterion(outputs, batch["target"], step_share=step_share)
+                self.hooks.phase("backward")
                 self.scaler.scale(report.total).backward()
             for name, value in {"loss": report.total.detach(), **report.parts}.items():
                 losses[name] = losses[name] + value if name in losses else value
+        self.hooks.phase("step")
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
         losses["grad_norm"] = self.parallel.clip(self.parameters)
