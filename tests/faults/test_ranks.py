@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch.distributed as dist
 
 from segtrain.cli.main import run_command
-from segtrain.engine.distributed import _store_of_a_restart
+from segtrain.engine import distributed
+from segtrain.engine.distributed import _own_store
 from tests.faults.runs import Training
 from tests.helpers import SMALL, TINY, differences, state
 
@@ -47,10 +49,15 @@ def test_processes_that_start_again_do_not_find_old_addresses(
     monkeypatch.setattr(dist, "rendezvous", lambda _: iter([(kept, 0, 2)]))
     monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert _store_of_a_restart() == {}
+    monkeypatch.setattr(distributed, "_groups", itertools.count())
+    assert _own_store() == {}
+    store = _own_store()["store"]  # a second run of the same processes
+    assert not store.check(["address"])
+    store.set("address", "0")
+    monkeypatch.setattr(distributed, "_groups", itertools.count())
     for count in ("1", "2"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
-        store = _store_of_a_restart()["store"]
+        store = _own_store()["store"]
         assert not store.check(["address"])
         store.set("address", count)
 
