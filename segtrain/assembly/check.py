@@ -20,6 +20,7 @@ from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import MODELS
+from segtrain.models.adapters import ADAPTERS
 from segtrain.models.weights import check_weight_keys
 from segtrain.schema.registry import Registry
 from segtrain.schema.sections import Config, Spec, parse_config
@@ -59,6 +60,8 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     model = filled["model"]
     check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")
+    if model["adapter"] is not None:
+        _check_adapter(model["adapter"], config.trainer.freeze)
     return replace(config, **filled)  # type: ignore[arg-type]
 
 
@@ -107,6 +110,15 @@ def _checked_section(section: str, spec: Spec) -> Spec:
         if key not in provided and parameter.default is not MISSING
     }
     return {"name": name, **defaults, **params}
+
+
+def _check_adapter(spec: Any, freeze: Iterable[str]) -> None:
+    ADAPTERS.build(spec, where="model.adapter")
+    if "backbone" in freeze:
+        raise ConfigError(
+            "trainer.freeze=[backbone] freezes the layers of model.adapter too; leave backbone out,"
+            " because an adapter freezes the backbone's own weights anyway"
+        )
 
 
 def _export_hint(section: str, spec: Spec) -> str:

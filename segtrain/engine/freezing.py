@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from segtrain.errors import ConfigError
 from segtrain.models import Segmentor
 from segtrain.models.weights.names import ModelNames
@@ -48,21 +45,13 @@ class Frozen:
         self.names = sorted(trained & names)
         for name in self.names:
             model.get_parameter(name).requires_grad_(False)
-        model.held_norms = tuple(
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, _BatchNorm) and self._is_frozen(name, module, names)
-        )
+        self._held_before = model.held_norms  # those of a backbone with adapters
+        model.held_norms = (*model.held_norms, *model.norms_in(names))
         model.train(model.training)
-
-    @staticmethod
-    def _is_frozen(name: str, module: nn.Module, frozen: set[str]) -> bool:
-        state = [f"{name}.{key}" for key in module.state_dict()]
-        return bool(state) and frozen.issuperset(state)
 
     def thaw(self) -> None:
         """Train these parameters and batch norms from now on."""
         for name in self.names:
             self.model.get_parameter(name).requires_grad_(True)
-        self.model.held_norms = ()
+        self.model.held_norms = self._held_before
         self.model.train(self.model.training)
