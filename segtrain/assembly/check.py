@@ -61,7 +61,7 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     model = filled["model"]
     check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")
     if model["adapter"] is not None:
-        _check_adapter(model["adapter"], config.trainer.freeze)
+        model["adapter"] = _checked_adapter(model["adapter"], config.trainer.freeze)
     return replace(config, **filled)  # type: ignore[arg-type]
 
 
@@ -104,21 +104,27 @@ def _checked_section(section: str, spec: Spec) -> Spec:
         raise ConfigError(f"{error}{_export_hint(section, spec)}") from None
     if section == "loss":
         _check_inside(params, section)
-    defaults = {
+    return {"name": name, **_defaults(registry, name, provided), **params}
+
+
+def _defaults(registry: Registry[Any], name: str, provided: Iterable[str] = ()) -> dict[str, Any]:
+    return {
         key: parameter.default
         for key, parameter in registry.schema(name).items()
         if key not in provided and parameter.default is not MISSING
     }
-    return {"name": name, **defaults, **params}
 
 
-def _check_adapter(spec: Any, freeze: Iterable[str]) -> None:
-    ADAPTERS.build(spec, where="model.adapter")
+def _checked_adapter(spec: Any, freeze: Iterable[str]) -> Spec:
+    where = "model.adapter"
+    ADAPTERS.build(spec, where=where)
+    name, params = ADAPTERS.check(spec, where=where)
     if "backbone" in freeze:
         raise ConfigError(
             "trainer.freeze=[backbone] freezes the layers of model.adapter too; leave backbone out,"
             " because an adapter freezes the backbone's own weights anyway"
         )
+    return {"name": name, **_defaults(ADAPTERS, name), **params}
 
 
 def _export_hint(section: str, spec: Spec) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from segtrain.errors import CheckpointError, ConfigError
+from segtrain.errors import CheckpointError, ConfigError, one_line
 from segtrain.models.segmentor import Segmentor
 from segtrain.models.unused import called_modules
 from segtrain.schema.registry import Registry
@@ -95,13 +95,14 @@ class LoRA:
         """Add trained layers beside the `layers`; all other parameters of `model` get frozen.
 
         Raises:
-            ConfigError: If peft is not installed.
+            ConfigError: If peft cannot be imported.
         """
         try:
             import peft  # noqa: PLC0415  an extra, and slow to import
         except ImportError as error:
             raise ConfigError(
-                "adapters need the package peft: pip install 'segtrain[peft]'"
+                f"adapters need the package peft, which cannot be imported ({one_line(error)}): pip"
+                " install 'segtrain[peft]'"
             ) from error
         config = peft.LoraConfig(
             r=self.rank,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from segtrain import Predictor
 from segtrain.cli.main import run_command
@@ -118,6 +119,13 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     assert train("run", *VIT, *words) == 2
     assert said in last_line()
+
+
+def test_the_configuration_of_a_run_is_complete(train: Train, tmp_path: Path) -> None:
+    assert train("run", *VIT, "model.adapter.dropout=0", "trainer.stop_after=1") == 0
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    wanted = {"name": "lora", "rank": 2, "alpha": 16, "dropout": 0.0, "targets": None}
+    assert config["model"]["adapter"] == wanted
 
 
 def test_a_resumed_run_keeps_its_adapter(train: Train, last_line: Callable[[], str]) -> None:

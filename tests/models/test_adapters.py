@@ -218,7 +218,7 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"adapters need the package peft: pip install 'segtrain"):
+    with pytest.raises(ConfigError, match=r"No module named 'peft'\): pip install 'segtrain\[peft"):
         model(adapter="lora")
 
 
