@@ -39,6 +39,7 @@ def test_only_adapters_and_head_change(train: Train, tmp_path: Path) -> None:
     words = [*VIT, "optimizer.layer_decay=0.9"]
     assert train("one", *words, "trainer.stop_after=1") == 0
     assert train("whole", *words) == 0
+    assert "M of them trained" in (tmp_path / "whole/train.log").read_text()
     before, after = (outcome(tmp_path / name)[0] for name in ("one", "whole"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     adapters = {name for name in before if ".lora_" in name}
