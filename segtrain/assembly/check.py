@@ -61,7 +61,7 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     model = filled["model"]
     check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")
     if model["adapter"] is not None:
-        model["adapter"] = _checked_adapter(model["adapter"], config.trainer.freeze)
+        model["adapter"] = _checked_adapter(model["adapter"])
     return replace(config, **filled)  # type: ignore[arg-type]
 
 
@@ -115,15 +115,10 @@ def _defaults(registry: Registry[Any], name: str, provided: Iterable[str] = ()) 
     }
 
 
-def _checked_adapter(spec: Any, freeze: Iterable[str]) -> Spec:
+def _checked_adapter(spec: Any) -> Spec:
     where = "model.adapter"
     ADAPTERS.build(spec, where=where)
     name, params = ADAPTERS.check(spec, where=where)
-    if "backbone" in freeze:
-        raise ConfigError(
-            "trainer.freeze=[backbone] freezes the layers of model.adapter too; leave backbone out,"
-            " because an adapter freezes the backbone's own weights anyway"
-        )
     return {"name": name, **_defaults(ADAPTERS, name), **params}
 
 

@@ -20,7 +20,8 @@ class Frozen:
         modules: ``backbone``, ``head``, names of submodules, or patterns of names.
 
     Raises:
-        ConfigError: When a module does not exist, or nothing is left to train.
+        ConfigError: When a module does not exist, or nothing of the model or of its adapter is left
+            to train.
 
     Example:
         >>> from segtrain import build_model
@@ -40,6 +41,11 @@ class Frozen:
             raise ConfigError(
                 f"trainer.freeze=[{','.join(modules)}] leaves no parameter to train; freeze less,"
                 " such as [backbone]"
+            )
+        if model.has_adapter and all(model.is_head(name) for name in trained - names):
+            raise ConfigError(
+                f"trainer.freeze=[{','.join(modules)}] freezes all layers of model.adapter; leave"
+                " the backbone out, because its own weights are frozen anyway"
             )
         self.model = model
         self.names = sorted(trained & names)

@@ -118,30 +118,33 @@ class LoRA:
         Raises:
             CheckpointError: If an added layer lacks a part, or does not fit its layer.
         """
-        found = {
-            key.replace(_BASE, "."): value
-            for key, value in state.items()
-            if not key.endswith((_DOWN, _UP))
-        }
-        for key in (key for key in state if key.endswith(_DOWN)):
-            layer = key.removesuffix(_DOWN)
+        layers = {key.removesuffix(_DOWN) for key in state if key.endswith(_DOWN)}
+        found = {}
+        for key, value in state.items():
+            layer, _, name = key.rpartition(_BASE)
+            if layer in layers:
+                found[f"{layer}.{name}"] = value
+            elif not key.endswith((_DOWN, _UP)):
+                found[key] = value
+        for layer in layers:
             weight, up = found.get(f"{layer}.weight"), state.get(f"{layer}{_UP}")
             if weight is None or up is None:
                 raise CheckpointError(f"the weights of the adapter of {layer} are incomplete")
-            found[f"{layer}.weight"] = self._sum(weight, state[key], up, layer)
+            found[f"{layer}.weight"] = self._sum(weight, state[f"{layer}{_DOWN}"], up, layer)
         return found
 
     def _sum(self, weight: Tensor, down: Tensor, up: Tensor, layer: str) -> Tensor:
         """A weight plus the product of the two added ones; convolutions have a kernel in `down`."""
-        try:
-            product: Tensor = torch.tensordot(up.float().flatten(1), down.float(), dims=1)
-            total: Tensor = weight.float() + product * (self.alpha / len(down))
-            return total.to(weight.dtype)
-        except (RuntimeError, IndexError, ZeroDivisionError) as error:
+        ones = (1,) * (weight.dim() - 2)
+        expected = (weight.shape[:1] + down.shape[:1] + ones, down.shape[:1] + weight.shape[1:])
+        if weight.dim() < 2 or (up.shape, down.shape) != expected or not len(down):
             shapes = ", ".join(str(tuple(each.shape)) for each in (weight, down, up))
             raise CheckpointError(
                 f"the weights of the adapter of {layer} do not fit it: their shapes are {shapes}"
-            ) from error
+            )
+        product: Tensor = torch.tensordot(up.float().flatten(1), down.float(), dims=1)
+        total: Tensor = weight.float() + product * (self.alpha / len(down))
+        return total.to(weight.dtype)
 
 
 def add_adapter(model: Segmentor, adapter: Adapter, where: str = "adapter") -> None:
@@ -172,6 +175,7 @@ def add_adapter(model: Segmentor, adapter: Adapter, where: str = "adapter") -> N
     ]
     model.held_norms = model.norms_in(backbone)
     adapter.add(model, layers)
+    model.has_adapter = True
     for parameter in trained:
         parameter.requires_grad_(True)
     model.train(model.training)

@@ -68,6 +68,8 @@ class Segmentor(nn.Module):
     paper_size: ClassVar[tuple[int, int]] = (512, 512)
     held_norms: tuple[str, ...] = ()
     """Names of batch norms that stay in eval mode during training."""
+    has_adapter: bool = False
+    """Whether an adapter was added to the backbone."""
     registered_name: str | None = None
     """The registered name; None if the model was built without the registry."""
     load_report: LoadReport | None = None

@@ -111,7 +111,8 @@ def test_two_processes_are_one_large_batch(train: Train, tmp_path: Path, small: 
     [
         (["model.adapter=lore"], "did you mean 'lora'"),
         (["model.adapter={name: lora, rank: -1}"], "model.adapter.rank must be at least 1"),
-        (["trainer.freeze=[backbone]"], "trainer.freeze=[backbone] freezes the layers of"),
+        (["trainer.freeze=[backbone]"], "trainer.freeze=[backbone] freezes all layers of model.ad"),
+        (["trainer.freeze=['back*']"], "trainer.freeze=[back*] freezes all layers of model.ad"),
         (["model.adapter={name: lora, targets: [qvk]}"], "matches 'qvk'"),
     ],
 )

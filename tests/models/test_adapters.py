@@ -16,6 +16,7 @@ from segtrain.engine.optimization.groups import Rates, parameter_groups
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.models import MODELS, Segmentor
 from segtrain.models.adapters import ADAPTERS, LoRA, add_adapter
+from segtrain.models.weights import load_weights
 
 VIT = "timm/test_vit"
 RESNET = "timm/resnet18"
@@ -135,6 +136,12 @@ def test_weights_are_loaded_before_the_adapter(tmp_path: Path) -> None:
     assert torch.equal(found, source.get_parameter("backbone.net.model.blocks.0.attn.qkv.weight"))
 
 
+def test_weights_are_not_loaded_after_the_adapter(tmp_path: Path) -> None:
+    torch.save(model().state_dict(), tmp_path / "whole.pth")
+    with pytest.raises(ConfigError, match="pass weights= and adapter= to build_model"):
+        load_weights(model(adapter=LORA), tmp_path / "whole.pth", align_corners=False)
+
+
 def test_the_optimizer_gets_what_is_trained() -> None:
     built = model(adapter=LORA)
     groups = parameter_groups(built, Rates(lr=1.0, weight_decay=0.0, layer_decay=0.5))
@@ -232,6 +239,12 @@ def test_a_damaged_adapter_is_a_checkpoint_error() -> None:
         adapter.merged(state)
     with pytest.raises(CheckpointError, match=r"the adapter of fc do not fit it: .* \(2, 3\)"):
         adapter.merged({**state, "fc.lora_B.default.weight": torch.zeros(2, 2)})
+    down, up = torch.zeros(2, 3), torch.zeros(1, 2)  # the sum would broadcast
+    weights = {"fc.lora_A.default.weight": down, "fc.lora_B.default.weight": up}
+    with pytest.raises(CheckpointError, match="the adapter of fc do not fit it"):
+        adapter.merged({**state, **weights})
+    other = {"net.base_layer.weight": torch.zeros(1)}  # a name of the model itself
+    assert adapter.merged(other) == other
 
 
 def test_the_key_is_reserved() -> None:
