@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 
 pytest_plugins = ["tests.fault_table"]
 
-collect_ignore = ["tiny.py"]  # it registers a model, and the plugin loader is to do that
+# They register models, and the plugin loader is to do that.
+collect_ignore = ["tiny.py", "engine/sharded_runs.py"]
 
 
 @pytest.fixture(scope="session")

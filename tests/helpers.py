@@ -58,12 +58,13 @@ def torchrun(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return in_two_processes("train", *words, f"run_dir={run_dir}")
 
 
-def in_two_processes(tool: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``tools/TOOL.py`` with two processes, likewise."""
+def in_two_processes(tool: str | Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``tools/TOOL.py``, or a script, with two processes, likewise."""
+    script = tool if isinstance(tool, Path) else ROOT / "tools" / f"{tool}.py"
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"),
         *("--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
-        *(str(ROOT / "tools" / f"{tool}.py"), *words),
+        *(str(script), *words),
     ]
     process = subprocess.Popen(
         command,

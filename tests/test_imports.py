@@ -13,11 +13,14 @@ HEAVY = (
     "albumentations",
     "cv2",
     "hydra",
+    "mlflow",
     "omegaconf",
     "tensorboard",
     "torch._dynamo",
     "torch.utils.tensorboard",
     "torchvision",
+    "trackio",
+    "wandb",
 )
 
 DISTANCE = """

@@ -60,7 +60,7 @@ class Batches:
         self.transform = train_transform(config.augmentation, dataset.labels, dataset.channels)
         self.mixing = _mixing(config.augmentation, dataset.labels)
         self.steps_per_epoch = self._sampler(0).steps_per_epoch
-        check_shared_memory(config, dataset.channels)
+        check_shared_memory(config, dataset)
 
     def __call__(self, start_step: int) -> Generator[TrainBatch]:
         """The micro-batches from optimizer step `start_step` on."""
@@ -86,7 +86,7 @@ class Batches:
         )
 
 
-def check_shared_memory(config: Config, channels: int) -> None:
+def check_shared_memory(config: Config, dataset: SegmentationDataset) -> None:
     """Check that the batches that workers prepare fit into the shared memory.
 
     Raises:
@@ -97,11 +97,13 @@ def check_shared_memory(config: Config, channels: int) -> None:
         return
     pixels = config.trainer.batch_size * size[0] * size[1]
     batches = workers * (config.loader.prefetch_factor or 2)
-    needed = batches * pixels * (4 * channels + 1)
     try:
         free = shutil.disk_usage(_SHARED).free
     except OSError:
         return
+    needed = batches * pixels * (4 * dataset.channels + 1)
+    if needed > free:  # images of bytes need less; only then is one read
+        needed = batches * pixels * (dataset[0].image.itemsize * dataset.channels + 1)
     if needed > free:
         raise ResourceError(
             f"the shared memory {_SHARED} has {free / 1e6:.0f} MB free, but {workers} data workers"

@@ -60,11 +60,10 @@ def build_evaluator(
     evaluation, loader = evaluation or config.evaluation, loader or config.loader
     given = config.augmentation
     normalization = Normalization(given.mean, given.std, dataset.channels)
-    mean, std = normalization.mean, normalization.std
     return Evaluator(
         build_eval_loader(
             dataset,
-            EvalTransform(mean, std, dataset.labels, evaluation.size),
+            EvalTransform(normalization.mean, normalization.std, dataset.labels, evaluation.size),
             batch_size=evaluation.batch_size,
             max_images=evaluation.max_images,
             world_size=processes.world_size,
@@ -89,8 +88,7 @@ def build_evaluator(
             multi_label=dataset.labels.multi_label,
             batch_size=evaluation.batch_size,
         ),
-        mean=mean,
-        std=std,
+        normalization=normalization,
         num_pictures=config.trainer.log_images,
     )
 

@@ -25,12 +25,14 @@ from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
 from segtrain.engine.device import is_slow
 from segtrain.engine.disk import check_writable
 from segtrain.engine.distributed import Processes
+from segtrain.engine.moving_average import MovingAverage
+from segtrain.engine.parallel import Parallel
 from segtrain.engine.resume import resume
 from segtrain.engine.run_directory import Run, check_name, check_unused, create_run_dir
 from segtrain.files import write_text
 from segtrain.models import Segmentor
 from segtrain.schema.origin import Origin
-from segtrain.schema.sections import Config
+from segtrain.schema.sections import Config, TrainerConfig
 from segtrain.terminal import logger
 
 
@@ -58,25 +60,31 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     balance = ClassBalance(splits, resumed.class_weights)
     criterion = criterion_for_model(config, splits.train.labels, model, outputs, balance.weights)
     splits.check()
-    splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
+    together = processes.world_size if criterion.is_global else 1  # they exchange maps of one size
+    splits.check_sizes(config.augmentation.crop_size, together * config.trainer.batch_size)
     test = open_test_split(config, processes)
     order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
     batches = Batches(config, train, processes, order)
     total_steps = config.trainer.max_steps or (config.trainer.epochs or 0) * batches.steps_per_epoch
-    optimizer, scheduler = _optimization(config, model, criterion, total_steps, processes.device)
+    parallel = _parallel(processes, config.trainer)
+    moving_average = _place(config, model, criterion, parallel)
+    optimizer, scheduler = _optimization(config, model, criterion, total_steps)
     evaluator = partial(
         build_evaluator, config, processes=processes, align_corners=model.align_corners
     )
     trainer = Trainer(
         config,
         model=model,
+        moving_average=moving_average,
+        parallel=parallel,
         criterion=criterion,
         optimizer=optimizer,
         scheduler=scheduler,
         batches=batches,
         steps_per_epoch=batches.steps_per_epoch,
         total_steps=total_steps,
+        normalization=batches.transform.normalization,
         evaluator=evaluator(val),
         test_evaluator=None if test is None else evaluator(test),
         processes=processes,
@@ -97,7 +105,8 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
         data = {"train": splits.train, "val": splits.val, **({"test": test} if test else {})}
         record = run_record(config, origin, data, processes)
         path = _open_run_dir(config, origin, resumed.path)
-        trainer.run = Run(path, config.to_dict(), record, first_step=trainer.step)
+        name = shown_name(config, origin)
+        trainer.run = Run(path, config.to_dict(), record, name=name, first_step=trainer.step)
         _announce(trainer, splits, resumed.path)
         balance.announce(trainer.run.path)
     return trainer
@@ -105,10 +114,16 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
 
 def run_name(config: Config, origin: Origin) -> str:
     """The name of a run: `config.name`, or dataset, model and loss as the user typed them."""
-    model = origin.choice("model", config.model)
     if config.name:
         return check_name("name", config.name)
-    return f"{_title(config)}_{model}_{loss_label(config, origin)}"
+    _title(config)
+    return shown_name(config, origin)
+
+
+def shown_name(config: Config, origin: Origin) -> str:
+    """The name of a run where it is no part of a path, such as in a logger."""
+    model = origin.choice("model", config.model)
+    return config.name or f"{dataset_title(config)}_{model}_{loss_label(config, origin)}"
 
 
 def sweep_name(config: Config) -> str:
@@ -129,16 +144,36 @@ def _seed_global_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _parallel(processes: Processes, options: TrainerConfig) -> Parallel:
+    """How the processes share the model; one process always has all of it."""
+    if options.parallel == "ddp" or processes.world_size == 1:
+        return Parallel(processes, options)
+    from segtrain.engine.fully_sharded import FullySharded  # noqa: PLC0415  slow to import
+
+    return FullySharded(processes, options)
+
+
+def _place(
+    config: Config, model: Segmentor, criterion: Criterion, parallel: Parallel
+) -> MovingAverage | None:
+    """Move model and criterion to the device; return the moving average of the weights."""
+    model.to(parallel.processes.device)
+    criterion.to(parallel.processes.device)
+    # Each process has drawn its own weights.
+    parallel.processes.broadcast(
+        value.detach() for value in (*model.parameters(), *model.buffers())
+    )
+    decay = config.trainer.ema_decay
+    average = MovingAverage(model, decay) if decay else None  # sharded weights cannot be copied
+    for one in (model, *([] if average is None else [average.module])):
+        parallel.place(one)
+    return average
+
+
 def _optimization(
-    config: Config,
-    model: Segmentor,
-    criterion: Criterion,
-    total_steps: int,
-    device: torch.device,
+    config: Config, model: Segmentor, criterion: Criterion, total_steps: int
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """Move model and criterion to `device`; return the optimizer of both and its schedule."""
-    model.to(device)
-    criterion.to(device)
+    """Return the optimizer of model and criterion, and its schedule."""
     optimizer = OPTIMIZERS.build(config.optimizer, model=model)
     add_learned_parameters(optimizer, criterion)
     scheduler = SCHEDULERS.build(config.scheduler, optimizer=optimizer, total_steps=total_steps)

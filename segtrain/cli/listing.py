@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from segtrain.assembly.check import SECTIONS
 from segtrain.cli.compose import PLAIN_GROUPS, compose_config, group_choices, plugins_in
 from segtrain.commands import list_models as list_command
+from segtrain.engine.hooks import HOOKS
 from segtrain.errors import ConfigError
 from segtrain.files import config_dir
 from segtrain.metrics import METRICS, list_metrics
 from segtrain.models.build import list_backbones, list_heads
 from segtrain.models.table import model_specs
 from segtrain.schema.plugins import load_plugins
+from segtrain.schema.registry import Registry
 from segtrain.schema.values import did_you_mean
 
 _WIDTH = 34
@@ -101,13 +104,14 @@ def _groups(extra: Path | None) -> dict[str, list[str]]:
         "model.backbone": backbones,
         "model.head": list_heads(),
         "evaluation.metrics": list_metrics(),
+        "hooks": HOOKS.names(),
     }
 
 
 def _plural(group: str) -> str:
     name = group.rpartition(".")[2]
     if name.endswith("s"):
-        return name if name == "metrics" else f"{name}es"
+        return name if name in ("metrics", "hooks") else f"{name}es"
     return name if name in ("augmentation", "evaluation") else f"{name}s"
 
 
@@ -120,7 +124,8 @@ def _summary(group: str, name: str, extra: Path | None) -> str:
             first = next((line for line in lines if not line.startswith("# @package")), "")
             if first.startswith("# "):
                 return first.removeprefix("# ").partition(". ")[0].rstrip(".")
-    registry = METRICS if group == "evaluation.metrics" else SECTIONS.get(group, (None,))[0]
+    others: dict[str, Registry[Any]] = {"evaluation.metrics": METRICS, "hooks": HOOKS}
+    registry = others.get(group) or SECTIONS.get(group, (None,))[0]
     if registry is None or name not in registry.names():
         return ""
     factory: Callable[..., object] = registry.get(name)

@@ -229,6 +229,16 @@ class Criterion(nn.Module):
                 parts[f"{name}/{term}"] = part
         return CriterionReport(total, parts)
 
+    @property
+    def is_global(self) -> bool:
+        """Whether a term is computed from the pixels of all processes."""
+        return any(
+            "global" in (getattr(term, "scope", None), getattr(mining, "scope", None))
+            for loss in self._losses()
+            for term in loss.terms().values()
+            for mining in (getattr(term, "mining", None),)
+        )
+
     def at_step(self, step: int, total_steps: int | None = None) -> None:
         """Set the number of optimizer steps done so far: see :meth:`Loss.at_step`."""
         for loss in self._losses():
@@ -236,9 +246,14 @@ class Criterion(nn.Module):
 
     @contextmanager
     def without_mining(self) -> Iterator[None]:
-        """Inside the block, pixel losses are the mean over all valid pixels, as for validation."""
+        """Inside the block, pixel losses are the mean over all valid pixels, as for validation.
+
+        No loss sees the pixels of other processes.
+        """
         losses = [module for module in self.modules() if isinstance(module, PixelLoss)]
         minings = [loss.mining for loss in losses]
+        was_training = self.training
+        self.eval()
         try:
             for loss in losses:
                 loss.mining = MeanMining()
@@ -246,6 +261,7 @@ class Criterion(nn.Module):
         finally:
             for loss, mining in zip(losses, minings, strict=True):
                 loss.mining = mining
+            self.train(was_training)
 
     def share(self, target: Tensor | Mapping[str, Tensor]) -> Tensor:
         """The share of a batch in its step, for each term of every loss and target.
@@ -351,13 +367,14 @@ class Criterion(nn.Module):
         """The number of rows in a strip; None: all rows at once."""
         if logits.shape[-2:] == target.shape[-2:] or not target.numel():
             return None
-        if logits.device.type == "cpu" and not is_finite(logits):
+        rows = self.strip_rows
+        if rows == "auto":
+            pixels = len(target) * target.shape[-2] * target.shape[-1]
+            upsampled = logits.shape[1] * pixels * logits.element_size()
+            rows = AUTO_STRIP_ROWS if upsampled > AUTO_STRIP_BYTES else None
+        if rows is not None and logits.device.type == "cpu" and not is_finite(logits):
             return None  # strips do not look at what is at ignored pixels
-        if self.strip_rows != "auto":
-            return self.strip_rows
-        pixels = len(target) * target.shape[-2] * target.shape[-1]
-        upsampled = logits.shape[1] * pixels * logits.element_size()
-        return AUTO_STRIP_ROWS if upsampled > AUTO_STRIP_BYTES else None
+        return rows
 
     def extra_repr(self) -> str:
         return (

@@ -6,6 +6,7 @@ import os
 import sys
 
 import torch
+from torch import Tensor
 
 from segtrain.errors import ConfigError
 
@@ -45,6 +46,31 @@ def is_slow(device: torch.device, precision: str) -> bool:
     found = report()
     has_any = any(found.get(f"{start}_{precision}") for start in ("avx512", "amx"))
     return found.get("architecture") == "x86_64" and not has_any
+
+
+class Flag:
+    """A number on its way from the device to the host.
+
+    Reading it waits for the work before it, not for the work that was given to the device since
+    then, as ``.item()`` would.
+
+    Args:
+        value: The number, ``()``.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+        self._copied: torch.Event | None = None
+        if value.device.type in ("cuda", "xpu"):
+            self._value = torch.empty_like(value, device="cpu", pin_memory=True)
+            self._value.copy_(value, non_blocking=True)
+            self._copied = torch.Event(value.device)
+            self._copied.record()
+
+    def __bool__(self) -> bool:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._value)
 
 
 def choose_device(name: str) -> torch.device:

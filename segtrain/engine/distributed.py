@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -86,10 +87,16 @@ class Processes:
         """Wrap `model` for training; several processes average its gradients."""
         if self.world_size == 1:
             return model
-        if sync_batchnorm and self.device.type == "cuda":  # SyncBatchNorm needs a GPU
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        if sync_batchnorm and self.device.type == "cuda":
+            model = with_sync_batchnorm(model)
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def with_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """Let the batch norms of a model average over all processes, which needs GPUs."""
+    synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return synced
 
 
 _ALONE = "start several processes with torchrun, or unset WORLD_SIZE to use one process"
@@ -128,17 +135,23 @@ def _variable(name: str, default: str = "") -> int:
         raise ConfigError(f"{name}={text} is not a whole number; {_ALONE}") from None
 
 
-def _store_of_a_restart() -> dict[str, Any]:
-    """The store in which processes that ``torchrun`` has started again find each other.
+_groups = itertools.count()  # process groups that this process has entered
 
-    torchrun keeps the store of the first start, with the addresses of processes that are gone. Only
-    on one machine do all processes count the restarts alike.
+
+def _own_store() -> dict[str, Any]:
+    """The store in which processes find each other if there was a process group before this one.
+
+    torchrun keeps the store of the first group, with addresses that are gone. Restarts are counted
+    alike by all processes on one machine only.
     """
+    before = next(_groups)
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if restarts == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        restarts = "0"
+    if restarts == "0" and before == 0:
         return {}
     store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-    store = dist.PrefixStore(f"restart_{restarts}", store)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"restart_{restarts}_group_{before}", store)  # type: ignore[attr-defined]
     return {"store": store, "rank": rank, "world_size": world_size}
 
 
@@ -153,7 +166,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         yield Processes(0, 1, chosen)
         return
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, **_store_of_a_restart())
+    dist.init_process_group(backend, **_own_store())
     try:
         control = dist.new_group(backend="gloo") if chosen.type == "cuda" else None
         yield Processes(dist.get_rank(), world_size, chosen, control)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtrain.criterion import Criterion
-from segtrain.data import EvalBatch, as_rgb, iterate
+from segtrain.data import EvalBatch, Normalization, as_rgb, iterate
 from segtrain.data.loading.workers import end_kept_workers
+from segtrain.data.transforms.tensors import unit_range
 from segtrain.engine.data_failure import shared_failure
 from segtrain.engine.distributed import Processes
 from segtrain.engine.results import results
@@ -57,8 +58,7 @@ class Evaluator:
         processes: The processes that share the work.
         align_corners: How logits are upsampled to the size of the target.
         apply: Returns how a model is applied to images.
-        mean: Mean of the normalization, per channel, to draw the images.
-        std: Standard deviation of the normalization, per channel, to draw the images.
+        normalization: What the images are normalised with, on the device.
         num_pictures: Number of images that are drawn with target and prediction; with 0, the
             confusion matrix is not drawn either.
     """
@@ -71,8 +71,7 @@ class Evaluator:
         processes: Processes,
         align_corners: bool,
         apply: Callable[[nn.Module], ModelViews],
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalization: Normalization,
         num_pictures: int = 0,
     ) -> None:
         self.loader = loader
@@ -80,8 +79,7 @@ class Evaluator:
         self.processes = processes
         self.align_corners = align_corners
         self.apply = apply
-        self.mean = mean
-        self.std = std
+        self.normalization = normalization
         self.num_pictures = num_pictures
         self._failure: DataError | None = None
 
@@ -123,9 +121,9 @@ class Evaluator:
                 target = batch["target"].to(device, non_blocking=True)
                 size = (target.shape[-2], target.shape[-1])
                 if loss is None:
-                    logits = views.logits(batch["images"], size, self.align_corners)
+                    logits = views.logits(self._images(batch), size, self.align_corners)
                 else:
-                    outputs = views.outputs(batch["images"])
+                    outputs = views.outputs(self._images(batch))
                     loss.update(outputs, target, scoring.labels.ignore_label)
                     logits = views.whole(outputs, size, self.align_corners)
                 finite = finite & logits.is_finite()
@@ -156,7 +154,7 @@ class Evaluator:
             for batch in self._batches():
                 targets = batch["target"].to(device, non_blocking=True)
                 size = (targets.shape[-2], targets.shape[-1])
-                logits = views.logits(batch["images"], size, self.align_corners)
+                logits = views.logits(self._images(batch), size, self.align_corners)
                 finite = finite & logits.is_finite()
                 for index, target in enumerate(targets if labels.multi_label else targets[:, None]):
                     for rows, strip in logits.image(index).strips():
@@ -165,6 +163,10 @@ class Evaluator:
         self._check(finite)
         counts.counts = self.processes.sum(counts.counts)
         return counts.scores()
+
+    def _images(self, batch: EvalBatch) -> Tensor:
+        """The images as the model takes them, on the device."""
+        return self.normalization(batch["images"].to(self.processes.device, non_blocking=True))
 
     def _pictures(self, rows: Sequence[Tensor], evaluation: Evaluation) -> dict[str, Tensor]:
         if not rows:
@@ -206,10 +208,9 @@ class Evaluator:
 
     def _rows(self, images: Tensor, targets: Tensor, predictions: Tensor) -> Iterator[Tensor]:
         """Yield image, target and prediction of each image, ``(3, 3, H, W)``."""
-        std, mean = (torch.tensor(values)[:, None, None] for values in (self.std, self.mean))
         for image, target, predicted in zip(images, targets, predictions, strict=True):
             size = (target.shape[-2], target.shape[-1])
-            shown = F.interpolate((image * std + mean)[None], size=size, mode="bilinear")[0]
+            shown = F.interpolate(unit_range(image)[None], size=size, mode="bilinear")[0]
             pixels = as_rgb(shown.clamp(0, 1).permute(1, 2, 0).numpy())
             colours = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
             ids = (self._colour(part.cpu()) for part in (target, predicted))

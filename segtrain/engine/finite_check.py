@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segtrain.data import TrainBatch
+from segtrain.engine.device import Flag
 from segtrain.engine.distributed import Processes
 from segtrain.errors import NumericError, one_line
 
@@ -41,7 +42,7 @@ class _Pending:
     """A step whose flag was not looked at."""
 
     step: int
-    bad: Tensor
+    bad: Flag
     losses: Mapping[str, Tensor]
     batches: Sequence[TrainBatch]
 
@@ -83,8 +84,8 @@ class FiniteCheck:
 
     def before_step(self) -> None:
         """Remember the running statistics, which a step changes before it is checked."""
-        for before, buffer in zip(self._before, self._buffers, strict=True):
-            before.copy_(buffer)
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
 
     def watch(
         self, step: int, losses: Mapping[str, Tensor], batches: Sequence[TrainBatch] = ()
@@ -102,7 +103,7 @@ class FiniteCheck:
         """
         self.settle()
         loss, grad_norm = losses["loss"], losses["grad_norm"]
-        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        finite = torch.isfinite(loss + grad_norm)
         if self.scaler.is_enabled() and not self.skips:
             self._count(step, self._any_is_bad(~finite))
             finite = torch.isfinite(loss)
@@ -115,7 +116,7 @@ class FiniteCheck:
             if is_bad:
                 self._skip()
             return not is_bad
-        self._pending = _Pending(step, bad, losses, batches)
+        self._pending = _Pending(step, Flag(bad), losses, batches)
         if bad.device.type == "cpu" or not is_fused(self.optimizer):
             self.settle()
         return True
@@ -139,8 +140,8 @@ class FiniteCheck:
 
     def restore(self) -> None:
         """Give the running statistics the values they had before the step."""
-        for before, buffer in zip(self._before, self._buffers, strict=True):
-            buffer.copy_(before)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._before)
 
     def _count(self, step: int, is_bad: bool) -> None:
         self._in_a_row = self._in_a_row + 1 if is_bad else 0

@@ -47,10 +47,17 @@ class MovingAverage(AveragedModel):
     ) -> None:
         # n_averaged stays on the CPU, so reading it does not wait for the device.
         decay = decay_at(int(self.n_averaged), self.decay)
-        pairs = list(zip(averages, weights, strict=True))
+        # Of sharded parameters each process averages its own part.
+        pairs = [(_own(one), _own(other)) for one, other in zip(averages, weights, strict=True)]
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         if floats:
             get_ema_multi_avg_fn(decay)(*zip(*floats, strict=True), 0)  # type: ignore[no-untyped-call]
         for average, weight in pairs:
             if not average.is_floating_point():  # a count, such as that of batch norm
                 average.copy_(weight)
+
+
+def _own(value: Tensor) -> Tensor:
+    """The part of a tensor that this process holds; all of it, unless it is sharded."""
+    part: Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return part

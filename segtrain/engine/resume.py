@@ -42,7 +42,7 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
     for key in ("model", "ema"):
         check_values(state.get(key) or {}, path, own)
     try:
-        trainer.model.load_state_dict(entry(state, "model", path))
+        trainer.model.load_state_dict(trainer.parallel.parts(entry(state, "model", path), own))
         _load_average(trainer, state, path)
         _load_criterion(trainer, state)
         _load_optimizer(trainer, state, path)
@@ -73,11 +73,12 @@ def _load_average(trainer: Trainer, state: State, path: Path) -> None:
     """Restore the moving average of the weights; a run that had none starts it here."""
     if trainer.ema is None:
         return
+    own = trainer.ema.module.state_dict()
     if entry(state, "ema", path) is None:
-        trainer.ema.module.load_state_dict(state["model"])
+        trainer.ema.module.load_state_dict(trainer.parallel.parts(state["model"], own))
         _reinitialised("the moving average of the weights", "the weights of this step")
         return
-    trainer.ema.module.load_state_dict(state["ema"])
+    trainer.ema.module.load_state_dict(trainer.parallel.parts(state["ema"], own))
     trainer.ema.n_averaged.copy_(entry(state, "ema_updates", path))
 
 
@@ -103,7 +104,7 @@ def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
         same = all(before[key] == now[key] for key in ("optimizer", "scheduler"))
         same &= len(saved["param_groups"]) == len(trainer.optimizer.param_groups)
         if same and entry(state, "total_steps", path) == trainer.total_steps:
-            trainer.optimizer.load_state_dict(saved)
+            trainer.optimizer.load_state_dict(trainer.parallel.moments(saved, trainer.optimizer))
             trainer.scheduler.load_state_dict(entry(state, "scheduler", path))
             return
         # The learning rate, the schedule or the number of steps changed: keep the moments, and step
@@ -111,7 +112,8 @@ def _load_optimizer(trainer: Trainer, state: State, path: Path) -> None:
         groups = trainer.optimizer.state_dict()["param_groups"]
         count = fitting_moments(trainer, state, path)
         moments = {key: value for key, value in saved["state"].items() if key < count}
-        trainer.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        kept = {"state": moments, "param_groups": groups}
+        trainer.optimizer.load_state_dict(trainer.parallel.moments(kept, trainer.optimizer))
     else:
         _reinitialised("the state of the optimizer", "no moments")
     for _ in range(entry(state, "step", path)):

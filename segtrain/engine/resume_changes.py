@@ -22,7 +22,7 @@ _NO_EFFECT = (
         for key in (
             *("max_steps", "epochs", "stop_after", "device", "compile", "channels_last"),
             *("log_every", "log_images", "checkpoint_every", "checkpoint_minutes", "on_nonfinite"),
-            *("deterministic", "timeout", "keep_every"),
+            *("deterministic", "timeout", "keep_every", "parallel"),
         )
     ),
     *(f"model.{key}" for key in ("weights", "reinit", "abn", "activation_checkpointing")),

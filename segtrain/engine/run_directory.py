@@ -19,6 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+from segtrain.engine.curves import evaluation_curves, final_curves, step_curves
 from segtrain.engine.logs import LogFile, Logs
 from segtrain.engine.results import without_scores
 from segtrain.engine.signals import Interrupted
@@ -110,6 +111,7 @@ class Run:
         path: The run directory, which exists.
         config: The whole configuration, as plain values.
         record: What the run is, for ``results.json``: loss, seed, versions, ....
+        name: The name of the run, for its loggers.
         first_step: The step at which the run starts or resumes; later lines and curves of an
             earlier process are removed.
     """
@@ -120,10 +122,12 @@ class Run:
         config: Mapping[str, Any],
         record: Mapping[str, Any] | None = None,
         *,
+        name: str = "run",
         first_step: int = 0,
     ) -> None:
         self.path = path
         self.record = dict(record or {})
+        self.name = name
         self._lock = lock(path)
         for folder in (path, path / "checkpoints"):
             for stale in remove_stale(folder):
@@ -207,10 +211,7 @@ class Run:
     def log_step(self, step: int, line: Mapping[str, Any], parts: Mapping[str, float]) -> None:
         """Write one line of ``metrics.jsonl`` and the curves of a training step."""
         self._append({"step": step, **line, "parts": dict(parts)})
-        for key, value in line.items():
-            self._add_scalar(f"train/{key}", value, step)
-        for key, value in parts.items():
-            self._add_scalar(f"train_parts/{key}", value, step)
+        self._add_scalars(step_curves({**line, **parts}), step)
 
     def log_scores(self, step: int, result: Mapping[str, Any]) -> None:
         """Write the scores of an evaluation; see :func:`~segtrain.engine.results.results`."""
@@ -220,18 +221,13 @@ class Run:
                 "evaluation": {key: value for key, value in result.items() if key != "step"},
             }
         )
-        for key in ("mIoU", "pixel_accuracy"):
-            self._add_scalar(f"val/{key}", result[key], step)
-        self._add_scalar("val/loss", result.get("val_loss"), step)
-        for metric, score in result["scores"].items():
-            self._add_scalar(f"val/{metric}", score["mean"], step)
-            for name, value in score.get("per_class", {}).items():
-                self._add_scalar(f"val_{metric}/{name}", value, step)
+        self._add_scalars(evaluation_curves(result), step)
 
-    def _add_scalar(self, tag: str, value: float | None, step: int) -> None:
-        if self._writer is not None and value is not None:
+    def _add_scalars(self, curves: Mapping[str, float], step: int) -> None:
+        if self._writer is not None:
             with self._logs.writing(self.path / "tensorboard"):
-                self._writer.add_scalar(tag, value, step)
+                for tag, value in curves.items():
+                    self._writer.add_scalar(tag, value, step)
 
     def log_pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """Write the pictures of an evaluation, ``(3, H, W)`` from 0 to 1 each."""
@@ -266,15 +262,12 @@ class Run:
             key, _, value = word.lstrip("+").partition("=")
             if key not in _NOT_COMPARED:
                 given.setdefault(key, value)
-        scores = {f"final/{key}": score["mean"] for key, score in result["scores"].items()}
-        scores["final/mIoU"] = result["mIoU"]
-        defined = {key: value for key, value in scores.items() if value is not None}
+        scores = final_curves(result)
         known = {key: value for key, value in given.items() if value is not None}
         with self._logs.writing(self.path / "tensorboard"):
-            for summary in hparams(known, defined):  # type: ignore[no-untyped-call]
+            for summary in hparams(known, scores):  # type: ignore[no-untyped-call]
                 self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
-        for key, value in defined.items():
-            self._add_scalar(key, value, int(result["step"]))
+        self._add_scalars(scores, int(result["step"]))
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(_finite(line), allow_nan=False) + "\n"

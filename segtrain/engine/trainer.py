@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import LRScheduler
 
 from segtrain.criterion.criterion import Criterion
-from segtrain.data import TrainBatch
+from segtrain.data import Normalization, TrainBatch
 from segtrain.engine.checkpoint import BEST, LAST, PREVIOUS, State, rng_state, save_checkpoint
 from segtrain.engine.clock import Clock
 from segtrain.engine.data_failure import shared_failure
@@ -28,6 +27,7 @@ from segtrain.engine.finite_check import FiniteCheck, NonfiniteStepError, all_fi
 from segtrain.engine.freezing import Frozen
 from segtrain.engine.hooks import Hooks, Watched
 from segtrain.engine.moving_average import MovingAverage
+from segtrain.engine.parallel import Parallel
 from segtrain.engine.results import scores_table
 from segtrain.engine.run_directory import Run
 from segtrain.engine.signals import StopSignals, interrupted_run
@@ -48,12 +48,15 @@ class Trainer:
     Args:
         config: The configuration of the run; the trainer reads its section `trainer`.
         model: The model, on its device.
+        moving_average: The moving average of its weights; None: the weights are scored.
+        parallel: How the processes share the model.
         criterion: The criterion, on the same device.
         optimizer: The optimizer of the parameters of `model` and `criterion`.
         scheduler: The learning-rate schedule, stepped once per optimizer step.
         batches: Return the endless stream of micro-batches that starts at a given step.
         steps_per_epoch: Optimizer steps in one pass over the training split.
         total_steps: Optimizer steps of the whole run.
+        normalization: What the images are normalised with, on the device.
         evaluator: Scores the model on the validation split.
         test_evaluator: Scores the trained model on the test split; None: there is no test split.
         processes: The processes of the run.
@@ -73,11 +76,14 @@ class Trainer:
         *,
         model: Segmentor,
         criterion: Criterion,
+        moving_average: MovingAverage | None,
+        parallel: Parallel,
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler,
         batches: Callable[[int], Generator[TrainBatch]],
         steps_per_epoch: int,
         total_steps: int,
+        normalization: Normalization,
         evaluator: Evaluator,
         test_evaluator: Evaluator | None = None,
         processes: Processes,
@@ -87,10 +93,13 @@ class Trainer:
         self.config = config
         self.model = model
         self.criterion = criterion
+        self.ema = moving_average
+        self.parallel = parallel
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.batches = batches
         self.total_steps = total_steps
+        self.normalization = normalization
         self.evaluator = evaluator
         self.test_evaluator = test_evaluator
         self.processes = processes
@@ -112,7 +121,6 @@ class Trainer:
         self.memory_format = (
             torch.channels_last if self.options.channels_last else torch.contiguous_format
         )
-        model.to(memory_format=self.memory_format)
         self.frozen = Frozen(model, self.options.freeze) if self.options.freeze else None
         self.forward = self._wrapped()
         self.parameters = [
@@ -123,8 +131,6 @@ class Trainer:
             model, optimizer, self.scaler, processes, self.options.on_nonfinite
         )
         self.hooks = Hooks(config.hooks if processes.is_main else ())
-        decay = self.options.ema_decay
-        self.ema = MovingAverage(model, decay) if decay else None
 
     # ------------------------------------------------------------------ the loop
 
@@ -142,6 +148,7 @@ class Trainer:
         self.clock = Clock(self.clock.seconds)
         self.model.train()
         with (
+            self.hooks,
             closing(self.batches(self.step)) as stream,
             closing(self.evaluator),
             StopSignals(partial(abort, self.run), self.clock.grace) as self.signals,
@@ -151,19 +158,31 @@ class Trainer:
             progress("train", self.total_steps, self.step, shown=self.processes.is_main) as bar,
         ):
             if self.run is not None:
-                self.hooks.start(Watched(self.run.path, self.total_steps, self.step))
+                with self.clock.paused():  # a logger waits for its server
+                    self.hooks.start(self._watched(self.run))
             result, is_stopped = self._take_steps(stream, bar)
             self._save(LAST)
             if self.step < self.total_steps and not is_stopped:
                 logger.info("stopped after step %d, as set by trainer.stop_after", self.step)
-                self.hooks.call("on_end", self.step, None)
+                self.hooks.end(self.step, None)
                 return None
             if result is None or self.evaluated_step != self.step:
                 result = self._evaluate()  # a finished run that is resumed is only evaluated
             result = self._final_results(result)
-            self.hooks.call("on_end", self.step, result)
+            self.hooks.end(self.step, result)
         self._finish(result)
         return result
+
+    def _watched(self, run: Run) -> Watched:
+        """The run as its hooks see it."""
+        return Watched(
+            run.path,
+            self.total_steps,
+            self.step,
+            name=run.name,
+            config=self.config.to_dict(),
+            device=self.processes.device,
+        )
 
     def _take_steps(
         self, stream: Iterator[TrainBatch], bar: ProgressLine
@@ -177,9 +196,12 @@ class Trainer:
         while self.step < stop_at and not is_stopped:
             self._thaw_if_due()
             self.watchdog.note("loading data", self.step)
+            self.hooks.phase("data")
             batches = self._next_batches(stream)
+            self.hooks.phase("other")
             self.watchdog.note("a training step", self.step)
             losses = self._checked_step(batches)
+            self.hooks.phase("other")
             self.step += 1
             bar.advance(self._log(losses))
             if self.run is not None:
@@ -226,37 +248,38 @@ class Trainer:
         is_early = error.step == self.step + 1  # on a GPU the next step has begun
         if is_early:
             self.finite.restore()
-        saved = is_early and all_finite(self.model.state_dict())
+        saved = is_early and all_finite(self.parallel.whole(self.model.state_dict()))
         if saved:
             self._save(LAST)
         return report(error, kept, saved)
 
     def train_step(self, batches: list[TrainBatch]) -> dict[str, Tensor]:
         """Take one optimizer step over its micro-batches; return its losses, on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None  # ten times as fast as zero_grad, which reports to the profiler
         self.finite.before_step()
         self.criterion.at_step(self.step, self.total_steps)
+        self.hooks.phase("transfer")
         moved = [self.to_device(batch) for batch in batches]
+        self.hooks.phase("loss")
         step_share = self._step_share(moved)
         losses: dict[str, Tensor] = {}
         for index, batch in enumerate(moved):
             last = index == len(moved) - 1
-            with (
-                nullcontext() if last or self.processes.world_size == 1 else self.forward.no_sync()
-            ):
+            with self.parallel.averaging(self.forward, averages=last):
+                self.hooks.phase("forward")
                 with autocast(self.processes.device, self.options.precision):
                     outputs = self.forward(batch["images"])
+                self.hooks.phase("loss")
                 report = self.criterion(outputs, batch["target"], step_share=step_share)
+                self.hooks.phase("backward")
                 self.scaler.scale(report.total).backward()
             for name, value in {"loss": report.total.detach(), **report.parts}.items():
                 losses[name] = losses[name] + value if name in losses else value
+        self.hooks.phase("step")
         self.processes.average_gradients(self.criterion.parameters())  # DDP averages the model's
         self.scaler.unscale_(self.optimizer)
-        if self.options.clip_grad_value:
-            clip_grad_value_(self.parameters, self.options.clip_grad_value)
-        losses["grad_norm"] = clip_grad_norm_(
-            self.parameters, self.options.clip_grad_norm or float("inf")
-        )
+        losses["grad_norm"] = self.parallel.clip(self.parameters)
         self.rate = float(self.optimizer.param_groups[0]["lr"])
         if not self.finite.watch(self.step + 1, losses, batches):
             self.scaler.update()
@@ -275,13 +298,14 @@ class Trainer:
         """Copy a batch to the device: images as the model takes them, the target as the loss does.
 
         Shape:
-            - images: ``(N, C, H, W)``, float32, normalized, in the model's memory format.
+            - images: ``(N, C, H, W)``, float32, normalised, in the model's memory format.
             - target: ``(N, H, W)``, int64; ``(N, C, H, W)``, uint8, for multi-label data.
         """
         device = self.processes.device
-        images = batch["images"].to(device, non_blocking=True, memory_format=self.memory_format)
+        images = self.normalization(batch["images"].to(device, non_blocking=True))
+        images = images.contiguous(memory_format=self.memory_format)
         target = batch["target"].to(device, non_blocking=True)
-        # Class ids travel as bytes; losses take int64, so they are converted on the device.
+        # Pixels and class ids travel as bytes, and are converted on the device.
         target = target.long() if target.dim() == 3 else target
         return {**batch, "images": images, "target": target}
 
@@ -295,7 +319,7 @@ class Trainer:
 
     def _wrapped(self) -> Any:
         """The model as a training step calls it."""
-        wrapped = self.processes.wrap(self.model, sync_batchnorm=self.options.sync_batchnorm)
+        wrapped = self.parallel.wrap(self.model)
         return torch.compile(wrapped) if self.options.compile else wrapped
 
     def _thaw_if_due(self) -> None:
@@ -442,7 +466,11 @@ class Trainer:
         """Score the weights on a split; training can go on afterwards."""
         self._settle()
         self.processes.broadcast(self.evaluated_model.buffers())
-        with self.clock.paused(), self.criterion.without_mining():
+        with (
+            self.clock.paused(),
+            self.criterion.without_mining(),
+            self.parallel.evaluating(self.evaluated_model),
+        ):
             try:
                 return evaluator.evaluate(self.evaluated_model, self.criterion, self._stop_or_save)
             except DataError:  # in every process
@@ -500,8 +528,8 @@ class Trainer:
     def model_state(self) -> State:
         """The weights, and what a predictor needs to use them."""
         return {
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "model": self.parallel.whole(self.model.state_dict()),
+            "ema": None if self.ema is None else self.parallel.whole(self.ema.module.state_dict()),
             "step": self.step,
             "best": dict(self.best),
             "config": self.config.to_dict(),
@@ -512,7 +540,7 @@ class Trainer:
         """Everything that is needed to resume the run exactly."""
         return {
             **self.model_state(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.parallel.whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.n_averaged,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segtrain.data import EvalTransform, LabelContract
 from segtrain.data.io.missing import fill_missing
+from segtrain.data.transforms.tensors import unit_range
 from segtrain.engine.checkpoint import State, find_checkpoint, load_checkpoint
 from segtrain.errors import NumericError
 from segtrain.export.base import Format
@@ -85,9 +86,9 @@ class Trained:
         mean, std = metadata["mean"], metadata["std"]
         none = np.zeros(image.shape[:2], np.uint8)
         filled = fill_missing(image, mean)
-        plain = EvalTransform([0.0] * len(mean), [1.0] * len(std), self.labels, self.size)
-        normal = EvalTransform(mean, std, self.labels, self.size)
-        return Batch(plain(filled, none)[0][None], normal(filled, none)[0][None])
+        transform = EvalTransform(mean, std, self.labels, self.size)
+        images = transform(filled, none)[0][None]
+        return Batch(unit_range(images), transform.normalization(images))
 
 
 def _without_adapter(state: State) -> State:

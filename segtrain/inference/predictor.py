@@ -386,14 +386,17 @@ class Predictor:
     def _predict(self, pixels: NDArray[Any]) -> Prediction:
         """Predict an array ``(H, W, channels)``; everything between pixels and class ids."""
         height, width = pixels.shape[:2]
-        tensor, _ = self._transform(pixels, np.zeros((height, width), dtype=np.uint8))
-        logits = self.views.logits(tensor[None], (height, width), self.model.align_corners)
+        images = self._images(pixels, self._transform)
+        logits = self.views.logits(images, (height, width), self.model.align_corners)
         return Prediction(logits, self.thresholds)
 
     def normalized(self, pixels: NDArray[Any]) -> Tensor:
         """Normalise pixels ``(H, W, channels)``, not resized; return ``(1, channels, H, W)``."""
-        tensor, _ = self._unresized(pixels, np.zeros(pixels.shape[:2], dtype=np.uint8))
-        return tensor[None]
+        return self._images(pixels, self._unresized)
+
+    def _images(self, pixels: NDArray[Any], transform: EvalTransform) -> Tensor:
+        images, _ = transform(pixels, np.zeros(pixels.shape[:2], dtype=np.uint8))
+        return transform.normalization(images[None].to(self.device))
 
     def views_of_windows(self, window: tuple[int, int]) -> ModelViews:
         """Return how the model is applied to an image larger than memory.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from segtrain.assembly.batches import train_transform
-from segtrain.data import LabelContract, Sample, SegmentationDataset, TrainTransform, TrainView
+from segtrain.data import LabelContract, Sample, SegmentationDataset, TrainView
 from segtrain.errors import SegtrainError
 from segtrain.files import write_text
 from segtrain.inspection.examine import Examination
@@ -62,7 +60,7 @@ def write_sheet(
     with progress("augment", len(chosen)) as bar:
         for index in chosen:
             bar.advance()
-            rows.append(_row(dataset, view, transform, index, num_epochs))
+            rows.append(_row(dataset, view, index, num_epochs))
     note = _NOTE + (_MIXED if augmentation.mix else "")
     title = f"{examination.title}: augmented samples"
     overrides = escaped(describe(augmentation))
@@ -94,7 +92,6 @@ def _yaml(value: object) -> str:
 def _row(
     dataset: SegmentationDataset,
     view: TrainView,
-    transform: TrainTransform,
     index: int,
     num_epochs: int,
 ) -> str:
@@ -104,10 +101,10 @@ def _row(
         item = view[epoch, index]
         if isinstance(item, SegtrainError):
             raise item
-        pixels = item["images"].numpy().transpose(1, 2, 0) * transform.std + transform.mean
+        pixels = item["images"].numpy().transpose(1, 2, 0)
         target = item["target"].numpy()
         target = target.transpose(1, 2, 0) if dataset.labels.multi_label else target
-        augmented = Sample(pixels.astype(np.float32), target, sample.name)
+        augmented = Sample(pixels, target, sample.name)
         cells.append(_cell(augmented, dataset.labels, f"epoch {epoch}"))
     columns = f'style="grid-template-columns:repeat({num_epochs + 1},1fr)"'
     return (

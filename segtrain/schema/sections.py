@@ -158,6 +158,9 @@ class TrainerConfig:
     """Use deterministic algorithms on a GPU, which may be slower; a CPU needs no such choice."""
     overfit: bool = False
     """Train on the batches of the first step only, to see whether the loss approaches zero."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes train the model: ``ddp``, each has a copy; ``fsdp``, each holds a part
+    of the weights, gradients and moments. No effect with one process."""
     sync_batchnorm: bool = True
     """Synchronise batch norm over all processes; no effect with one process."""
     device: str = "auto"
@@ -204,6 +207,8 @@ class TrainerConfig:
             raise ConfigError("epochs and max_steps are both null; set one of them")
         if self.thaw_at is not None and not self.freeze:
             raise ConfigError("thaw_at has no effect without freeze; set freeze=[backbone] as well")
+        if self.thaw_at is not None and self.parallel == "fsdp":
+            raise ConfigError("thaw_at needs parallel=ddp: FSDP cannot change what is trained")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
 

@@ -135,6 +135,7 @@ def test_python_dash_m() -> None:
         ("minings", "ohem", ""),
         ("heads", "fcn", ""),
         ("optimizers", "adamw", ""),
+        ("hooks", "wandb", "Weights & Biases"),
     ],
 )
 def test_a_group_is_listed_with_what_its_names_mean(

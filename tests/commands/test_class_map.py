@@ -93,7 +93,7 @@ def test_probabilities_of_merged_classes_are_added(run: Path) -> None:
         evaluator, model, _ = build_evaluation(config, here)
         total, count = 0.0, 0
         for (batch,) in evaluator.loader:
-            logits = model(batch["images"])["out"]
+            logits = model(evaluator.normalization(batch["images"]))["out"]
             size = batch["target"].shape[-2:]
             logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear")
             background = logits.softmax(1)[:, 0]

@@ -85,8 +85,9 @@ def test_metrics_of_probabilities_are_those_of_their_mean(run: Path) -> None:
             for batch in batches:
                 target = batch["target"].long()
                 size = (target.shape[1], target.shape[2])
+                images = evaluator.normalization(batch["images"])
                 valid = target != 255
-                chosen.append(averaged(model, batch["images"], size).movedim(1, -1)[valid])
+                chosen.append(averaged(model, images, size).movedim(1, -1)[valid])
                 right_ones.append(target[valid])
     probability, target = torch.cat(chosen).double(), torch.cat(right_ones)
     of_target = probability.gather(1, target[:, None])[:, 0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from segtrain.engine.hooks import EarlyStopping, Watched, score_of
+from segtrain.engine.hooks import EarlyStopping, Hook, Hooks, Watched, score_of
 from segtrain.errors import ConfigError
 from tests.helpers import TINY, differences, state
 
@@ -106,6 +106,28 @@ def test_a_hook_may_stop_the_run_and_resumes_with_its_state(
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert (results["step"], results["stopped_by"], results["state"]) == (3, "enough", "finished")
     assert state(tmp_path / "run")["hooks"][0]["state"] == {"steps": 3}
+
+
+def test_a_hook_is_told_what_ends_a_run_and_hides_no_error(messages: list[str]) -> None:
+    ended: list[tuple[BaseException | None, Any]] = []
+
+    class Notes(Hook):
+        def on_end(self, run: Watched, result: Any) -> None:
+            ended.append((run.error, result))
+            raise OSError("full")
+
+    hooks = Hooks([])
+    hooks.hooks = [Notes(), Notes()]
+    hooks.start(Watched(Path(), 100))
+    error = ValueError("no")
+    with pytest.raises(ValueError, match="no"), hooks:
+        raise error
+    assert ended == [(error, None)] * 2
+    assert messages == ["the end of the hook Notes failed: OSError: full"] * 2
+
+    with pytest.raises(OSError, match="full"), hooks:
+        hooks.end(3, {"mIoU": 0.5})  # an error of the hook itself, which is not called again
+    assert len(ended) == 3
 
 
 def test_wrong_hooks_are_refused(train: Train, last_line: Callable[[], str]) -> None:

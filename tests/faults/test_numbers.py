@@ -69,7 +69,9 @@ def test_an_image_that_is_not_finite_leaves_finite_statistics(
 
     def poisoned(self: Trainer, batches: list[Any]) -> Any:
         if self.step == 2:
-            batches[0]["images"][0, 0, 0, 0] = float("nan")
+            images = batches[0]["images"] / 255
+            images[0, 0, 0, 0] = float("nan")
+            batches[0]["images"] = images
         return step(self, batches)
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)

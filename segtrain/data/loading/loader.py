@@ -27,6 +27,7 @@ from segtrain.data.loading.workers import (
 )
 from segtrain.data.transforms.evaluation import EvalTransform
 from segtrain.data.transforms.mixing import Mixing
+from segtrain.data.transforms.tensors import unit_range
 from segtrain.data.transforms.training import TrainTransform
 from segtrain.errors import DataError, SegtrainError
 
@@ -45,8 +46,8 @@ class TrainView(Dataset[Item | SegtrainError]):
             any crop will do.
 
     Shape:
-        - images: ``(C, h, w)``, float32. target: ``(h, w)``, or ``(K, h, w)`` for multi-label data,
-          with the type of the dataset's targets.
+        - images: ``(C, h, w)``, uint8, or float32 from 0 to 1. target: ``(h, w)``, or ``(K, h, w)``
+          for multi-label data, with the type of the dataset's targets.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class EvalView(Dataset[Item | SegtrainError]):
         transform: The conversion to tensors.
 
     Shape:
-        - images: ``(C, h, w)``, float32. target: ``(H, W)``, or ``(K, H, W)`` for multi-label data,
-          with the type of the dataset's targets; ``size`` is its shape.
+        - images: ``(C, h, w)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or ``(K, H, W)``
+          for multi-label data, with the type of the dataset's targets; ``size`` is its shape.
     """
 
     def __init__(self, dataset: SegmentationDataset, transform: EvalTransform) -> None:
@@ -110,8 +111,9 @@ class TrainBatch(TypedDict):
     """One micro-batch.
 
     Shape:
-        - images: ``(N, C, h, w)``, float32. target: ``(N, h, w)``, or ``(N, K, h, w)`` for
-          multi-label data, integers, uint8 if it holds every id. index: ``(N,)``, int64.
+        - images: ``(N, C, h, w)``, uint8, or float32 from 0 to 1. target: ``(N, h, w)``, or
+          ``(N, K, h, w)`` for multi-label data, integers, uint8 if it holds every id. index:
+          ``(N,)``, int64.
     """
 
     images: Tensor
@@ -124,8 +126,9 @@ class EvalBatch(TypedDict):
     """Samples whose images have one size, and whose targets have one size.
 
     Shape:
-        - images: ``(N, C, h, w)``, float32. target: ``(N, H, W)``, or ``(N, K, H, W)`` for
-          multi-label data, integers, uint8 if it holds every id. index: ``(N,)``, int64.
+        - images: ``(N, C, h, w)``, uint8, or float32 from 0 to 1. target: ``(N, H, W)``, or
+          ``(N, K, H, W)`` for multi-label data, integers, uint8 if it holds every id. index:
+          ``(N,)``, int64.
     """
 
     images: Tensor
@@ -169,8 +172,11 @@ def collate_eval(items: Sequence[Item | SegtrainError]) -> list[EvalBatch] | Seg
 
 
 def _stack(samples: Sequence[Item]) -> TrainBatch:
+    images = [sample["images"] for sample in samples]
+    if any(one.dtype != images[0].dtype for one in images):  # files of 8 and of 16 bits
+        images = [unit_range(one) for one in images]
     return {
-        "images": torch.stack([sample["images"] for sample in samples]),
+        "images": torch.stack(images),
         "target": torch.stack([sample["target"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
         "name": [sample["name"] for sample in samples],

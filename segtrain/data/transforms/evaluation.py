@@ -1,4 +1,4 @@
-"""From an evaluation sample to tensors: resizing and normalisation, without augmentation."""
+"""From an evaluation sample to tensors: resizing, without augmentation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from segtrain.data.io.missing import fill_missing
 from segtrain.data.labels.contract import LabelContract
-from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, normalize
+from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, planes
 from segtrain.schema.ranges import Range
 
 
 class EvalTransform:
-    """Resize and normalise an image for the model, without augmentation.
+    """Resize an image for the model, without augmentation.
+
+    The result is not normalised: bytes travel to the device, where `normalization` is applied.
 
     Args:
         mean: Mean of each channel, for pixels from 0 to 1.
@@ -37,9 +39,8 @@ class EvalTransform:
         labels: LabelContract,
         size: tuple[int, int] | None = None,
     ) -> None:
-        normalization = Normalization(mean, std, len(mean))
+        self.normalization = Normalization(mean, std, len(mean))
         Range(1).check("evaluation.size", size)
-        self.mean, self.std = normalization.mean, normalization.std
         self.labels, self.size = labels, size
 
     def __call__(
@@ -54,13 +55,14 @@ class EvalTransform:
         Shape:
             - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
               ``(H, W, K)`` for multi-label data, integers.
-            - output: ``(C, h, w)``, float32, and ``(H, W)`` or ``(K, H, W)``, the target's type.
+            - output: ``(C, h, w)``, the image's type, and ``(H, W)`` or ``(K, H, W)``, the target's
+              type.
         """
         del seed, wanted
-        image = fill_missing(image, self.mean)
+        image = fill_missing(image, self.normalization.mean)
         if self.size is not None and image.shape[:2] != self.size:
             image = _smoothly_resized(image, self.size)
-        return normalize(image, self.mean, self.std), channels_first(target)
+        return planes(image), channels_first(target)
 
 
 def _smoothly_resized(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
-"""From image arrays to normalised tensors."""
+"""From image arrays to tensors, and their normalization."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -32,8 +33,9 @@ class Normalization:
         ConfigError: When the numbers do not match the channels, or one is out of range.
 
     Example:
-        >>> Normalization(mean=[0.5], std=[0.25], channels=1).std
-        (0.25,)
+        >>> normalization = Normalization(mean=[0.5], std=[0.25], channels=1)
+        >>> normalization(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+        tensor([[[[-2.,  2.]]]])
     """
 
     def __init__(
@@ -43,6 +45,28 @@ class Normalization:
         self.std = _per_channel("std", std, IMAGENET_STD, channels)
         MEAN_RANGE.check("augmentation.mean", self.mean)
         STD_RANGE.check("augmentation.std", self.std)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Subtract the mean of each channel and divide by its deviation, on the images' device.
+
+        Shape:
+            - images: ``(..., C, H, W)``, uint8, or float from 0 to 1.
+            - output: the same shape, float32.
+        """
+        white = 255.0 if images.dtype == torch.uint8 else 1.0
+        factor, offset = _factor_and_offset(self.mean, self.std, white, images.device)
+        # One conversion, then in place: ten times as fast as multiplying bytes.
+        return images.to(torch.float32, copy=True).mul_(factor).add_(offset)
+
+
+@functools.lru_cache(maxsize=16)
+def _factor_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...], white: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What to multiply pixels by and to add, ``(C, 1, 1)`` each; kept, as copying them waits."""
+    numbers = np.array([(1 / (white * s), -m / s) for m, s in zip(mean, std, strict=True)])
+    both = torch.from_numpy(numbers.astype(np.float32)).to(device)
+    return both[:, 0, None, None], both[:, 1, None, None]
 
 
 def _per_channel(
@@ -72,32 +96,34 @@ def channels_first(mask: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(mask, order="C"))
 
 
-def normalize(image: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Subtract the mean of each channel, divide by its standard deviation, and make a tensor of it.
+def unit_range(images: Tensor) -> Tensor:
+    """Return pixels as float32 from 0 to 1.
 
-    Args:
-        image: The pixels.
-        mean: Mean of each channel, for pixels from 0 to 1.
-        std: Standard deviation of each channel.
+    Example:
+        >>> unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([0., 1.])
+    """
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def planes(image: NDArray[Any]) -> Tensor:
+    """Return an image as a tensor with its channels first.
 
     Shape:
         - image: ``(H, W, C)``, uint8, or float32 from 0 to 1.
-        - output: ``(C, H, W)``, float32.
+        - output: ``(C, H, W)``, a copy of the same type.
 
     Example:
-        >>> normalize(np.full((1, 1, 3), 255, np.uint8), (0.5,) * 3, (0.5,) * 3).flatten()
-        tensor([1., 1., 1.])
+        >>> planes(np.zeros((2, 4, 3), np.uint8)).shape
+        torch.Size([3, 2, 4])
     """
     cv2 = importlib.import_module("cv2")
     height, width, channels = image.shape
-    white = 255.0 if image.dtype == np.uint8 else 1.0
-    planes = np.empty((channels, height, width), dtype=np.float32)
+    kept = image.dtype if image.dtype == np.uint8 else np.float32
+    found = np.empty((channels, height, width), kept)
     for first in range(0, channels, MAX_CHANNELS):
-        # Split, then one pass per channel: three times as fast as converting, subtracting and
-        # dividing in turn.
+        # Several times as fast as copying a transposed array.
         parts = cv2.split(image[..., first : first + MAX_CHANNELS])
         for index, part in enumerate(parts, start=first):
-            factor = 1 / (white * std[index])
-            offset = -mean[index] / std[index]
-            cv2.addWeighted(part, factor, part, 0, offset, planes[index], cv2.CV_32F)
-    return torch.from_numpy(planes)
+            found[index] = part
+    return torch.from_numpy(found)

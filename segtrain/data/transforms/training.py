@@ -18,7 +18,7 @@ from segtrain.data.labels.contract import LabelContract
 from segtrain.data.transforms.albumentations import AlbumentationsTransforms
 from segtrain.data.transforms.colour import Jitter, draw_jitter, shift_colours
 from segtrain.data.transforms.crop import Crop, cut, draw_span
-from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, normalize
+from segtrain.data.transforms.tensors import RGB, Normalization, channels_first, planes
 from segtrain.errors import ConfigError
 from segtrain.schema.sections import AugmentationConfig
 
@@ -29,10 +29,15 @@ _MAX_CROPS = 11  # one, and up to ten more, as in mmsegmentation
 class TrainTransform:
     """Random scale, crop, rotation, flips and colours; a pure function of the sample and the seed.
 
+    The result is not normalised: bytes travel to the device, where `normalization` is applied.
+
     Args:
         labels: The contract of the targets. Pixels without a source get its `ignore_label`.
         augmentation: What to do to a sample. Its `mix` concerns batches and is not applied here.
         channels: Number of channels of the images.
+
+    Attributes:
+        normalization: What the images are normalised with.
 
     Raises:
         ConfigError: When a setting does not fit `channels`, or a transform of albumentations does
@@ -42,8 +47,7 @@ class TrainTransform:
     def __init__(
         self, labels: LabelContract, augmentation: AugmentationConfig, channels: int = RGB
     ) -> None:
-        normalization = Normalization(augmentation.mean, augmentation.std, channels)
-        self.mean, self.std = normalization.mean, normalization.std
+        self.normalization = Normalization(augmentation.mean, augmentation.std, channels)
         _check_colours(augmentation, channels)
         self.labels, self.augmentation = labels, augmentation
         # Bytes where they hold every id; OpenCV and albumentations carry no negative label.
@@ -75,11 +79,11 @@ class TrainTransform:
         Shape:
             - image: ``(H, W, C)``, uint8, or float32 from 0 to 1. target: ``(H, W)``, or
               ``(H, W, K)`` for multi-label data, integers.
-            - output: ``(C, h, w)``, float32, and ``(h, w)`` or ``(K, h, w)``, the target's type,
-              with ``(h, w) = crop_size``.
+            - output: ``(C, h, w)``, the image's type, and ``(h, w)`` or ``(K, h, w)``, the target's
+              type, with ``(h, w) = crop_size``.
         """
         rng = np.random.default_rng(seed)
-        image = fill_missing(image, self.mean)
+        image = fill_missing(image, self.normalization.mean)
         carried = self._carried(target)
         crop, mask = self._draw_crop(rng, carried, wanted)
         pixels = cut(image, crop, self._padding(image.dtype))
@@ -89,7 +93,7 @@ class TrainTransform:
         pixels = shift_colours(pixels, self._draw_jitter(rng))
         if self._albumentations is not None:
             pixels, mask = self._albumentations(pixels, mask, rng)
-        return normalize(pixels, self.mean, self.std), self._restored(mask, target.dtype)
+        return planes(pixels), self._restored(mask, target.dtype)
 
     def _draw_crop(
         self, rng: np.random.Generator, mask: NDArray[Any], wanted: int | None = None
@@ -139,7 +143,7 @@ class TrainTransform:
         return float(np.bincount(valid).max() / valid.size) if valid.size else 1.0
 
     def _padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        mean = np.array(self.mean)
+        mean = np.array(self.normalization.mean)
         return np.rint(255 * mean) if dtype == np.uint8 else mean.astype(np.float32)
 
     def _carried(self, target: NDArray[Any]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from segtrain.errors import ConfigError
 from segtrain.losses.base import Reduction, Term, check_reduction, safe_ratio
 from segtrain.losses.class_weights import ClassWeights, check_class_weights
 from segtrain.losses.mining.base import MeanMining, Mining, MiningSpec, build_mining
+from segtrain.losses.scope import averaged, gathered, world_size
 
 
 class PixelLoss(Term):
@@ -276,7 +277,18 @@ class PixelLoss(Term):
             needed["probability"] = probability
         if self.mining.needs_target:
             needed["target"] = self.mining_target(target)
-        value: Tensor = self.mining(values, weights, valid, **needed)
+        return self._mined(values, weights, valid, **needed)
+
+    @property
+    def _is_global(self) -> bool:
+        """Whether this is a training step whose mining sees the pixels of all processes."""
+        return self.mining.scope == "global" and self.training and world_size() > 1
+
+    def _mined(self, *maps: Tensor, **needed: Tensor | None) -> Tensor:
+        if self._is_global:
+            maps = tuple(gathered(one) for one in maps)
+            needed = {key: None if one is None else gathered(one) for key, one in needed.items()}
+        value: Tensor = self.mining(*maps, **needed)
         return value
 
     def elements(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,8 +302,7 @@ class PixelLoss(Term):
         weights = self.pixel_weights(target, losses.dtype)[:, None].expand_as(losses)
         counted = valid[:, None].expand_as(losses)
         values = torch.where(counted, losses * weights, 0)
-        value: Tensor = self.mining(values, weights, counted, probability=probability)
-        return value
+        return self._mined(values, weights, counted, probability=probability)
 
     def value(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.mining.per_class:
@@ -299,7 +310,8 @@ class PixelLoss(Term):
         return self.reduce(*self.maps(logits, target, self.context(target)), target)
 
     def term_share(self, target: Tensor) -> Tensor:
-        return self.mining.share(self.pixel_weights(target, torch.float32), self.valid(target))
+        share = self.mining.share(self.pixel_weights(target, torch.float32), self.valid(target))
+        return averaged(share) if self._is_global else share  # all processes have the same value
 
 
 class TargetProbabilityLoss(PixelLoss):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from segtrain.errors import ConfigError
 from segtrain.losses.base import Dense, Reduction, check_reduction, safe_ratio
 from segtrain.losses.families.class_mean import ClassMean, class_counts, count_pixels
+from segtrain.losses.scope import Scope, averaged, summed, world_size
 from segtrain.precision import sums_by_class
+from segtrain.schema.arguments import check_one_of
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class RegionLoss(ClassMean):
             ``(N, C)`` with `per_image`, times its class weight, and 0 where it is left out of the
             mean; or ``sum``, their sum. Only ``mean`` can be trained with.
 
+        scope: Without `per_image`, whether a training step sums over the batch of each ``process``,
+            or over the batches of all processes (``global``).
+
     Attributes:
         needs_squares: Whether :meth:`class_values` reads the sums of squares.
 
@@ -89,8 +95,14 @@ class RegionLoss(ClassMean):
     dense: Dense | None = "probability"  # type: ignore[misc]
     needs_squares: bool = False
 
-    def __init__(self, *, reduction: Reduction = "mean", **common: Any) -> None:
+    def __init__(
+        self, *, reduction: Reduction = "mean", scope: Scope = "process", **common: Any
+    ) -> None:
         super().__init__(**common)
+        check_one_of("scope", scope, get_args(Scope))
+        if scope == "global" and self.per_image:
+            raise ConfigError("scope=global sums over all images, so it needs per_image=false")
+        self.scope = scope
         self.reduction = check_reduction(reduction)
 
     @property
@@ -149,11 +161,22 @@ class RegionLoss(ClassMean):
         weight = self._mean_weights(found.actual) * counted
         return safe_ratio(self.mean(found, weight).sum(), counted.sum())
 
+    @property
+    def _is_global(self) -> bool:
+        """Whether this is a training step that sums over all processes."""
+        return self.scope == "global" and self.training and world_size() > 1
+
+    def term_share(self, target: Tensor) -> Tensor:
+        share = super().term_share(target)
+        return averaged(share) if self._is_global else share  # all processes have the same value
+
     def _found(self, sums: Tensor, target: Tensor) -> tuple[RegionSums, Tensor]:
         """The sums by name, and 1 for each image that counts, ``(..., 1)``."""
         count = count_pixels(self.valid(target))[:, None]
         if not self.per_image:
             sums, count = sums.sum(0, keepdim=True), count.sum(0, keepdim=True)
+        if self._is_global:
+            sums, count = summed(sums), summed(count)
         tp, predicted, actual, *squares = sums.unbind(1)
         found = RegionSums(tp, predicted, actual.detach(), count.to(sums.dtype), *squares)
         # An image without a valid pixel is left out of the mean; it would score as perfect.

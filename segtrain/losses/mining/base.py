@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from segtrain.losses.scope import Scope
 from segtrain.schema.registry import Registry
 
 MiningSpec = str | Mapping[str, object] | None
@@ -30,12 +31,15 @@ class Mining(nn.Module, ABC):
     Attributes:
         needs_probability: Whether :meth:`forward` is called with ``probability``.
         needs_target: Whether :meth:`forward` is called with ``target``.
+        scope: ``process``: the pixels of this process are ranked or counted; ``global``: those of
+            all processes, which :meth:`forward` then gets. In evaluation it is always the former.
         per_class: Whether each class of a pixel is an example of its own. :meth:`forward` then gets
             maps ``(N, C, H, W)``, of a loss with a sigmoid per class, and there are no strips.
     """
 
     needs_probability: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
+    scope: Scope = "process"
     per_class: bool = False
 
     @abstractmethod
@@ -97,8 +101,9 @@ class StreamingMining(Mining):
 
     @property
     def streams(self) -> bool:
-        """Whether :meth:`kept` and :meth:`forward` are still those of one class."""
-        return (type(self).kept, type(self).forward) == self._promised
+        """Whether :meth:`kept` and :meth:`forward` are of one class, and see this process alone."""
+        is_kept = (type(self).kept, type(self).forward) == self._promised
+        return is_kept and self.scope == "process"
 
     @abstractmethod
     def kept(self, valid: Tensor, probability: Tensor | None) -> Tensor:

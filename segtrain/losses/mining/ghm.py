@@ -8,6 +8,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.losses.base import safe_ratio
 from segtrain.losses.mining.base import MININGS, Mining
+from segtrain.losses.scope import Scope
 
 
 @MININGS.register("ghm")
@@ -31,11 +32,13 @@ class GhmMining(Mining):
         per_class: Count each class of a pixel as an example, as in the paper: for losses with a
             sigmoid per class, such as ``bce``. Otherwise a pixel is one example, with the gradient
             norm of its worst class. Training then holds all upsampled logits at once.
+        scope: ``global`` takes the pixels of all processes together, which exchange their losses at
+            each step; ``process`` those of each process alone.
 
     Attributes:
         running_counts: ``(bins,)``; None without a momentum. It is part of the state, so a resumed
             run gives the same losses. It is updated once per forward in training mode. Each process
-            has its own.
+            has its own, which are equal with a global scope.
 
     Note:
         If all bins hold the same number of pixels it is the mean, weighted by class if there are
@@ -63,8 +66,16 @@ class GhmMining(Mining):
 
     needs_probability = True
 
-    def __init__(self, *, bins: int = 10, momentum: float = 0.0, per_class: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        bins: int = 10,
+        momentum: float = 0.0,
+        per_class: bool = False,
+        scope: Scope = "process",
+    ) -> None:
         super().__init__()
+        self.scope = scope
         if bins < 1:
             raise ConfigError(f"mining.bins must be at least 1, got {bins}")
         if not 0 <= momentum < 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.losses.mining.base import MININGS, Mining, StreamingMining
+from segtrain.losses.scope import Scope
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -30,10 +31,12 @@ class OhemMining(StreamingMining):
 
     Args:
         threshold: Pixels whose target has less than this probability are hard, in (0, 1].
-        min_kept: Minimum number of pixels to keep in the batch of one process.
+        min_kept: Minimum number of pixels to keep in the batch, of one process or of all.
         ratio: Minimum share of the valid pixels to keep, in (0, 1], for any size of the batch.
             Whichever of ``min_kept`` and ``ratio`` keeps more pixels decides; with ``min_kept=1``
             it is ``ratio``. Null: no minimum share.
+        scope: ``global`` takes the pixels of all processes together, which exchange their losses at
+            each step; ``process`` those of each process alone.
 
     Note:
         If at most ``min_kept`` pixels are valid, the easiest of them is dropped unless it is below
@@ -59,9 +62,15 @@ class OhemMining(StreamingMining):
     needs_probability = True
 
     def __init__(
-        self, *, threshold: float = 0.7, min_kept: int = 100_000, ratio: float | None = None
+        self,
+        *,
+        threshold: float = 0.7,
+        min_kept: int = 100_000,
+        ratio: float | None = None,
+        scope: Scope = "process",
     ) -> None:
         super().__init__()
+        self.scope = scope
         if not 0 < threshold <= 1:
             raise ConfigError(f"mining.threshold must be above 0 and at most 1, got {threshold}")
         if min_kept < 1:
@@ -144,7 +153,10 @@ class TopKMining(Mining):
     Args:
         ratio: Share of the :math:`n` valid pixels that count, in (0, 1]. A quarter is small enough
             for rare classes to matter, and too large for a few mislabelled pixels to dominate.
-        k: Number of pixels that count in the batch of one process, at least 1; replaces `ratio`.
+        k: Number of pixels that count in the batch, of one process or of all, at least 1; replaces
+            `ratio`.
+        scope: ``global`` takes the pixels of all processes together, which exchange their losses at
+            each step; ``process`` those of each process alone.
 
     Note:
         Pixels are ranked by their loss times the class weight, and the sum is divided by the number
@@ -165,8 +177,11 @@ class TopKMining(Mining):
         probability and keep a fixed number (512).
     """
 
-    def __init__(self, *, ratio: float = 0.25, k: int | None = None) -> None:
+    def __init__(
+        self, *, ratio: float = 0.25, k: int | None = None, scope: Scope = "process"
+    ) -> None:
         super().__init__()
+        self.scope = scope
         self.ratio = _check_ratio(ratio)
         if k is not None and k < 1:
             raise ConfigError(f"mining.k must be at least 1, got {k}")
@@ -207,6 +222,8 @@ class HardNegativeMining(Mining):
         background: Class id of the negatives, below the number of classes; 0 or 1 for one channel.
         min_negatives: Minimum number of negatives to keep, so that a batch without a positive still
             has a loss; with 0 that loss is 0, as in the paper.
+        scope: ``global`` takes the pixels of all processes together, which exchange their losses at
+            each step; ``process`` those of each process alone.
 
     Note:
         A pixel of a target of probabilities has the class of its largest channel (any of them in a
@@ -235,8 +252,16 @@ class HardNegativeMining(Mining):
 
     needs_target = True
 
-    def __init__(self, *, ratio: float = 3.0, background: int = 0, min_negatives: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        ratio: float = 3.0,
+        background: int = 0,
+        min_negatives: int = 1,
+        scope: Scope = "process",
+    ) -> None:
         super().__init__()
+        self.scope = scope
         for name, value in (
             ("ratio", ratio),
             ("background", background),

@@ -18,6 +18,7 @@ from segtrain.data import (
     build_train_loader,
     iterate,
 )
+from segtrain.data.loading.loader import collate_train
 from segtrain.errors import DataError
 from segtrain.metrics import ConfusionMatrix
 from segtrain.schema.sections import AugmentationConfig
@@ -97,6 +98,18 @@ def test_evaluation_groups_by_size(make_files):
         (["01"], (6, 6), [1]),
     ]
     assert groups[0]["images"].shape == (2, 3, 4, 4)
+
+
+def test_images_travel_as_bytes_unless_some_are_floats():
+    images = [torch.full((3, 2, 2), 255, dtype=torch.uint8), torch.full((3, 2, 2), 0.5)]
+    samples = [
+        {"images": one, "target": torch.zeros(2, 2), "index": 0, "seed": 0, "name": "a"}
+        for one in images
+    ]
+    assert collate_train(samples[:1])["images"].dtype == torch.uint8
+    mixed = collate_train(samples)["images"]
+    assert mixed.dtype == torch.float32
+    assert mixed.amax((1, 2, 3)).tolist() == [1.0, 0.5]
 
 
 @pytest.mark.fault("F39")

@@ -27,6 +27,7 @@ def test_evaluation_resizes_the_image_only():
     )
     assert images.shape == (3, 20, 30)
     np.testing.assert_array_equal(target.numpy(), TARGET)
-    images, _ = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels)(IMAGE, TARGET)
+    transform = EvalTransform(IMAGENET_MEAN, IMAGENET_STD, labels)
+    images = transform.normalization(transform(IMAGE, TARGET)[0])
     expected = (IMAGE[3, 4] / 255 - IMAGENET_MEAN) / np.array(IMAGENET_STD)
     np.testing.assert_allclose(images[:, 3, 4].numpy(), expected, atol=1e-5)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from segtrain.data import IMAGENET_MEAN, IMAGENET_STD, Normalization
-from segtrain.data.transforms.tensors import channels_first, normalize
+from segtrain.data.transforms.tensors import channels_first, planes
 from segtrain.errors import ConfigError
 
 
@@ -23,12 +23,16 @@ def test_a_number_per_channel_is_needed(key):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3, 130])
-def test_normalize_is_the_plain_formula(dtype, channels):
+def test_normalization_is_the_plain_formula(dtype, channels):
     image = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(dtype)
     image = image if dtype == np.uint8 else image / np.float32(255)
     mean, std = np.linspace(0.1, 0.9, channels), np.linspace(0.2, 0.5, channels)
-    found = normalize(image, mean.tolist(), std.tolist())
+    given = planes(image)
+    assert (given.shape, given.dtype) == ((channels, 5, 7), torch.from_numpy(image).dtype)
+    kept = given.clone()
+    found = Normalization(mean.tolist(), std.tolist(), channels)(given)
     assert (found.shape, found.dtype) == ((channels, 5, 7), torch.float32)
+    assert torch.equal(given, kept)
     pixels = image / 255 if dtype == np.uint8 else image
     expected = ((pixels - mean) / std).transpose(2, 0, 1)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
