@@ -94,12 +94,17 @@ def test_the_exported_file_agrees(
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_large_batch(train: Train, tmp_path: Path, small: list[str]) -> None:
-    words = [*VIT, "model.adapter.dropout=0", "optimizer=sgd", "optimizer.lr=0.1"]
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_are_one_large_batch(
+    train: Train, tmp_path: Path, small: list[str], parallel: str
+) -> None:
+    words = [*VIT, "model.adapter.dropout=0", "optimizer=asgd", "optimizer.lr=0.1"]
     # Statistics of a batch depend on how it is divided.
     words += ["model.head={name: fcn, dropout: 0}", "trainer.freeze=[head.norm]"]
     assert train("one", *words) == 0
-    done = torchrun(tmp_path / "two", *small, *words, "trainer.batch_size=2")
+    done = torchrun(
+        tmp_path / "two", *small, *words, "trainer.batch_size=2", f"trainer.parallel={parallel}"
+    )
     assert done.returncode == 0, done.stderr
     one, two = outcome(tmp_path / "one")[0], outcome(tmp_path / "two")[0]
     for name, weights in one.items():
