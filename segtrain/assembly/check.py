@@ -20,6 +20,7 @@ from segtrain.errors import ConfigError, SegtrainError
 from segtrain.losses import LOSSES, MININGS, TARGETS
 from segtrain.metrics import MetricCollector, build_metrics, check_choice
 from segtrain.models import MODELS
+from segtrain.models.adapters import ADAPTERS
 from segtrain.models.weights import check_weight_keys
 from segtrain.schema.registry import Registry
 from segtrain.schema.sections import Config, Spec, parse_config
@@ -59,6 +60,8 @@ def check_config(raw: Mapping[str, Any]) -> Config:
     filled = {section: _checked_section(section, getattr(config, section)) for section in SECTIONS}
     model = filled["model"]
     check_weight_keys(model["weights"], reinit=model["reinit"], abn=model["abn"], where="model")
+    if model["adapter"] is not None:
+        model["adapter"] = _checked_adapter(model["adapter"])
     return replace(config, **filled)  # type: ignore[arg-type]
 
 
@@ -101,12 +104,22 @@ def _checked_section(section: str, spec: Spec) -> Spec:
         raise ConfigError(f"{error}{_export_hint(section, spec)}") from None
     if section == "loss":
         _check_inside(params, section)
-    defaults = {
+    return {"name": name, **_defaults(registry, name, provided), **params}
+
+
+def _defaults(registry: Registry[Any], name: str, provided: Iterable[str] = ()) -> dict[str, Any]:
+    return {
         key: parameter.default
         for key, parameter in registry.schema(name).items()
         if key not in provided and parameter.default is not MISSING
     }
-    return {"name": name, **defaults, **params}
+
+
+def _checked_adapter(spec: Any) -> Spec:
+    where = "model.adapter"
+    ADAPTERS.build(spec, where=where)
+    name, params = ADAPTERS.check(spec, where=where)
+    return {"name": name, **_defaults(ADAPTERS, name), **params}
 
 
 def _export_hint(section: str, spec: Spec) -> str:

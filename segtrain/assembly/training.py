@@ -201,6 +201,14 @@ def _open_run_dir(config: Config, origin: Origin, resumed_from: Path | None) -> 
     return create_run_dir(config.run_dir, name, resuming=resumes_in_place)
 
 
+def _size(model: Segmentor) -> str:
+    """The number of parameters, and of those that are trained if a part is frozen."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    part = "" if trained == total else f", {trained / 1e6:.2f} M of them trained"
+    return f"{total / 1e6:.2f} M parameters{part}"
+
+
 def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> None:
     """Log what is about to be trained, and where it is written."""
     assert trainer.run is not None
@@ -208,14 +216,12 @@ def _announce(trainer: Trainer, splits: Splits, resumed_from: Path | None) -> No
         path = trainer.run.path / "left_out.txt"
         write_text(path, "".join(f"{text}\n" for text in splits.left_out))
         logger.warning("%d samples are left out, see %s", len(splits.left_out), path)
-    millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
     logger.info(
-        "dataset %s, model %s, loss %s; %.2f M parameters, %d train and %d val images, %d steps on"
-        " %d x %s",
+        "dataset %s, model %s, loss %s; %s, %d train and %d val images, %d steps on %d x %s",
         dataset_title(trainer.config),
         trainer.config.model["name"],
         trainer.run.record["preset"],
-        millions,
+        _size(trainer.model),
         len(splits.train),
         len(splits.val),
         trainer.total_steps,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from segtrain.errors import ConfigError
 from segtrain.models import Segmentor
 from segtrain.models.weights.names import ModelNames
@@ -23,7 +20,8 @@ class Frozen:
         modules: ``backbone``, ``head``, names of submodules, or patterns of names.
 
     Raises:
-        ConfigError: When a module does not exist, or nothing is left to train.
+        ConfigError: When a module does not exist, or nothing of the model or of its adapter is left
+            to train.
 
     Example:
         >>> from segtrain import build_model
@@ -44,25 +42,22 @@ class Frozen:
                 f"trainer.freeze=[{','.join(modules)}] leaves no parameter to train; freeze less,"
                 " such as [backbone]"
             )
+        if model.has_adapter and all(model.is_head(name) for name in trained - names):
+            raise ConfigError(
+                f"trainer.freeze=[{','.join(modules)}] freezes all layers of model.adapter; leave"
+                " the backbone out, because its own weights are frozen anyway"
+            )
         self.model = model
         self.names = sorted(trained & names)
         for name in self.names:
             model.get_parameter(name).requires_grad_(False)
-        model.held_norms = tuple(
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, _BatchNorm) and self._is_frozen(name, module, names)
-        )
+        self._held_before = model.held_norms  # those of a backbone with adapters
+        model.held_norms = (*model.held_norms, *model.norms_in(names))
         model.train(model.training)
-
-    @staticmethod
-    def _is_frozen(name: str, module: nn.Module, frozen: set[str]) -> bool:
-        state = [f"{name}.{key}" for key in module.state_dict()]
-        return bool(state) and frozen.issuperset(state)
 
     def thaw(self) -> None:
         """Train these parameters and batch norms from now on."""
         for name in self.names:
             self.model.get_parameter(name).requires_grad_(True)
-        self.model.held_norms = ()
+        self.model.held_norms = self._held_before
         self.model.train(self.model.training)

@@ -21,6 +21,7 @@ from segtrain.export.contract import compared, describe, provenance, write_contr
 from segtrain.export.graph import Graph, GraphOptions, Normalization, trace
 from segtrain.export.verify import LEAST_AGREEMENT, Agreement, Batch, probes, verify
 from segtrain.inference import Predictor
+from segtrain.models.adapters import ADAPTERS
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Trained:
 
     @classmethod
     def load(cls, checkpoint: str | Path, size: tuple[int, int] | None = None) -> Trained:
-        """Load a checkpoint on the CPU.
+        """Load a checkpoint on the CPU, with adapters merged into the weights of the backbone.
 
         Args:
             checkpoint: A file, or a run directory (its ``checkpoints/best.pt``).
@@ -49,7 +50,7 @@ class Trained:
             CheckpointError: When the checkpoint does not exist or cannot be used.
         """
         path = find_checkpoint(checkpoint)
-        state = load_checkpoint(path)
+        state = _without_adapter(load_checkpoint(path))
         return cls(path, state, Predictor.from_state(state, path, device="cpu", size=size))
 
     @property
@@ -88,6 +89,17 @@ class Trained:
         transform = EvalTransform(mean, std, self.labels, self.size)
         images = transform(filled, none)[0][None]
         return Batch(unit_range(images), transform.normalization(images))
+
+
+def _without_adapter(state: State) -> State:
+    """The checkpoint of a model without an adapter that computes the same."""
+    spec = state["metadata"]["model"]
+    if spec.get("adapter") is None:
+        return state
+    adapter = ADAPTERS.build(spec["adapter"], where="adapter of the checkpoint")
+    metadata = {**state["metadata"], "model": {**spec, "adapter": None}}
+    merged = {key: adapter.merged(state[key]) for key in ("model", "ema") if state.get(key)}
+    return {**state, **merged, "metadata": metadata}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def build_model(name: str | Mapping[str, Any], *, num_classes: int, **params: An
     Args:
         name: A registered name, or a mapping with the key ``name`` and parameters.
         num_classes: Number of channels of every output that predicts the class ids.
-        **params: Further parameters of the model, such as ``align_corners`` or ``weights``.
+        **params: Further parameters of the model, such as ``align_corners``, ``weights`` or
+            ``adapter``.
 
     Raises:
         ConfigError: If the name or a parameter is unknown, or a value is not valid.

@@ -10,16 +10,21 @@ from typing import Any
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.models.adapters import ADAPTERS, add_adapter
 from segtrain.models.segmentor import ModuleSegmentor, Segmentor
 from segtrain.models.weights import open_weights
 from segtrain.schema.registry import F, Registry
 from segtrain.schema.values import Parameter, parameters
 
-# Keys of every model section, in addition to the parameters of the model itself.
 WEIGHT_KEYS = {
     "weights": Parameter("weights", str | None, None),
     "reinit": Parameter("reinit", list[str], []),
     "abn": Parameter("abn", bool | None, None),
+}
+# Keys of every model section, in addition to the parameters of the model itself.
+_SECTION_KEYS = {
+    **WEIGHT_KEYS,
+    "adapter": Parameter("adapter", str | dict[str, Any] | None, None),
 }
 _ALIGN_CORNERS = Parameter("align_corners", bool | None, None)
 
@@ -34,8 +39,8 @@ class ModelRegistry(Registry[Segmentor]):
 
     Raises:
         ConfigError: On registration, if the name is taken, the entry does not accept
-            ``num_classes``, or it accepts a key that every section has: ``weights``, ``reinit`` or
-            ``abn``.
+            ``num_classes``, or it accepts a key that every section has: ``weights``, ``reinit``,
+            ``abn`` or ``adapter``.
 
     Example:
         >>> import torch
@@ -66,8 +71,8 @@ class ModelRegistry(Registry[Segmentor]):
     def schema(self, name: str, *, where: str | None = None) -> dict[str, Parameter]:
         factory = self.get(name, where=where)
         if not isinstance(factory, _Adapted):
-            return {"align_corners": _ALIGN_CORNERS, **parameters(factory), **WEIGHT_KEYS}
-        return {**parameters(factory.factory), "align_corners": _ALIGN_CORNERS, **WEIGHT_KEYS}
+            return {"align_corners": _ALIGN_CORNERS, **parameters(factory), **_SECTION_KEYS}
+        return {**parameters(factory.factory), "align_corners": _ALIGN_CORNERS, **_SECTION_KEYS}
 
     def build(
         self,
@@ -77,7 +82,7 @@ class ModelRegistry(Registry[Segmentor]):
         load: bool = True,
         **provided: Any,
     ) -> Segmentor:
-        """Build the model that `spec` describes and load its weights.
+        """Build the model that `spec` describes, load its weights and add its adapter.
 
         Args:
             spec: A name, or a mapping with the key ``name`` and parameters.
@@ -92,7 +97,9 @@ class ModelRegistry(Registry[Segmentor]):
         """
         where = where or self.kind
         name, params = self.check(spec, provided=provided, where=where)
-        given = {key: params.pop(key, rule.default) for key, rule in WEIGHT_KEYS.items()}
+        given = {key: params.pop(key, rule.default) for key, rule in _SECTION_KEYS.items()}
+        adapted = given.pop("adapter")
+        adapter = None if adapted is None else ADAPTERS.build(adapted, where=f"{where}.adapter")
         weights = open_weights(**given, where=where) if load else None
         if weights is not None:
             known = weights.align_corners(params.get("align_corners"))
@@ -102,6 +109,8 @@ class ModelRegistry(Registry[Segmentor]):
         model.registered_name = name
         if weights is not None:
             model.load_report = weights.load_into(model)
+        if adapter is not None:
+            add_adapter(model, adapter, f"{where}.adapter")
         return model
 
 
@@ -109,11 +118,12 @@ def _check_signature(name: str, known: Mapping[str, Parameter]) -> None:
     if "num_classes" not in known:
         accepted = ", ".join(known) or "nothing"
         raise ConfigError(f"model {name!r} must accept num_classes, but it accepts {accepted}")
-    for key in WEIGHT_KEYS:
+    for key in _SECTION_KEYS:
         if key in known:
+            purpose = "loading weights" if key in WEIGHT_KEYS else "adapters"
             raise ConfigError(
-                f"model {name!r} has a parameter {key!r}, but model.{key} is reserved for loading"
-                " weights; choose another name"
+                f"model {name!r} has a parameter {key!r}, but model.{key} is reserved for"
+                f" {purpose}; choose another name"
             )
 
 

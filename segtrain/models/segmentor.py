@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, NormError
 from segtrain.models.load_report import LoadReport
@@ -67,6 +68,8 @@ class Segmentor(nn.Module):
     paper_size: ClassVar[tuple[int, int]] = (512, 512)
     held_norms: tuple[str, ...] = ()
     """Names of batch norms that stay in eval mode during training."""
+    has_adapter: bool = False
+    """Whether an adapter was added to the backbone."""
     registered_name: str | None = None
     """The registered name; None if the model was built without the registry."""
     load_report: LoadReport | None = None
@@ -162,7 +165,7 @@ class Segmentor(nn.Module):
         """
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "head": []}
         for name, parameter in self.named_parameters():
-            groups["head" if self._is_head(name) else "backbone"].append(parameter)
+            groups["head" if self.is_head(name) else "backbone"].append(parameter)
         if self.head_prefixes and not groups["head"]:
             children = ", ".join(name for name, _ in self.named_children())
             raise ConfigError(
@@ -171,7 +174,18 @@ class Segmentor(nn.Module):
             )
         return groups
 
-    def _is_head(self, name: str) -> bool:
+    def norms_in(self, names: Collection[str]) -> tuple[str, ...]:
+        """Names of the batch norms whose weights and statistics are all in `names`."""
+        return tuple(
+            norm
+            for norm, module in self.named_modules()
+            if isinstance(module, _BatchNorm)
+            and (state := [f"{norm}.{key}" for key in module.state_dict()])
+            and all(key in names for key in state)
+        )
+
+    def is_head(self, name: str) -> bool:
+        """Whether the module or the weight `name` belongs to the head."""
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.head_prefixes)
 
 

@@ -40,6 +40,33 @@ def unused_parameters(model: nn.Module, in_channels: int, *, side: int = _SIDE) 
     return tuple(name for name, weight in trial.named_parameters() if weight.grad is None)
 
 
+def called_modules(model: nn.Module, in_channels: int, *, side: int = _SIDE) -> set[str] | None:
+    """Names of the modules that a forward pass of `model` calls.
+
+    Others may be used without a call: some attention layers read the weight of a linear layer. The
+    result is None if the model cannot run on the meta device.
+
+    Args:
+        model: Maps images to a tensor, or to a list or mapping of tensors.
+        in_channels: Number of channels of the images.
+        side: Height and width of an image that the model accepts.
+
+    Example:
+        >>> called_modules(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), 3) == {"", "0", "1"}
+        True
+    """
+    trial = _without_data(model).eval()
+    called: set[str] = set()
+    for name, module in trial.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    try:
+        with torch.no_grad():
+            trial(torch.zeros(2, in_channels, side, side, device="meta"))
+    except Exception:  # noqa: BLE001  a custom model may read the values
+        return None
+    return called
+
+
 def unread_features(head: nn.Module, channels: Sequence[int]) -> set[int]:
     """Indices of the feature maps that no output of `head` depends on.
 

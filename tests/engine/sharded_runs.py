@@ -38,14 +38,20 @@ class Blocks(segtrain.Segmentor):
         return {"out": self.head(self.norm(features))}
 
 
-def run(folder: Path, name: str, parallel: str, **trainer: Any) -> None:
+def run(
+    folder: Path,
+    name: str,
+    parallel: str,
+    optimizer: dict[str, Any] | None = None,
+    **trainer: Any,
+) -> None:
     """Train a run, or go on with it."""
     config = {
         "dataset": {"name": "shapes", "size": [32, 32], "num_train": 16, "num_val": 3},
         "model": {"name": "blocks"},
         # The weights of the terms are learned; they belong to the criterion and are not sharded.
         "loss": {"name": "uncertainty", "terms": {"cross_entropy": {}, "dice": {}}},
-        "optimizer": {"name": "adamw", "lr": 0.01},
+        "optimizer": {"lr": 0.01, **(optimizer or {"name": "adamw"})},
         "scheduler": {"name": "poly"},
         "loader": {"num_workers": 0},
         "run_dir": str(folder / name),
@@ -76,6 +82,7 @@ def main() -> None:
         run(folder, parallel, parallel)
         run(folder, f"{parallel}_{other}", parallel, stop_after=3)
         run(folder, f"{parallel}_{other}", other)
+        run(folder, f"{parallel}_sgd", parallel, optimizer={"name": "sgd"})
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ def test_the_steps_are_those_of_copies(runs: Path, name: str) -> None:
     assert len(scores[0]) == len(scores[1]) == 2
 
 
+def test_the_steps_of_an_optimizer_without_a_fused_kernel(runs: Path) -> None:
+    expected, found = last(runs, "ddp_sgd"), last(runs, "fsdp_sgd")
+    for key, value in expected["model"].items():
+        torch.testing.assert_close(found["model"][key], value, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", RUNS[1:])
 def test_checkpoints_hold_whole_tensors(runs: Path, name: str) -> None:
     expected, found = last(runs, "ddp"), last(runs, name)

@@ -25,6 +25,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "head": "aspp",
         "align_corners": True,
     },
+    "vit": {"name": "encoder_decoder", "backbone": "timm/test_vit", "head": "segformer"},
+    "vit_patch14": {
+        "name": "encoder_decoder",
+        "backbone": {"name": "timm/vit_small_patch14_dinov2", "out_indices": [0, 1]},
+        "head": "segformer",
+        "pyramid": True,
+    },
+    "vit_rope": {
+        "name": "encoder_decoder",
+        "backbone": {"name": "timm/vit_small_patch16_dinov3", "out_indices": [0, 1]},
+        "head": "hrnetv2",
+    },
     "unet": {"name": "smp", "arch": "unet", "encoder": "resnet18"},
     "upernet": {
         "name": "encoder_decoder",

@@ -50,6 +50,24 @@ def test_models_as_openvino(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("vit", ".onnx"), ("vit", ".pt2"), ("vit_patch14", ".onnx"), ("vit_rope", ".onnx")],
+)
+def test_vision_transformers_with_a_pyramid(name: str, ending: str, tmp_path: Path) -> None:
+    """Position embeddings are resized in the file, also to more patches than it was built for."""
+    given = trained(MODELS[name])
+    for key, value in given.predictor.model.named_parameters():
+        if key.endswith("pos_embed"):
+            value.data.mul_(20)
+    output = tmp_path / f"model{ending}"
+    images = pictures((90, 118), (128, 97), (240, 210))
+    exported = export_model(given, output, format_of(output), LOGITS, images)
+    assert exported.agreement.labels >= 0.9999
+    assert exported.agreement.logits < 1e-3
+
+
+@pytest.mark.slow
 def test_a_pooling_that_onnx_knows_for_one_size_only(tmp_path: Path) -> None:
     """Adaptive pooling to a grid is refused with the next step, and works with a fixed size."""
     output = tmp_path / "model.onnx"

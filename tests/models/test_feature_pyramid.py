@@ -18,7 +18,9 @@ VITS = ["timm/test_vit", "timm/vit_small_patch16_dinov3"]
 PYRAMID_HEADS = ["hrnetv2", "segformer", "upernet"]
 
 
-def model(backbone: str = VITS[0], head: str = "hrnetv2", **keywords: Any) -> Segmentor:
+def model(
+    backbone: str | dict[str, Any] = VITS[0], head: str = "hrnetv2", **keywords: Any
+) -> Segmentor:
     spec = {"name": "encoder_decoder", "backbone": backbone, "head": head, **keywords}
     return MODELS.build(spec, num_classes=3)
 
@@ -63,6 +65,24 @@ def test_position_embeddings_are_resized() -> None:
         sizes = ((64, 64), (48, 160), (224, 224), (33, 65))
         found = {size: built(torch.randn(1, 3, *size))["out"].shape[2:] for size in sizes}
     assert found == {size: tuple(-(-side // 4) for side in size) for size in found}
+
+
+def test_learned_position_embeddings_are_resized_as_in_a_model_built_for_the_size() -> None:
+    """A ViT for 160 x 160 gives at 96 x 96 what one for 96 x 96 gives with resized embeddings."""
+    from timm.layers import resample_abs_pos_embed
+
+    key = "backbone.net.model.pos_embed"
+    large = model().eval()
+    small = model({"name": VITS[0], "img_size": 96}).eval()
+    state = large.state_dict()
+    state[key] = 20 * torch.randn_like(state[key])
+    large.load_state_dict(state)
+    tokens = small.get_parameter(key).shape[1]
+    assert tokens < state[key].shape[1]
+    small.load_state_dict({**state, key: resample_abs_pos_embed(state[key], [6, 6], [10, 10])})
+    images = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(large(images)["out"], small(images)["out"])
 
 
 def test_a_frozen_backbone_stores_no_activations_and_the_pyramid_is_trained() -> None:

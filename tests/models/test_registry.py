@@ -63,7 +63,16 @@ def test_a_function_becomes_a_model(models: ModelRegistry) -> None:
     images = torch.randn(2, 3, 7, 9)
     assert torch.equal(model(images)["out"], model.net(images))  # type: ignore[operator]
     assert set(models.schema("pixelwise")) == {
-        *("num_classes", "kernel_size", "scale", "align_corners", "weights", "reinit", "abn")
+        *(
+            "num_classes",
+            "kernel_size",
+            "scale",
+            "align_corners",
+            "weights",
+            "reinit",
+            "abn",
+            "adapter",
+        )
     }
     with pytest.raises(ConfigError, match=r"model.kernel_size must be a whole number, got 'big'"):
         models.build({"name": "pixelwise", "kernel_size": "big"}, num_classes=5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segtrain.models.unused import unread_features, unused_parameters
+from segtrain.models.unused import called_modules, unread_features, unused_parameters
 
 
 @pytest.fixture
@@ -40,3 +40,16 @@ def test_a_model_that_reads_values_has_no_known_unused_parameters() -> None:
 
     assert unused_parameters(NeedsNumbers(3, 4, 1), 3) == ()
     assert unread_features(NeedsNumbers(3, 4, 1), (3, 4)) == {0, 1}
+
+
+def test_modules_whose_weight_is_read_are_not_called() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.called, self.read = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.conv2d(self.called(images), self.read.weight)
+
+    assert called_modules(Reads(), 3) == {"", "called"}
+    assert called_modules(nn.Conv2d(4, 4, 1), 3) is None  # it cannot run

@@ -20,6 +20,7 @@ from segtrain.schema.values import Parameter, parameters
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
 
 # How torch computes a step, not what it computes.
+_FUSED_IF_SHARDED = ("adam", "adamw")  # torch has no fused kernels of others for sharded parameters
 IMPLEMENTATION = ("params", "foreach", "fused", "maximize", "differentiable", "capturable")
 _OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
@@ -64,7 +65,8 @@ def _factory(cls: Any, name: str) -> Callable[..., torch.optim.Optimizer]:
 
     def build(*, model: Segmentor, **given: Any) -> torch.optim.Optimizer:
         rates, own = split_rates(given, known)
-        if "fused" in parameters(cls):
+        is_sharded = any(hasattr(one, "to_local") for one in model.parameters())
+        if "fused" in parameters(cls) and (not is_sharded or name in _FUSED_IF_SHARDED):
             own["fused"] = True
         built: torch.optim.Optimizer = cls(parameter_groups(model, rates), lr=rates.lr, **own)
         return built

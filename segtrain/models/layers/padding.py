@@ -43,14 +43,21 @@ def without_padding(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
         >>> without_padding(torch.zeros(1, 2, 16, 16), padded_to(images, 64), images).shape
         torch.Size([1, 2, 9, 13])
     """
-    # The stride may be a fraction, such as 3.5, so the logits are counted without it.
     rows, columns = (
-        rounded_up(length * count, whole)
+        _kept(length, count, whole)
         for length, count, whole in zip(
             images.shape[-2:], logits.shape[-2:], padded.shape[-2:], strict=True
         )
     )
     return logits[..., :rows, :columns]
+
+
+def _kept(length: int, count: int, whole: int) -> int:
+    """The number of logits for `length` pixels, if there are `count` for `whole` pixels."""
+    for factor in (1, 2):  # the stride may be 3.5
+        if factor * whole % count == 0:  # with symbolic sizes, it becomes a number
+            return rounded_up(factor * length, factor * whole // count)
+    return rounded_up(length * count, whole)
 
 
 def rounded_up(length: int, stride: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
+from segtrain.models.adapters import ADAPTERS
 from segtrain.models.backbones.hrnet import IMAGENET_FUSION, VARIANTS, HRNetVariant
 from segtrain.models.weights.files import AVERAGES, find_state, holds_weights
 
@@ -215,6 +216,8 @@ def _checkpoint(content: Mapping[str, Any], source: str) -> WeightFile:
     state, _ = find_state(content["ema" if averaged else "model"], source)
     metadata = content["metadata"]
     model = metadata.get("model")
+    if isinstance(model, Mapping) and model.get("adapter") is not None:
+        state = ADAPTERS.build(model["adapter"], where=f"adapter of {source}").merged(state)
     name = model.get("name") if isinstance(model, Mapping) else None
     num_classes, align_corners = metadata.get("num_classes"), metadata.get("align_corners")
     names = metadata.get("class_names")

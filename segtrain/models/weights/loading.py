@@ -80,6 +80,11 @@ class Weights:
             ConfigError: If a module to reinitialise does not exist, or the file requires a key that
                 is not set.
         """
+        if model.has_adapter:
+            raise ConfigError(
+                f"{model.label} has an adapter, and weights are loaded before it is added; pass"
+                " weights= and adapter= to build_model"
+            )
         names = ModelNames(model)
         file = _imagenet(model) if self.file is None else under_best_prefix(self.file, names)
         key = key_of(self._where, "reinit")
