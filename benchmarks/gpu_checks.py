@@ -395,6 +395,23 @@ def check_pinned_memory(device: torch.device) -> None:
                         assert torch.equal(arrived.cpu(), tensor.to(arrived.dtype)), key
 
 
+def check_no_waiting(device: torch.device) -> None:
+    """Check that a step between two log lines reads no number that it would have to wait for."""
+    with small_trainer(device) as trainer:
+        stream = trainer.batches(0)
+        for _ in range(2):  # libraries are loaded, moments and factors are on the device
+            trainer.train_step([next(stream)])
+            trainer.step += 1
+        batch = next(stream)
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.train_step([batch])
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+
+
 def check_compile(device: torch.device) -> None:
     """Check 20 steps with ``compile=true``: the first loss is as without, the last is lower."""
     if device.type != "cuda":
@@ -426,6 +443,7 @@ def checks() -> dict[str, Check]:
         "resume": check_resume,
         "sync_batchnorm": check_sync_batchnorm,
         "pinned memory": check_pinned_memory,
+        "no waiting": check_no_waiting,
         "compile": check_compile,
     }
 

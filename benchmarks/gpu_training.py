@@ -128,8 +128,8 @@ def _bare_loop(model: str, trainer: Trainer) -> Callable[[Any], None]:
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
     def step(batch: Any) -> None:
-        images = batch["images"].to(device, non_blocking=True, memory_format=torch.channels_last)
-        target = batch["target"].to(device, non_blocking=True).long()
+        moved = trainer.to_device(batch)
+        images, target = moved["images"], moved["target"]
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             outputs = net(images)

@@ -260,3 +260,13 @@ def test_the_benchmark_of_evaluation_compares_the_same_classes() -> None:
     assert evaluate.disagreement(logits, (64, 96)) == (0, True)
     counts = evaluate.ours(logits, target)
     assert int(counts.sum()) == int((target != evaluate.IGNORE).sum())
+
+
+def test_the_trainer_takes_turns_with_a_bare_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = load_benchmark("trainer")
+    monkeypatch.setattr(trainer, "EVERY", 2)
+    case = trainer.Case("lraspp_mobilenet_v3_large", 32, 2, ema_decay=0.9)
+    found = trainer.measure(case, rounds=2, device="cpu")
+    assert len(trainer.Turns.seconds["trainer"]) == 3
+    assert found["trainer"] > 0
+    assert found["ratio"] > 0
