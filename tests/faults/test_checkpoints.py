@@ -221,15 +221,15 @@ def test_a_checkpoint_is_saved_after_some_minutes(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    from segtrain.engine import trainer
+    from segtrain.engine import training_state
 
-    real = trainer.save_checkpoint
+    real = training_state.save_checkpoint
 
     def watched(path: Path, state: Any, **keywords: Any) -> None:
         saved.append(state["step"])
         real(path, state, **keywords)
 
-    monkeypatch.setattr(trainer, "save_checkpoint", watched)
+    monkeypatch.setattr(training_state, "save_checkpoint", watched)
     words = ["trainer.max_steps=4", "trainer.evaluate_every=4"]
     assert train("few", *words) == 0
     assert sorted(set(saved)) == [4]
