@@ -195,8 +195,10 @@ def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftO
         if finding.kind in ("oriented", "soft"):
             logger.info("%s", finding.text)
     _warn_of_absent_classes(fewer, report, name)
-    kept = {files.name for files in fewer.files}
-    gone = [index for index, files in enumerate(split.files) if files.name not in kept]
+    gone: list[int] = []
+    if len(fewer) < len(split):
+        kept = {files.name for files in fewer.files}
+        gone = [index for index, files in enumerate(split.files) if files.name not in kept]
     return report, (gone, fewer.left_out[len(split.left_out) :])
 
 

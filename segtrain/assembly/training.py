@@ -15,7 +15,7 @@ from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.assembly.class_balance import ClassBalance
 from segtrain.assembly.criterion import add_learned_parameters, criterion_for_model
 from segtrain.assembly.evaluation import build_evaluator, check_scores
-from segtrain.assembly.metadata import checkpoint_metadata, sample_names
+from segtrain.assembly.metadata import checkpoint_metadata, samples_digest
 from segtrain.assembly.model import starting_model
 from segtrain.assembly.record import loss_label, run_record
 from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_test_split
@@ -86,7 +86,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
             model,
             balance.found,
             splits.image_values,
-            sample_names(splits.train),
+            samples_digest(splits.train),
         ),
     )
     if resumed.path is not None:

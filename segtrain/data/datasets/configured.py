@@ -15,8 +15,10 @@ from segtrain.data.datasets.folds import Folds
 from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.recognise import hint
 from segtrain.data.datasets.slices import cut_into_slices
+from segtrain.data.io.nifti import VOLUME_ENDINGS
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
+from segtrain.data.sample_table import SampleTable
 from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema.values import check_value, did_you_mean, forwards_to, parameters
 
@@ -95,11 +97,32 @@ class ConfiguredDataset(FileDataset):
             part = folds.part if folds else partial(_split_by_name, val_share=val_share)
             self.keep(part(self.files, split=split))
             self.left_out = self.left_out if split == "train" else []  # one part lists them
+        if split != "train" and isinstance(self.files, SampleTable):
+            self._score_once()
         # After the split, so that the slices of a volume are all in one part.
         self._cut_volumes()
 
+    def keep(self, indices: Sequence[int]) -> None:
+        if isinstance(self.files, SampleTable):
+            self.files = self.files.chosen(indices)
+        else:
+            super().keep(indices)
+
+    def _score_once(self) -> None:
+        """Reduce samples that a list repeats to one, since a score counts each image once."""
+        assert isinstance(self.files, SampleTable)
+        fewer = self.files.once()
+        if len(fewer) < len(self):
+            self.notes.append(
+                f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} lines repeat a"
+                " sample; each sample is scored once"
+            )
+            self.files = fewer
+
     def _cut_volumes(self) -> None:
         """Replace samples that are volumes by their slices; bad ones may be left out."""
+        if isinstance(self.files, SampleTable) and not self.files.holds(VOLUME_ENDINGS):
+            return
         found: list[SampleFiles] = []
         bad: list[str] = []
         for sample in self.files:
