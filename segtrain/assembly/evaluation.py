@@ -69,6 +69,7 @@ def build_evaluator(
             max_images=evaluation.max_images,
             world_size=processes.world_size,
             rank=processes.rank,
+            nodes=processes.nodes(),
             num_workers=loader.num_workers,
             prefetch_factor=loader.prefetch_factor,
         ),

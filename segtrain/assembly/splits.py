@@ -25,6 +25,8 @@ from segtrain.data import (
     summarize,
 )
 from segtrain.data.build import has_split
+from segtrain.data.datasets.list_store import files_are_checked
+from segtrain.data.datasets.lists import LISTS
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
@@ -62,12 +64,14 @@ class Splits:
         train: The training split; :meth:`check` leaves out samples that cannot be read, as far as
             `dataset.max_bad` allows.
         val: The validation split, likewise.
+        opened: Both splits with all samples.
     """
 
     def __init__(
         self, train: SegmentationDataset, val: SegmentationDataset, name: str, processes: Processes
     ) -> None:
         self.train, self.val, self.name, self.processes = train, val, name, processes
+        self.opened = (train, val)
         self._report: ScanReport | None = None
         self._checked = False
 
@@ -274,10 +278,39 @@ def dataset_title(config: Config) -> str:
     return str(config.dataset.get("title") or config.dataset["name"])
 
 
+def build_splits(
+    spec: Spec, names: Sequence[str], processes: Processes
+) -> list[SegmentationDataset]:
+    """Build splits; of a list, the first process of a machine looks for the files, for the others.
+
+    Raises:
+        SegtrainError: When a split cannot be opened, in every process.
+    """
+
+    def build() -> list[SegmentationDataset]:
+        return [DATASETS.build(spec, split=name) for name in names]
+
+    if processes.world_size == 1 or spec["name"] != LISTS:
+        return build()
+    built, problem = None, None
+    if processes.is_first_on_node:
+        try:
+            built = build()
+        except SegtrainError as error:
+            problem = error
+    problems = [found for found in processes.gather(problem) if found is not None]
+    if problems:
+        raise problem or problems[0]
+    if built is None:
+        with files_are_checked():
+            built = build()
+    return built
+
+
 def open_splits(config: Config, processes: Processes) -> Splits:
     """Open the splits of a run without scanning them."""
     download_once(config.dataset, processes)
-    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    train, val = build_splits(config.dataset, ("train", "val"), processes)
     if processes.is_main:
         log_fold(config.dataset)
     return Splits(train, val, dataset_title(config), processes)
@@ -303,8 +336,15 @@ def log_fold(spec: Spec) -> None:
     )
 
 
-def open_test_split(config: Config, processes: Processes) -> SegmentationDataset | None:
+def open_test_split(
+    config: Config, opened: Sequence[SegmentationDataset], processes: Processes
+) -> SegmentationDataset | None:
     """Open the test split of a run and check it, as :meth:`Splits.check` does for the others.
+
+    Args:
+        config: The configuration of the run.
+        opened: The training and the validation split, as they were opened.
+        processes: The processes of the run; the main one scans for all.
 
     Returns:
         The split without the samples that cannot be read, as far as `dataset.max_bad` allows; None
@@ -316,9 +356,8 @@ def open_test_split(config: Config, processes: Processes) -> SegmentationDataset
     """
     if not has_split(config.dataset, "test"):
         return None
-    train, val, test = (
-        DATASETS.build(config.dataset, split=split) for split in ("train", "val", "test")
-    )
+    (test,) = build_splits(config.dataset, ["test"], processes)
+    train, val = opened
     title = dataset_title(config)
 
     def scan() -> _Scanned:

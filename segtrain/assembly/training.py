@@ -59,7 +59,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     criterion = criterion_for_model(config, splits.train.labels, model, outputs, balance.weights)
     splits.check()
     splits.check_sizes(config.augmentation.crop_size, config.trainer.batch_size)
-    test = open_test_split(config, processes)
+    test = open_test_split(config, splits.opened, processes)
     order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
     batches = Batches(config, train, processes, order)

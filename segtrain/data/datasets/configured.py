@@ -97,8 +97,8 @@ class ConfiguredDataset(FileDataset):
             part = folds.part if folds else partial(_split_by_name, val_share=val_share)
             self.keep(part(self.files, split=split))
             self.left_out = self.left_out if split == "train" else []  # one part lists them
-        if split != "train" and isinstance(self.files, SampleTable):
-            self._score_once()
+        if split != "train":
+            self.score_once()
         # After the split, so that the slices of a volume are all in one part.
         self._cut_volumes()
 
@@ -108,14 +108,15 @@ class ConfiguredDataset(FileDataset):
         else:
             super().keep(indices)
 
-    def _score_once(self) -> None:
+    def score_once(self) -> None:
         """Reduce samples that a list repeats to one, since a score counts each image once."""
-        assert isinstance(self.files, SampleTable)
+        if not isinstance(self.files, SampleTable):
+            return
         fewer = self.files.once()
         if len(fewer) < len(self):
             self.notes.append(
-                f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} lines repeat a"
-                " sample; each sample is scored once"
+                f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} samples are"
+                " repetitions; each sample is scored once"
             )
             self.files = fewer
 

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -101,10 +101,10 @@ class ListReader:
         found = {row: self._missing(table[row], row) for row in table.stamps.missing}
         return {row: text for row, text in found.items() if text is not None}
 
-    def leads_outside(self, table: SampleTable) -> bool:
-        """Whether a folder or a link of a table that was stored leads outside the root now."""
+    def leads_outside(self, table: SampleTable, parents: Iterable[str]) -> bool:
+        """Whether one of the folders or links of a stored table leads outside the root now."""
         try:
-            for parent in self.parents:
+            for parent in parents:
                 self._check_parent(parent, parent, "")
             self._check_links(table)
         except (DataError, IndexError):  # the position is not stored

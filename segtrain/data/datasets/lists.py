@@ -14,12 +14,13 @@ from segtrain.data.datasets.list_table import SLOT, ListReader
 from segtrain.data.sample_table import SampleTable
 from segtrain.errors import ConfigError, DataError
 
+LISTS = "list"
 _KEYS = ("list", "images", "masks", "valid", "names")
 _FOLDERS = ("images", "masks", "valid")
 SplitLists = Mapping[str, str | Sequence[Any]]
 
 
-@DATASETS.register("list")
+@DATASETS.register(LISTS)
 class ListDataset(ConfiguredDataset):
     """Images and masks that list files name.
 
@@ -102,7 +103,7 @@ def _stored(store: TableStore, reader: ListReader) -> SampleTable | None:
     found = store.load()
     if found is None:
         return None
-    table, reader.parents = found
-    if not are_files_checked() and (table.stamps.missing or reader.leads_outside(table)):
-        return None
-    return table
+    table, parents = found
+    if are_files_checked():
+        return table
+    return None if table.stamps.missing or reader.leads_outside(table, parents) else table

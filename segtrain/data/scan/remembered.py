@@ -59,7 +59,7 @@ class Remembered:
         if not self._key:
             return None
         try:
-            with np.load(self.path) as stored:
+            with self.path.open("rb") as stream, np.load(stream) as stored:
                 if _text(stored[_KEY]) != self._key:
                     return None
                 arrays = {key: stored[key] for key in stored.files if key not in (_KEY, _FACTS)}
