@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.assembly.class_names import check_class_names
-from segtrain.assembly.splits import build_splits, download_once, log_fold
+from segtrain.assembly.opening import build_splits, download_once, log_fold
 from segtrain.assembly.trial import check_channels
 from segtrain.data import SegmentationDataset
 from segtrain.data.datasets.configured import ConfiguredDataset

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.assembly.opening import build_splits, dataset_title, download_once, log_fold
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
-    DATASETS,
     FileDataset,
     Finding,
     ImageValues,
@@ -25,12 +25,10 @@ from segtrain.data import (
     summarize,
 )
 from segtrain.data.build import has_split
-from segtrain.data.datasets.list_store import files_are_checked
-from segtrain.data.datasets.lists import LISTS
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
-from segtrain.schema.sections import Config, Spec
+from segtrain.schema.sections import Config
 from segtrain.terminal import logger, progress
 
 _MAX_LISTED = 3
@@ -199,11 +197,15 @@ def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftO
         if finding.kind in ("oriented", "soft"):
             logger.info("%s", finding.text)
     _warn_of_absent_classes(fewer, report, name)
+    return report, _left_out(split, fewer)
+
+
+def _left_out(split: FileDataset, fewer: FileDataset) -> _LeftOut:
     gone: list[int] = []
     if len(fewer) < len(split):
         kept = {files.name for files in fewer.files}
         gone = [index for index, files in enumerate(split.files) if files.name not in kept]
-    return report, (gone, fewer.left_out[len(split.left_out) :])
+    return gone, fewer.left_out[len(split.left_out) :]
 
 
 def _without(
@@ -243,6 +245,23 @@ def scan_split(
     return sound_part(split, scan_dataset(split, progress, decode_images=decode))
 
 
+def scan_on_main(
+    split: FileDataset, processes: Processes
+) -> tuple[ScanReport | None, SegmentationDataset]:
+    """Scan a split in the main process; every process returns the same samples.
+
+    Raises:
+        DataError: As in :func:`sound_part`, in every process.
+    """
+
+    def scan() -> _Scanned:
+        report, fewer = scan_split(split)
+        return _Scanned(report, [_left_out(split, fewer)])
+
+    scanned = _on_main(processes, scan)
+    return scanned.report, _without(split, *scanned.left_out[0])
+
+
 def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, FileDataset]:
     """Return the counts of the readable part of a split, and that part.
 
@@ -273,40 +292,6 @@ def _warn(texts: Sequence[str], what: str) -> None:
         logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MAX_LISTED]), more)
 
 
-def dataset_title(config: Config) -> str:
-    """The name of a run's dataset: its title, or the name of its class."""
-    return str(config.dataset.get("title") or config.dataset["name"])
-
-
-def build_splits(
-    spec: Spec, names: Sequence[str], processes: Processes
-) -> list[SegmentationDataset]:
-    """Build splits; of a list, the first process of a machine looks for the files, for the others.
-
-    Raises:
-        SegtrainError: When a split cannot be opened, in every process.
-    """
-
-    def build() -> list[SegmentationDataset]:
-        return [DATASETS.build(spec, split=name) for name in names]
-
-    if processes.world_size == 1 or spec["name"] != LISTS:
-        return build()
-    built, problem = None, None
-    if processes.is_first_on_node:
-        try:
-            built = build()
-        except SegtrainError as error:
-            problem = error
-    problems = [found for found in processes.gather(problem) if found is not None]
-    if problems:
-        raise problem or problems[0]
-    if built is None:
-        with files_are_checked():
-            built = build()
-    return built
-
-
 def open_splits(config: Config, processes: Processes) -> Splits:
     """Open the splits of a run without scanning them."""
     download_once(config.dataset, processes)
@@ -320,20 +305,6 @@ def log_notes(split: FileDataset) -> None:
     """Log how the files of a split were paired, and which ones were passed over."""
     for note in split.notes:
         logger.info("%s", note)
-
-
-def log_fold(spec: Spec) -> None:
-    """Log which fold is the validation split, if `dataset.folds` is set."""
-    if spec.get("folds") is None:
-        return
-    unused = "; dataset.val is not used" if spec.get("val") else ""
-    logger.info(
-        "dataset.folds=%d: the val split is fold %d of the training files, and the train split is"
-        " the other folds%s",
-        spec["folds"],
-        spec["fold"],
-        unused,
-    )
 
 
 def open_test_split(
@@ -372,15 +343,3 @@ def open_test_split(
         return _Scanned(None, [_scan("test", test, title)[1]])
 
     return _without(test, *_on_main(processes, scan).left_out[0])
-
-
-def download_once(spec: Spec, processes: Processes) -> None:
-    """Download the dataset in the main process, before the others open it."""
-    problem = None
-    if spec.get("download") and processes.world_size > 1 and processes.is_main:
-        try:
-            DATASETS.build(spec, split="train")
-        except SegtrainError as error:
-            problem = error
-    if processes.any(int(problem is not None)):
-        raise problem or DataError("the main process could not download the data, see its message")

@@ -17,8 +17,9 @@ from segtrain.assembly.criterion import add_learned_parameters, criterion_for_mo
 from segtrain.assembly.evaluation import build_evaluator, check_scores
 from segtrain.assembly.metadata import checkpoint_metadata, samples_digest
 from segtrain.assembly.model import starting_model
+from segtrain.assembly.opening import dataset_title
 from segtrain.assembly.record import loss_label, run_record
-from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_test_split
+from segtrain.assembly.splits import Splits, open_splits, open_test_split
 from segtrain.assembly.starting_point import open_checkpoint
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer

@@ -80,6 +80,15 @@ class SampleTable(Sequence[SampleFiles]):
         self._is_whole = rows is None
         self.rows = np.arange((len(ends) - 1) // _FIELDS) if rows is None else rows
 
+    @classmethod
+    def of(cls, samples: Sequence[SampleFiles], root: Path) -> SampleTable:
+        """Return a table of samples that have one mask each."""
+        builder, folder = TableBuilder(root), f"{root}/"
+        for image, (mask,), name, valid in samples:
+            paths = (image, mask) if valid is None else (image, mask, valid)
+            builder.add(name, *(str(path).removeprefix(folder) for path in paths))
+        return builder.build()
+
     def __len__(self) -> int:
         return len(self.rows)
 
