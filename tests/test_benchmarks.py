@@ -260,3 +260,14 @@ def test_the_benchmark_of_evaluation_compares_the_same_classes() -> None:
     assert evaluate.disagreement(logits, (64, 96)) == (0, True)
     counts = evaluate.ours(logits, target)
     assert int(counts.sum()) == int((target != evaluate.IGNORE).sum())
+
+
+def test_a_list_is_measured_and_a_goal_that_is_missed_is_marked(tmp_path: Path) -> None:
+    lists = load_benchmark("lists")
+    lists.write_files(tmp_path, 5)
+    assert len((tmp_path / "train_5.txt").read_text().splitlines()) == 5
+    seconds, memory, peak = lists.build_cost(tmp_path, 5, tmp_path / "cache")
+    assert 0 < seconds < 30
+    assert memory <= peak < 100
+    assert "+6.0, goal 5: **no**" in lists.row(9, "warm", 9.0, 6.0, (1.0, 1.0, 1.0))
+    assert lists.row(9, "cold", None, None, (31.0, 1.0, 1.0)).endswith("| **no** |")

@@ -29,6 +29,7 @@ class ListDataset(ConfiguredDataset):
     columns separated by tabs or, in a line without a tab, by spaces, like the official ``.lst``
     files of HRNet. A first line with the words ``image`` and ``mask`` is a heading. A byte order
     mark, both kinds of line endings, empty lines and spaces around a path are accepted.
+    Training draws a sample as often as the list names it; a score counts it once.
 
     Args:
         train: ``list`` names one or several files, relative to `root`. If ``images`` and ``masks``
