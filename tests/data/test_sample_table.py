@@ -176,13 +176,19 @@ def test_names_and_folds_choose_rows(root: Path) -> None:
 
 def test_a_repeated_sample_is_drawn_more_often_and_scored_once(root: Path) -> None:
     write_list(root, "abab")
-    assert names(build(root)) == "abab"
+    train = build(root)
+    assert names(train) == "abab"
+    assert train.notes == [
+        "dataset.train: 2 of 4 samples are repetitions; they are drawn as often as they are listed"
+    ]
+    train.score_once()  # as evaluate does
+    assert names(train) == "ab"
     val = build(root, "val")
     assert names(val) == "ab"
     assert val.notes == ["dataset.val: 2 of 4 samples are repetitions; each sample is scored once"]
-    train = scan_dataset(build(root))
-    check_report(train)
-    assert train.class_pixels.tolist() == (2 * scan_dataset(val).class_pixels).tolist()
+    report = scan_dataset(build(root))
+    check_report(report)
+    assert report.class_pixels.tolist() == (2 * scan_dataset(val).class_pixels).tolist()
 
 
 def test_a_repeated_sample_is_in_one_fold_and_one_part(root: Path) -> None:

@@ -99,6 +99,8 @@ class ConfiguredDataset(FileDataset):
             self.left_out = self.left_out if split == "train" else []  # one part lists them
         if split != "train":
             self.score_once()
+        else:
+            self._note_repetitions("they are drawn as often as they are listed")
         # After the split, so that the slices of a volume are all in one part.
         self._cut_volumes()
 
@@ -110,15 +112,20 @@ class ConfiguredDataset(FileDataset):
 
     def score_once(self) -> None:
         """Reduce samples that a list repeats to one, since a score counts each image once."""
-        if not isinstance(self.files, SampleTable):
-            return
-        fewer = self.files.once()
-        if len(fewer) < len(self):
-            self.notes.append(
-                f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} samples are"
-                " repetitions; each sample is scored once"
-            )
+        fewer = self._note_repetitions("each sample is scored once")
+        if fewer is not None:
             self.files = fewer
+
+    def _note_repetitions(self, effect: str) -> SampleTable | None:
+        """Note that samples are repeated, and return each once; None: none is repeated."""
+        fewer = self.files.once() if isinstance(self.files, SampleTable) else self.files
+        if not isinstance(fewer, SampleTable) or len(fewer) == len(self):
+            return None
+        self.notes.append(
+            f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} samples are"
+            f" repetitions; {effect}"
+        )
+        return fewer
 
     def _cut_volumes(self) -> None:
         """Replace samples that are volumes by their slices; bad ones may be left out."""
