@@ -15,7 +15,6 @@ from segtrain.data import DATASETS, check_report, content_hash, find_duplicates,
 from segtrain.data.datasets import list_store, list_table
 from segtrain.data.datasets.list_store import files_are_checked
 from segtrain.data.sample_table import SampleTable, TableBuilder
-from segtrain.data.scan import remembered
 from segtrain.data.scan import scan as scan_module
 from segtrain.errors import ConfigError, DataError
 
@@ -25,7 +24,6 @@ NAMES = ("a", "b", "c", "d")
 @pytest.fixture(autouse=True)
 def short_lists_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_store, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(remembered, "_LEAST_SAMPLES", 1)
 
 
 @pytest.fixture
@@ -250,6 +248,11 @@ def test_a_report_is_remembered_until_a_file_changes(
         scan_module, "_scan_sample", lambda *given: scanned.append(given[1]) or scan(*given)
     )
     again = scan_dataset(build(root))
+    assert not scanned
+    write_list(root, "ab", "fewer.txt")  # does not replace the report
+    scan_dataset(build(root, section={"list": "fewer.txt"}))
+    scanned.clear()
+    scan_dataset(build(root))
     assert not scanned
     for key in ("image_pixels", "sizes", "invalid_pixels", "mean_std"):
         one, two = getattr(first, key), getattr(again, key)

@@ -21,7 +21,6 @@ from segtrain.files import atomic_write, cache_dir
 from segtrain.version import __version__
 
 _VERSION = 1  # goes up when the meaning of a result changes
-_LEAST_SAMPLES = 1000  # the results of fewer are found as fast as they are read
 _KEY, _FACTS = "key", "facts"
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -36,21 +35,19 @@ class Remembered:
     Args:
         what: The name of the result.
         splits: The splits it is about. Nothing is remembered unless all are in a
-            :class:`~segtrain.data.sample_table.SampleTable` whose files exist, and one is long.
+            :class:`~segtrain.data.sample_table.SampleTable` whose files exist.
         rules: What else the result depends on, as plain values.
     """
 
     def __init__(self, what: str, splits: Sequence[FileDataset], rules: Sequence[Any] = ()) -> None:
         self._key = ""
         tables = [split.files for split in splits if isinstance(split.files, SampleTable)]
-        if len(tables) < len(splits) or not any(len(table) >= _LEAST_SAMPLES for table in tables):
-            return
-        digests = [table.digest for table in tables]
-        if None in digests or not all(tables):
+        digests = [table.digest for table in tables if len(table)]
+        if not digests or len(digests) < len(splits) or None in digests:
             return
         self._key = json.dumps([_VERSION, __version__, *rules, *digests])
-        # Not the digests, so that a changed list replaces its file.
-        name = "|".join([*map(str, rules), *(str(table[0]) for table in tables)])
+        # Not the whole digests, so that the result about files that change replaces the old one.
+        name = "|".join([*map(str, rules), *(table.paths_digest for table in tables)])
         found = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
         self.path = cache_dir() / f"{what}-{found}.npz"
 
