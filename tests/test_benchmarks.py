@@ -270,3 +270,14 @@ def test_the_trainer_takes_turns_with_a_bare_loop(monkeypatch: pytest.MonkeyPatc
     assert len(trainer.Turns.seconds["trainer"]) == 3
     assert found["trainer"] > 0
     assert found["ratio"] > 0
+
+
+def test_a_list_is_measured_and_a_goal_that_is_missed_is_marked(tmp_path: Path) -> None:
+    lists = load_benchmark("lists")
+    lists.write_files(tmp_path, 5)
+    assert len((tmp_path / "train_5.txt").read_text().splitlines()) == 5
+    seconds, memory, peak = lists.build_cost(tmp_path, 5, tmp_path / "cache")
+    assert 0 < seconds < 30
+    assert memory <= peak < 100
+    assert "+6.0, goal 5: **no**" in lists.row(9, "warm", 9.0, 6.0, (1.0, 1.0, 1.0))
+    assert lists.row(9, "cold", None, None, (31.0, 1.0, 1.0)).endswith("| **no** |")

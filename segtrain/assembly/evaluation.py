@@ -7,7 +7,7 @@ from functools import partial
 
 from segtrain.assembly.check import check_config
 from segtrain.assembly.scored_split import open_scored_split, scored_classes
-from segtrain.assembly.splits import scan_split
+from segtrain.assembly.splits import scan_on_main
 from segtrain.assembly.thresholds import Thresholds, chosen_thresholds
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
@@ -68,6 +68,7 @@ def build_evaluator(
             max_images=evaluation.max_images,
             world_size=processes.world_size,
             rank=processes.rank,
+            nodes=processes.nodes(),
             num_workers=loader.num_workers,
             prefetch_factor=loader.prefetch_factor,
         ),
@@ -167,8 +168,8 @@ def build_evaluation(
     thresholds = chosen_thresholds(config, metadata)
     evaluation = _evaluation_of(config, trained, classes)
     if isinstance(dataset, FileDataset):
-        report, dataset = scan_split(dataset)  # in every process: all leave out the same samples
-        if processes.is_main:
+        report, dataset = scan_on_main(dataset, processes)
+        if processes.is_main and report is not None:
             warn_of_other_values(report.values, metadata, config.split)
     try_dataset(dataset, str(spec["name"]))
     evaluator = build_evaluator(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from segtrain.data import ImageValues, LabelContract, Normalization, SegmentationDataset
+from segtrain.data.sample_table import SampleTable
 from segtrain.engine.checkpoint import State
 from segtrain.models import Segmentor
 from segtrain.models.registry import WEIGHT_KEYS
@@ -22,7 +23,7 @@ def checkpoint_metadata(
     model: Segmentor,
     class_weights: Mapping[str, list[float]] | None = None,
     image_values: ImageValues | None = None,
-    samples: Sequence[str] | None = None,
+    samples: list[int | str] | None = None,
 ) -> State:
     """Return everything but the weights that a predictor needs, as plain values.
 
@@ -32,7 +33,7 @@ def checkpoint_metadata(
         model: The model.
         class_weights: Class weights computed from the data, for a run that resumes.
         image_values: The values in the image files of the training split.
-        samples: The names of the training samples, for a run that resumes.
+        samples: What :func:`samples_digest` returns for the training split, for a run that resumes.
     """
     given = config.augmentation
     normalization = Normalization(given.mean, given.std, model.in_channels)
@@ -57,23 +58,24 @@ def checkpoint_metadata(
         "precision": config.trainer.precision,
         "channels_last": config.trainer.channels_last,
         **({} if image_values is None else {"image_values": list(image_values)}),
-        **({} if samples is None else {"samples": [len(samples), _digest(samples)]}),
+        **({} if samples is None else {"samples": samples}),
         **({} if class_weights is None else {"class_weights": dict(class_weights)}),
     }
 
 
-def sample_names(dataset: SegmentationDataset) -> list[str] | None:
-    """The names of the samples of a dataset of files; None: the dataset does not list them."""
+def samples_digest(dataset: SegmentationDataset) -> list[int | str] | None:
+    """The number of samples, and a text that their names in this order have.
+
+    None: the dataset does not list its samples.
+    """
     files = getattr(dataset, "files", None)
-    return None if files is None else [sample.name for sample in files]
-
-
-def _digest(names: Sequence[str]) -> str:
-    """A number that names in this order have, and hardly any others."""
+    if files is None:
+        return None
+    names = files.names() if isinstance(files, SampleTable) else (item.name for item in files)
     found = hashlib.sha256()
     for name in names:
         found.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    return found.hexdigest()[:16]
+    return [len(files), found.hexdigest()[:16]]
 
 
 def without_weights(spec: Spec) -> Spec:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from segtrain.assembly.class_names import check_class_names
-from segtrain.assembly.splits import download_once, log_fold
+from segtrain.assembly.opening import build_splits, download_once, log_fold
 from segtrain.assembly.trial import check_channels
-from segtrain.data import DATASETS, SegmentationDataset
+from segtrain.data import SegmentationDataset
+from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.io.remote import is_url, shown
 from segtrain.data.io.storage import is_directory
 from segtrain.data.labels.scored_classes import ScoredClasses, map_classes
@@ -50,10 +51,12 @@ def open_scored_split(
     check_addresses(spec, given, path)
     download_once(spec, processes)
     try:
-        dataset = DATASETS.build(spec, split=config.split)
+        (dataset,) = build_splits(spec, [config.split], processes)
     except DataError as error:
         is_own_root = "name" not in given and "root" not in given
         raise _explain(error, spec, path if is_own_root else None) from None
+    if isinstance(dataset, ConfiguredDataset):
+        dataset.score_once()
     if processes.is_main and config.split != "test":
         log_fold(spec)
     _check_multi_label(dataset, metadata)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segtrain.assembly.opening import build_splits, dataset_title, download_once, log_fold
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
-    DATASETS,
     FileDataset,
     Finding,
     ImageValues,
@@ -28,7 +28,7 @@ from segtrain.data.build import has_split
 from segtrain.data.loading.sampler import Order
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError, SegtrainError
-from segtrain.schema.sections import Config, Spec
+from segtrain.schema.sections import Config
 from segtrain.terminal import logger, progress
 
 _MAX_LISTED = 3
@@ -62,12 +62,14 @@ class Splits:
         train: The training split; :meth:`check` leaves out samples that cannot be read, as far as
             `dataset.max_bad` allows.
         val: The validation split, likewise.
+        opened: Both splits with all samples.
     """
 
     def __init__(
         self, train: SegmentationDataset, val: SegmentationDataset, name: str, processes: Processes
     ) -> None:
         self.train, self.val, self.name, self.processes = train, val, name, processes
+        self.opened = (train, val)
         self._report: ScanReport | None = None
         self._checked = False
 
@@ -195,9 +197,15 @@ def _scan(name: str, split: FileDataset, title: str) -> tuple[ScanReport, _LeftO
         if finding.kind in ("oriented", "soft"):
             logger.info("%s", finding.text)
     _warn_of_absent_classes(fewer, report, name)
-    kept = {files.name for files in fewer.files}
-    gone = [index for index, files in enumerate(split.files) if files.name not in kept]
-    return report, (gone, fewer.left_out[len(split.left_out) :])
+    return report, _left_out(split, fewer)
+
+
+def _left_out(split: FileDataset, fewer: FileDataset) -> _LeftOut:
+    gone: list[int] = []
+    if len(fewer) < len(split):
+        kept = {files.name for files in fewer.files}
+        gone = [index for index, files in enumerate(split.files) if files.name not in kept]
+    return gone, fewer.left_out[len(split.left_out) :]
 
 
 def _without(
@@ -237,6 +245,23 @@ def scan_split(
     return sound_part(split, scan_dataset(split, progress, decode_images=decode))
 
 
+def scan_on_main(
+    split: FileDataset, processes: Processes
+) -> tuple[ScanReport | None, SegmentationDataset]:
+    """Scan a split in the main process; every process returns the same samples.
+
+    Raises:
+        DataError: As in :func:`sound_part`, in every process.
+    """
+
+    def scan() -> _Scanned:
+        report, fewer = scan_split(split)
+        return _Scanned(report, [_left_out(split, fewer)])
+
+    scanned = _on_main(processes, scan)
+    return scanned.report, _without(split, *scanned.left_out[0])
+
+
 def sound_part(split: FileDataset, report: ScanReport) -> tuple[ScanReport, FileDataset]:
     """Return the counts of the readable part of a split, and that part.
 
@@ -267,15 +292,10 @@ def _warn(texts: Sequence[str], what: str) -> None:
         logger.warning("%s: %d (%s%s)", what, len(texts), "; ".join(texts[:_MAX_LISTED]), more)
 
 
-def dataset_title(config: Config) -> str:
-    """The name of a run's dataset: its title, or the name of its class."""
-    return str(config.dataset.get("title") or config.dataset["name"])
-
-
 def open_splits(config: Config, processes: Processes) -> Splits:
     """Open the splits of a run without scanning them."""
     download_once(config.dataset, processes)
-    train, val = (DATASETS.build(config.dataset, split=split) for split in ("train", "val"))
+    train, val = build_splits(config.dataset, ("train", "val"), processes)
     if processes.is_main:
         log_fold(config.dataset)
     return Splits(train, val, dataset_title(config), processes)
@@ -287,22 +307,15 @@ def log_notes(split: FileDataset) -> None:
         logger.info("%s", note)
 
 
-def log_fold(spec: Spec) -> None:
-    """Log which fold is the validation split, if `dataset.folds` is set."""
-    if spec.get("folds") is None:
-        return
-    unused = "; dataset.val is not used" if spec.get("val") else ""
-    logger.info(
-        "dataset.folds=%d: the val split is fold %d of the training files, and the train split is"
-        " the other folds%s",
-        spec["folds"],
-        spec["fold"],
-        unused,
-    )
-
-
-def open_test_split(config: Config, processes: Processes) -> SegmentationDataset | None:
+def open_test_split(
+    config: Config, opened: Sequence[SegmentationDataset], processes: Processes
+) -> SegmentationDataset | None:
     """Open the test split of a run and check it, as :meth:`Splits.check` does for the others.
+
+    Args:
+        config: The configuration of the run.
+        opened: The training and the validation split, as they were opened.
+        processes: The processes of the run; the main one scans for all.
 
     Returns:
         The split without the samples that cannot be read, as far as `dataset.max_bad` allows; None
@@ -314,9 +327,8 @@ def open_test_split(config: Config, processes: Processes) -> SegmentationDataset
     """
     if not has_split(config.dataset, "test"):
         return None
-    train, val, test = (
-        DATASETS.build(config.dataset, split=split) for split in ("train", "val", "test")
-    )
+    (test,) = build_splits(config.dataset, ["test"], processes)
+    train, val = opened
     title = dataset_title(config)
 
     def scan() -> _Scanned:
@@ -331,15 +343,3 @@ def open_test_split(config: Config, processes: Processes) -> SegmentationDataset
         return _Scanned(None, [_scan("test", test, title)[1]])
 
     return _without(test, *_on_main(processes, scan).left_out[0])
-
-
-def download_once(spec: Spec, processes: Processes) -> None:
-    """Download the dataset in the main process, before the others open it."""
-    problem = None
-    if spec.get("download") and processes.world_size > 1 and processes.is_main:
-        try:
-            DATASETS.build(spec, split="train")
-        except SegtrainError as error:
-            problem = error
-    if processes.any(int(problem is not None)):
-        raise problem or DataError("the main process could not download the data, see its message")

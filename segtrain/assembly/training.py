@@ -15,10 +15,11 @@ from segtrain.assembly.caching import cache_splits, fill_caches
 from segtrain.assembly.class_balance import ClassBalance
 from segtrain.assembly.criterion import add_learned_parameters, criterion_for_model
 from segtrain.assembly.evaluation import build_evaluator, check_scores
-from segtrain.assembly.metadata import checkpoint_metadata, sample_names
+from segtrain.assembly.metadata import checkpoint_metadata, samples_digest
 from segtrain.assembly.model import starting_model
+from segtrain.assembly.opening import dataset_title
 from segtrain.assembly.record import loss_label, run_record
-from segtrain.assembly.splits import Splits, dataset_title, open_splits, open_test_split
+from segtrain.assembly.splits import Splits, open_splits, open_test_split
 from segtrain.assembly.starting_point import open_checkpoint
 from segtrain.criterion import Criterion
 from segtrain.engine import OPTIMIZERS, SCHEDULERS, Trainer
@@ -62,7 +63,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
     splits.check()
     together = processes.world_size if criterion.is_global else 1  # they exchange maps of one size
     splits.check_sizes(config.augmentation.crop_size, together * config.trainer.batch_size)
-    test = open_test_split(config, processes)
+    test = open_test_split(config, splits.opened, processes)
     order = epoch_order(config, splits, balance, processes)
     train, val = cache_splits((splits.train, splits.val), config.loader, processes)
     batches = Batches(config, train, processes, order)
@@ -94,7 +95,7 @@ def build_trainer(config: Config, processes: Processes, origin: Origin | None = 
             model,
             balance.found,
             splits.image_values,
-            sample_names(splits.train),
+            samples_digest(splits.train),
         ),
     )
     if resumed.path is not None:

@@ -36,8 +36,8 @@ from segtrain.data.loading.seeds import SampleKey
 from segtrain.data.scan.content_hash import content_hash
 from segtrain.data.scan.duplicates import find_duplicates
 from segtrain.data.scan.findings import Finding, summarize
+from segtrain.data.scan.report import ScanReport
 from segtrain.data.scan.scan import (
-    ScanReport,
     check_report,
     count_dataset,
     leave_out_unreadable,

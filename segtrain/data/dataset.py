@@ -84,6 +84,16 @@ class SegmentationDataset(ABC):
     def __getitem__(self, index: int) -> Sample:
         """Return the sample at `index`, the same at every call."""
 
+    def evaluation_part(self, length: int, rank: int, nodes: Sequence[int]) -> Sequence[int]:
+        """Return the indices of the samples that one process evaluates.
+
+        Args:
+            length: Number of samples that all processes evaluate, the first ones of the dataset.
+            rank: The process.
+            nodes: The number of the machine of each process.
+        """
+        return range(rank, length, len(nodes))
+
 
 class SampleFiles(NamedTuple):
     """The files of one sample.

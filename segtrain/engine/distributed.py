@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,17 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this is rank 0, the process that writes."""
         return self.rank == 0
+
+    @property
+    def is_first_on_node(self) -> bool:
+        """Whether this is the first process of its machine; without a launcher, every one is."""
+        return self.world_size == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+
+    def nodes(self) -> list[int]:
+        """Return the number of the machine of each process; every process calls this."""
+        named = self.gather(os.environ.get("GROUP_RANK") or socket.gethostname())
+        known = sorted(set(named))
+        return [known.index(name) for name in named]
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum of `value` over all processes."""

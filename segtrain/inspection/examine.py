@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from segtrain.assembly.splits import check_overlap, log_fold, log_notes, sound_part
+from segtrain.assembly.opening import log_fold
+from segtrain.assembly.splits import check_overlap, log_notes, sound_part
 from segtrain.assembly.trial import try_dataset
 from segtrain.data import (
     DATASETS,

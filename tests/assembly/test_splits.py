@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from segtrain.assembly.check import check_config
-from segtrain.assembly.splits import open_test_split
+from segtrain.assembly.splits import open_splits, open_test_split
 from segtrain.cli.compose import compose_config
 from segtrain.data import FileDataset, SegmentationDataset
 from segtrain.engine.distributed import Processes
 from segtrain.errors import DataError
+from segtrain.schema.sections import Config
 
 ONE = Processes(0, 1, torch.device("cpu"))
 
@@ -32,7 +33,11 @@ def write(root: Path, split: str, *names: str) -> None:
 
 def opened(root: Path, *words: str) -> SegmentationDataset | None:
     given = ["dataset=folder", f"dataset.root={root}", "dataset.num_classes=2", *words]
-    return open_test_split(check_config(compose_config(given)), ONE)
+    return open_test(check_config(compose_config(given)))
+
+
+def open_test(config: Config) -> SegmentationDataset | None:
+    return open_test_split(config, open_splits(config, ONE).opened, ONE)
 
 
 @pytest.fixture
@@ -88,6 +93,6 @@ def test_a_wrong_mask_is_refused_and_a_damaged_one_may_be_left_out(root: Path) -
 
 def test_a_dataset_without_files() -> None:
     config = check_config(compose_config(["dataset=shapes", "dataset.num_test=2"]))
-    dataset = open_test_split(config, ONE)
+    dataset = open_test(config)
     assert dataset is not None
     assert len(dataset) == 2

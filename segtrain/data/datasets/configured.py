@@ -15,8 +15,10 @@ from segtrain.data.datasets.folds import Folds
 from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.recognise import hint
 from segtrain.data.datasets.slices import cut_into_slices
+from segtrain.data.io.nifti import VOLUME_ENDINGS
 from segtrain.data.io.reader import Reader
 from segtrain.data.labels.contract import LabelContract
+from segtrain.data.sample_table import SampleTable
 from segtrain.errors import ConfigError, DataError, NoFilesError
 from segtrain.schema.values import check_value, did_you_mean, forwards_to, parameters
 
@@ -95,11 +97,40 @@ class ConfiguredDataset(FileDataset):
             part = folds.part if folds else partial(_split_by_name, val_share=val_share)
             self.keep(part(self.files, split=split))
             self.left_out = self.left_out if split == "train" else []  # one part lists them
+        if split != "train":
+            self.score_once()
+        else:
+            self._note_repetitions("they are drawn as often as they are listed")
         # After the split, so that the slices of a volume are all in one part.
         self._cut_volumes()
 
+    def keep(self, indices: Sequence[int]) -> None:
+        if isinstance(self.files, SampleTable):
+            self.files = self.files.chosen(indices)
+        else:
+            super().keep(indices)
+
+    def score_once(self) -> None:
+        """Reduce samples that a list repeats to one, since a score counts each image once."""
+        fewer = self._note_repetitions("each sample is scored once")
+        if fewer is not None:
+            self.files = fewer
+
+    def _note_repetitions(self, effect: str) -> SampleTable | None:
+        """Note that samples are repeated, and return each once; None: none is repeated."""
+        fewer = self.files.once() if isinstance(self.files, SampleTable) else self.files
+        if not isinstance(fewer, SampleTable) or len(fewer) == len(self):
+            return None
+        self.notes.append(
+            f"dataset.{self.split}: {len(self) - len(fewer)} of {len(self)} samples are"
+            f" repetitions; {effect}"
+        )
+        return fewer
+
     def _cut_volumes(self) -> None:
         """Replace samples that are volumes by their slices; bad ones may be left out."""
+        if isinstance(self.files, SampleTable) and not self.files.holds(VOLUME_ENDINGS):
+            return
         found: list[SampleFiles] = []
         bad: list[str] = []
         for sample in self.files:

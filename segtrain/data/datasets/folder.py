@@ -10,10 +10,12 @@ from segtrain.data.datasets.configured import ConfiguredDataset
 from segtrain.data.datasets.found_files import FoundFiles, Location, find_files, list_endings
 from segtrain.data.datasets.names import Names
 from segtrain.data.datasets.pairing import Pairing, Pairs, pair_files, pair_valid_files
+from segtrain.data.sample_table import SampleTable
 from segtrain.errors import ConfigError
 from segtrain.schema.values import did_you_mean
 
 _KEYS = ("images", "masks", "names", "valid")
+_LEAST_ROWS = 1000  # of a table; fewer samples are as well kept as objects
 SplitFolders = Mapping[str, str | Sequence[Any] | Mapping[str, str | Sequence[str]]]
 
 
@@ -65,7 +67,13 @@ class FolderDataset(ConfiguredDataset):
             self._check_set(labels, multi_label=bool(common.get("multi_label")))
         super().__init__(**common)
 
-    def find(self) -> list[SampleFiles]:
+    def find(self) -> Sequence[SampleFiles]:
+        samples = self._find()
+        if len(samples) < _LEAST_ROWS or any(len(one.masks) != 1 for one in samples):
+            return samples
+        return SampleTable.of(samples, self.root)
+
+    def _find(self) -> list[SampleFiles]:
         where = f"dataset.{self.split}"
         section = self.check_section(
             self.sections[self.split], _KEYS, "a directory or a glob", needed=2

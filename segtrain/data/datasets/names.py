@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ class Names:
             for name in self._given
         ]
         self.chosen = frozenset(map(str, self._given))
+
+    @property
+    def digest(self) -> str:
+        """A text that other names do not have."""
+        texts = "\0".join(sorted(self.chosen))
+        return hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
 
     def check(self, known: Collection[str]) -> None:
         """Check that every name is that of a sample.

@@ -22,12 +22,16 @@ from segtrain.data.io.tar import TarArchive, check_member
 from segtrain.errors import DataError
 
 ARCHIVES = (".zip", ".tar")
+_MAY_BE_VOLUME = re.compile("|".join(map(re.escape, VOLUME_ENDINGS)), re.IGNORECASE).search
+_MAY_BE_ARCHIVE = re.compile("|".join(map(re.escape, ARCHIVES)), re.IGNORECASE).search
 LARGEST_MEMBER = 2**30
 """Bytes of the largest file that is read from an archive at once."""
 
 
 def split_archive(path: Path) -> tuple[Path, str] | None:
     """Split a path into an archive and the name of a member; None for a file on disk."""
+    if not _MAY_BE_ARCHIVE(str(path)):  # datasets ask this for every file
+        return None
     for archive in (path, *path.parents):
         if archive.suffix.lower() in ARCHIVES and archive.is_file():
             return archive, path.relative_to(archive).as_posix() if path != archive else ""
@@ -46,7 +50,8 @@ def volume_of(path: Path) -> Path | None:
         >>> volume_of(Path("scan.nii.gz/012.npy")) is None  # there is no such volume
         True
     """
-    return path.parent if is_volume(path.parent) else None
+    is_possible = _MAY_BE_VOLUME(str(path))  # datasets ask this for every file
+    return path.parent if is_possible and is_volume(path.parent) else None
 
 
 def list_slices(volume: Path) -> list[Path]:

@@ -227,16 +227,19 @@ def build_eval_loader(
     max_images: int | None = None,
     world_size: int = 1,
     rank: int = 0,
+    nodes: Sequence[int] | None = None,
     num_workers: int = 0,
     prefetch_factor: int | None = None,
 ) -> DataLoader[Any]:
     """Return a loader of lists of :class:`EvalBatch`; read it through :func:`iterate`.
 
-    Process `rank` gets every `world_size`-th sample. No sample is repeated to fill up a process, so
-    a score does not depend on the number of processes.
+    Process `rank` gets every `world_size`-th sample, or, of a dataset in shards, its part of the
+    shards of its machine. No sample is repeated to fill up a process, so a score does not depend on
+    the number of processes. `nodes` has the number of the machine of each process; None: all
+    processes are on one.
     """
     length = len(dataset) if max_images is None else min(len(dataset), max_images)
-    indices = range(rank, length, world_size)
+    indices = dataset.evaluation_part(length, rank, nodes or [0] * world_size)
     return DataLoader(
         Subset(EvalView(dataset, transform), indices),
         batch_size=batch_size,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +77,9 @@ class CachedDataset(SegmentationDataset):
         image, target, name = self._samples[index]
         # Copies, so that changes in place do not reach the cache.
         return Sample(self._memory.view(image).copy(), self._memory.view(target).copy(), name)
+
+    def evaluation_part(self, length: int, rank: int, nodes: Sequence[int]) -> Sequence[int]:
+        return self.dataset.evaluation_part(length, rank, nodes)
 
     @property
     def num_bytes(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset
 from segtrain.data.io.storage import volume_of
 from segtrain.data.scan.cache import ScanCache
+from segtrain.data.scan.remembered import Remembered
 from segtrain.errors import DataError
 
 
@@ -19,8 +21,9 @@ def content_hash(
     """The SHA-256 of the relative names and the bytes of all files of a dataset, in hexadecimal.
 
     Names are relative to the common folder of the files, so a copy of the dataset elsewhere has the
-    same hash. The hash of a file is cached until its size or its time of modification changes. For
-    shards, the hashes in their index are used; a shard without one counts with its name and size.
+    same hash. A sample that a list repeats counts as often as it is named. The hash of a file is
+    cached until its size or its time of modification changes. For shards, the hashes in their index
+    are used; a shard without one counts with its name and size.
 
     Args:
         dataset: One split of a dataset.
@@ -37,6 +40,15 @@ def content_hash(
     known = dataset.known_hashes()
     if known is not None:
         return _hash_lines(known)
+    remembered = Remembered("content", [dataset])
+    found = remembered.load()
+    if found is None:
+        found = {}, _hash_files(dataset, progress)
+        remembered.save(found[1])
+    return str(found[1])
+
+
+def _hash_files(dataset: FileDataset, progress: Callable[[], object]) -> str:
     samples = [
         [volume_of(file) or file for file in (files.image, *files.masks, files.valid) if file]
         for files in dataset.files
@@ -50,7 +62,9 @@ def content_hash(
             lines.append(f"{Path(name).as_posix()} {_file_hash(file, cache)}")
         progress()
     cache.save()
-    return _hash_lines(sorted(set(lines)))
+    repeats = Counter(files.name for files in dataset.files)
+    more = [f"{name} {count} times" for name, count in repeats.items() if count > 1]
+    return _hash_lines(sorted({*lines, *more}))
 
 
 def _hash_lines(lines: Iterable[str]) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from segtrain.data.dataset import FileDataset
 from segtrain.data.io.storage import open_file, stamp, volume_of
 from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding
+from segtrain.data.scan.remembered import Remembered
 
 _START = 1 << 16  # bytes of a file that are compared first
 _ALLOW = "remove them from one split, or set dataset.allow_overlap=true"
@@ -34,11 +35,28 @@ def find_duplicates(
         val: The validation split; None: it is not checked.
         test: The test split; None: it is not checked.
     """
-    splits = {"train": train, "val": val, "test": test}
+    given = {"train": train, "val": val, "test": test}
+    splits = {name: split for name, split in given.items() if split is not None}
+    remembered = Remembered("duplicates", list(splits.values()), [*splits])
+    known = remembered.load()
+    if known is not None:
+        return [Finding.from_json(row) for row in known[1]]
+    findings = _find(splits)
+    remembered.save(findings)
+    return findings
+
+
+def _find(splits: Mapping[str, FileDataset]) -> list[Finding]:
     places: dict[str, list[_Place]] = defaultdict(list)
+    real_folder = cache(os.path.realpath)  # the real path of every file takes long
     for name, split in splits.items():
-        for image in () if split is None else _whole_files(split):
-            places[os.path.realpath(image)].append((name, image))
+        for image in _whole_files(split):
+            real = (
+                os.path.realpath(image)
+                if image.is_symlink()
+                else f"{real_folder(image.parent)}/{image.name}"
+            )
+            places[real].append((name, image))
     findings = [_finding(group) for group in places.values() if len(group) > 1]
     single = {group[0][1]: group[0][0] for group in places.values()}
     for same in _with_equal_bytes(list(single)):
@@ -47,8 +65,11 @@ def find_duplicates(
 
 
 def _whole_files(dataset: FileDataset) -> list[Path]:
-    """Return the image files; a volume once, since empty slices of two volumes may be equal."""
-    images = [files.image for files in dataset.files]
+    """Return the image files; a volume once, since empty slices of two volumes may be equal.
+
+    A sample that a list repeats is there once: it is repeated on purpose, to be drawn more often.
+    """
+    images = [files.image for files in dict.fromkeys(dataset.files)]
     volumes = dict.fromkeys(volume for image in images if (volume := volume_of(image)))
     return [*(image for image in images if image.parent not in volumes), *volumes]
 
@@ -72,11 +93,11 @@ def _with_equal_bytes(paths: Sequence[Path]) -> Iterable[list[Path]]:
     groups = _grouped(paths, lambda path: stamp(path)[0])
     if not any(groups):
         return []
-    cache = ScanCache(paths)
+    stored = ScanCache(paths)
     for whole in (False, True):
-        digest = cache.sha256 if whole else partial(_start_digest, cache=cache)
+        digest = stored.sha256 if whole else partial(_start_digest, cache=stored)
         groups = [finer for group in groups for finer in _grouped(group, digest)]
-    cache.save()
+    stored.save()
     return groups
 
 

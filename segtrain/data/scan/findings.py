@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KINDS = {
     "unreadable": "files that are missing or cannot be read",
@@ -54,6 +54,12 @@ class Finding(NamedTuple):
     def is_error(self) -> bool:
         """Whether the finding prevents training."""
         return self.kind not in WARNINGS
+
+    @classmethod
+    def from_json(cls, plain: Sequence[Any]) -> Finding:
+        """Return the finding that JSON made into a list."""
+        kind, file, text, sample, splits = plain
+        return cls(kind, file, text, sample, tuple(splits))
 
 
 def summarize(findings: Sequence[Finding], num_files: int) -> str:

@@ -10,8 +10,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtrain.data.dataset import FileDataset, SegmentationDataset, explain_shapes
-from segtrain.data.io.image_values import ImageValues
 from segtrain.data.io.raster import JPEG_END, PNG_END, UPRIGHT
 from segtrain.data.io.storage import open_file
 from segtrain.data.labels.contract import LabelContract
@@ -30,6 +27,7 @@ from segtrain.data.scan.cache import ScanCache
 from segtrain.data.scan.findings import Finding, summarize
 from segtrain.data.scan.image_files import check_orientations, check_values, probe_images
 from segtrain.data.scan.normalization import image_mean_std
+from segtrain.data.scan.report import RememberedReport, ScanReport, left_out_findings
 from segtrain.errors import DataError, SizeError
 
 _MAX_THREADS = 8
@@ -39,48 +37,6 @@ _HEADER_FACTS = 4  # of an image that was not decoded
 _NEAR = 32  # of a threshold between two classes
 _FAILED, _HEADER, _DECODED = -1, 0, 1  # how an image was read
 Progress = Callable[[int, int], object]
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """The counts and the problems that a scan found.
-
-    Args:
-        image_pixels: Pixels of each class id in each image, int64, shape ``(N, num_ids)``.
-        ignored_pixels: Number of pixels without a class, `invalid_pixels` among them.
-        sizes: Height and width of each image, int64, shape ``(N, 2)``; 0 where unknown.
-        findings: Problems, in the order of the samples.
-        mean_std: See :func:`~segtrain.data.scan.normalization.image_mean_std`, of each image,
-            float64, shape ``(N, 3, channels)``; NaN where an image was not decoded.
-        invalid_pixels: Pixels of each image that do not count, by its valid file, int64, shape
-            ``(N,)``.
-        values: The values in some of the image files; None: unknown.
-    """
-
-    image_pixels: NDArray[np.int64]
-    ignored_pixels: int
-    sizes: NDArray[np.int64]
-    findings: tuple[Finding, ...]
-    mean_std: NDArray[np.float64]
-    invalid_pixels: NDArray[np.int64]
-    values: ImageValues | None = None
-
-    @property
-    def num_files(self) -> int:
-        """Number of samples."""
-        return len(self.image_pixels)
-
-    @cached_property
-    def class_pixels(self) -> NDArray[np.int64]:
-        """Pixels of each class id, shape ``(num_ids,)``."""
-        pixels: NDArray[np.int64] = self.image_pixels.sum(0)
-        return pixels
-
-    @cached_property
-    def areas(self) -> NDArray[np.int64]:
-        """Pixels of each image that count, shape ``(N,)``; 0 where unknown."""
-        areas: NDArray[np.int64] = self.sizes.prod(1) - self.invalid_pixels
-        return areas
 
 
 class _ScannedSample(NamedTuple):
@@ -113,6 +69,10 @@ def scan_dataset(
     """
     if not dataset.files:
         raise DataError("the split has no files; check dataset.root and the patterns under it")
+    remembered = RememberedReport(dataset, decode_images=decode_images)
+    known = remembered.load()
+    if known is not None:
+        return known
     cache = ScanCache([files.mask for files in dataset.files])
     samples = _scan_samples(dataset, cache, progress, decode_images)
     cache.save()
@@ -124,7 +84,7 @@ def scan_dataset(
             pixels[index], without = dataset.labels.class_pixels(sample.facts)
             invalid[index] = sample.facts.invalid
             ignored += without
-    findings = [Finding("left_out", text.partition(": ")[0], text) for text in dataset.left_out]
+    findings = left_out_findings(dataset)
     findings += _check_samples(dataset, samples, pixels)
     findings += _check_contract(dataset, samples, pixels)
     findings += _check_soft(dataset, samples)
@@ -134,7 +94,9 @@ def scan_dataset(
     findings += check_values(dataset, values)
     sizes = np.array([sample.size for sample in samples], dtype=np.int64)
     mean_std = _all_mean_std(samples, dataset.channels)
-    return ScanReport(pixels, ignored, sizes, tuple(findings), mean_std, invalid, values)
+    report = ScanReport(pixels, ignored, sizes, tuple(findings), mean_std, invalid, values)
+    remembered.save(report)
+    return report
 
 
 def count_dataset(dataset: SegmentationDataset, progress: Progress | None = None) -> ScanReport:

@@ -23,7 +23,7 @@ from segtrain.data.shards.cache import ShardCache
 from segtrain.data.shards.catalog import ShardScanner, load_shards
 from segtrain.data.shards.index import Shard, facts_key
 from segtrain.data.shards.locations import check_installed, list_locations
-from segtrain.data.shards.order import shard_order
+from segtrain.data.shards.order import evaluation_part, shard_order
 from segtrain.data.shards.samples import MemberPatterns
 from segtrain.errors import ConfigError, DataError
 from segtrain.files import cache_dir as default_cache_dir
@@ -207,6 +207,10 @@ class ShardDataset(ConfiguredDataset):
         """
         starts = np.searchsorted(self.kept, self.starts)
         return shard_order(starts, self.streams, seed=seed, epoch=epoch, group=group)
+
+    def evaluation_part(self, length: int, rank: int, nodes: Sequence[int]) -> Sequence[int]:
+        starts = np.minimum(np.searchsorted(self.kept, self.starts), length)
+        return evaluation_part(starts, rank, nodes)
 
     def fetch(self, index: int) -> None:
         """Fetch the shard of a sample if it is remote and not in the cache."""

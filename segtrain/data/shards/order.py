@@ -65,3 +65,41 @@ def shard_order(
     order = order[np.lexsort((position, position % streams, position // max(group, 1)))]
     order.flags.writeable = False  # callers may keep and share it
     return order
+
+
+def evaluation_part(
+    starts: Sequence[int] | NDArray[np.int64], rank: int, nodes: Sequence[int]
+) -> Sequence[int]:
+    """Return the samples that one process evaluates, in the order of the shards.
+
+    Each machine gets whole shards, so that a shard is fetched and cached on one machine only. The
+    processes of a machine take its samples in turn, so that they read one shard at a time. If there
+    are fewer shards than machines, all processes take all samples in turn.
+
+    Args:
+        starts: As in :func:`shard_order`.
+        rank: The process.
+        nodes: The number of the machine of each process.
+
+    Example:
+        >>> [evaluation_part([0, 2, 3, 6], rank, nodes=[0, 0, 1]) for rank in range(3)]
+        [[2, 4], [3, 5], [0, 1]]
+    """
+    starts = np.asarray(starts, dtype=np.int64)
+    sizes = np.diff(starts)
+    machines = sorted(set(nodes))
+    if np.count_nonzero(sizes) < len(machines):
+        return range(rank, int(starts[-1]), len(nodes))
+    # Large shards first, each to the machine with the fewest samples per process.
+    taken = dict.fromkeys(machines, 0)
+    mine = []
+    for shard in np.argsort(-sizes, kind="stable").tolist():
+        machine = min(
+            machines, key=lambda node: ((taken[node] + sizes[shard]) / nodes.count(node), node)
+        )
+        taken[machine] += int(sizes[shard])
+        if machine == nodes[rank]:
+            mine.append(shard)
+    samples = [index for shard in sorted(mine) for index in range(starts[shard], starts[shard + 1])]
+    neighbours = [other for other, node in enumerate(nodes) if node == nodes[rank]]
+    return samples[neighbours.index(rank) :: len(neighbours)]
