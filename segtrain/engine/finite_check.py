@@ -14,6 +14,7 @@ from segtrain.data import TrainBatch
 from segtrain.engine.device import Flag
 from segtrain.engine.distributed import Processes
 from segtrain.errors import NumericError, one_line
+from segtrain.terminal import logger
 
 MAX_SKIPPED_STEPS = 25
 """Steps in a row without a usable gradient that end a run."""
@@ -114,7 +115,7 @@ class FiniteCheck:
             is_bad = self._any_is_bad(bad)
             self._count(step, is_bad)
             if is_bad:
-                self._skip()
+                self._skip(step)
             return not is_bad
         self._pending = _Pending(step, Flag(bad), losses, batches)
         if bad.device.type == "cpu" or not is_fused(self.optimizer):
@@ -134,8 +135,14 @@ class FiniteCheck:
     def _any_is_bad(self, bad: Tensor) -> bool:
         return bool(self.processes.any(int(bad > 0)))
 
-    def _skip(self) -> None:
+    def _skip(self, step: int) -> None:
         self.skipped += 1
+        if self.processes.is_main:
+            logger.warning(
+                "step %d is left out, because its loss or its gradient is NaN or infinite"
+                " (%d so far)",
+                step, self.skipped,
+            )  # fmt: skip
         self.restore()
 
     def restore(self) -> None:

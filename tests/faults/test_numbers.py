@@ -91,6 +91,11 @@ def test_steps_that_are_not_finite_can_be_skipped(
     logged = [line for line in lines("run") if "loss" in line]
     assert [line["loss"] is None for line in logged] == [False, True, False, True, False, False]
     assert [line.get("skipped_steps", 0) for line in logged] == [0, 1, 1, 2, 2, 2]
+    log = (tmp_path / "run/train.log").read_text()
+    assert "step 2 is left out" in log
+    assert (
+        "step 4 is left out, because its loss or its gradient is NaN or infinite (2 so far)" in log
+    )
     saved = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     for part in ("model", "ema"):
         assert all(value.isfinite().all() for value in saved[part].values())
