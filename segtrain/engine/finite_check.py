@@ -57,7 +57,7 @@ class FiniteCheck:
     check waits for optimizers that are not fused, and to skip a step.
 
     Args:
-        model: The model, whose running statistics a skipped step must not change.
+        model: The model and the criterion, whose running averages a skipped step must not change.
         optimizer: The optimizer.
         scaler: The scaler of fp16. It may skip single steps; only many in a row are an error.
         processes: The processes of the run.

@@ -121,8 +121,9 @@ class TrainingState:
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.options.precision == "fp16")
+        parts = nn.ModuleList([model, criterion])  # both have running averages
         self.finite = FiniteCheck(
-            model, optimizer, self.scaler, processes, self.options.on_nonfinite
+            parts, optimizer, self.scaler, processes, self.options.on_nonfinite
         )
         self.hooks = Hooks(config.hooks if processes.is_main else ())
 

@@ -82,6 +82,32 @@ def test_an_image_that_is_not_finite_leaves_finite_statistics(
 
 
 @pytest.mark.fault("F46")
+def test_a_step_that_is_skipped_leaves_the_running_counts(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segtrain.engine import Trainer
+
+    words = ["mining=ghm", "mining.momentum=0.5", "trainer.on_nonfinite=skip"]
+    words += ["scheduler=constant", "trainer.evaluate_every=100"]
+    assert train("three", *words, "trainer.max_steps=3") == 0
+    step = Trainer.train_step
+
+    def poisoned(self: Trainer, batches: list[Any]) -> Any:
+        if self.step == 3:
+            batches[0]["images"] = batches[0]["images"] * float("nan")
+        return step(self, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    assert train("four", *words, "trainer.max_steps=4") == 0
+    states = [
+        load_checkpoint(tmp_path / name / "checkpoints/last.pt") for name in ("three", "four")
+    ]
+    counts = [next(iter(state["criterion"][0].values())) for state in states]
+    assert counts[0].sum() > 0
+    assert counts[0].equal(counts[1])
+
+
+@pytest.mark.fault("F46")
 def test_steps_that_are_not_finite_can_be_skipped(
     train: Train, tmp_path: Path, bad_steps: Callable[[str], None], lines: Lines
 ) -> None:
