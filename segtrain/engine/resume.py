@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segtrain.engine.checkpoint import State, entry, set_rng_state
 from segtrain.engine.clock import Clock
+from segtrain.engine.resume_changes import changes
 from segtrain.engine.resume_check import (
     check_resumable,
     describe_world_size,
@@ -54,8 +55,7 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
     trainer.hooks.load(state.get("hooks") or [])
     trainer.clock = Clock(entry(state, "seconds", path))
     trainer.evaluated_step = entry(state, "evaluated_step", path)
-    best = entry(state, "best", path)
-    trainer.best = best if trainer.options.best in best else {}  # trainer.best may have changed
+    trainer.best = _best(trainer, state, path)
     states = entry(state, "rng", path)
     now = trainer.processes.world_size
     if len(states) == now:
@@ -67,6 +67,21 @@ def resume(trainer: Trainer, state: State, path: Path) -> None:
             now * trainer.options.batch_size * trainer.options.accumulate,
         )
         logger.warning("%s", describe_world_size(len(states), now, samples))
+
+
+def _best(trainer: Trainer, state: State, path: Path) -> dict[str, float]:
+    """The best score so far, if later scores can be compared with it."""
+    best: dict[str, float] = entry(state, "best", path)
+    if trainer.options.best not in best:  # trainer.best has changed
+        return {}
+    found = changes(entry(state, "config", path), trainer.config.to_dict())
+    others = [one.key for one in found if one.section == "evaluation"]
+    if any(key != "evaluation.metrics" for key in others):
+        logger.warning(
+            "the best score so far is of another evaluation, so best.pt starts anew with the next"
+        )
+        return {}
+    return best
 
 
 def _load_average(trainer: Trainer, state: State, path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from segtrain.engine import resume, trainer
+from segtrain.engine.checkpoint import load_checkpoint
 from tests.helpers import differences, state
 
 WEIGHTS = "criterion.output_weights={out:1.0,aux:0.4}"
@@ -152,6 +153,24 @@ def test_best_pt_is_refused_for_resuming(
     best = tmp_path / "run" / "checkpoints" / "best.pt"
     assert train("other", "trainer.max_steps=2", f"resume={best}") == 4
     assert "last.pt" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_kept"), [("evaluation.max_images=2", False), ("evaluation.batch_size=1", True)]
+)
+def test_the_best_score_is_of_one_evaluation(
+    train: Callable[..., int], tmp_path: Path, messages: list[str], change: str, is_kept: bool
+) -> None:
+    words = ["trainer.max_steps=4", "trainer.evaluate_every=2"]
+    assert train("run", *words, "trainer.stop_after=2") == 0
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    state = load_checkpoint(path)
+    state["best"]["mIoU"] = 2.0  # no later score is better
+    torch.save(state, path)
+    assert train("run", *words, "resume=auto", change) == 0
+    best = load_checkpoint(path)["best"]
+    assert (best == {"mIoU": 2.0, "step": 2}) == is_kept
+    assert any("another evaluation" in text for text in messages) != is_kept
 
 
 @pytest.mark.fault("F4")
