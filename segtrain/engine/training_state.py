@@ -180,7 +180,8 @@ class TrainingState:
         is_early = error.step == self.step + 1  # on a GPU the next step has begun
         if is_early:
             self.finite.restore()
-        saved = is_early and all_finite(self.parallel.whole(self.model.state_dict()))
+        whole = self.parallel.whole(self.model.state_dict()) if is_early else {}
+        saved = is_early and not self.processes.any(int(not all_finite(whole)))
         if saved:
             self._save(LAST)
         return report(error, kept, saved)

@@ -131,9 +131,12 @@ def test_steps_that_are_not_finite_can_be_skipped(
 
 @pytest.mark.slow
 @pytest.mark.fault("F46")
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_one_process_that_is_not_finite_stops_both(rank: str, tmp_path: Path) -> None:
-    with Training(tmp_path / "run", *BREAKS, processes=2, BAD_STEPS="4", BAD_RANK=rank) as run:
+@pytest.mark.parametrize(("rank", "parallel"), [("0", "ddp"), ("1", "ddp"), ("1", "fsdp")])
+def test_one_process_that_is_not_finite_stops_both(
+    rank: str, parallel: str, tmp_path: Path
+) -> None:
+    words = [*BREAKS, f"trainer.parallel={parallel}"]
+    with Training(tmp_path / "run", *words, processes=2, BAD_STEPS="4", BAD_RANK=rank) as run:
         _, error = run.end(90)
         assert f"NaN or infinite at step 4 (process {rank}), files: train_" in error
         assert run.no_orphans()
