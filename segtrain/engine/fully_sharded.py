@@ -15,8 +15,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import get_total_norm
 
-from segtrain.engine.distributed import with_sync_batchnorm
+from segtrain.engine.distributed import Processes, with_sync_batchnorm
 from segtrain.engine.parallel import Parallel
+from segtrain.schema.sections import TrainerConfig
 
 MIN_PARAMETERS = 1_000_000
 """Parameters of a block that is gathered on its own."""
@@ -29,6 +30,10 @@ class FullySharded(Parallel):
     Large blocks, such as those of a vision transformer, are gathered one after the other while the
     model runs; all other parameters are gathered together.
     """
+
+    def __init__(self, processes: Processes, options: TrainerConfig) -> None:
+        super().__init__(processes, options)
+        self._evaluated: list[FSDPModule] = []
 
     def place(self, model: nn.Module) -> None:
         if self.options.sync_batchnorm and self.processes.device.type == "cuda":
@@ -84,18 +89,23 @@ class FullySharded(Parallel):
         }
         return {**saved, "state": state}
 
+    def after_saving(self) -> None:
+        for module in self._evaluated:
+            module.unshard()
+
     @contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[None]:
         # Processes may score different numbers of images, so none may wait for another's weights.
-        sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        for module in sharded:
+        self._evaluated = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for module in self._evaluated:
             module.set_reshard_after_forward(False)
-            module.unshard()
+        self.after_saving()
         try:
             yield
         finally:
-            for module in sharded:
-                module.set_reshard_after_forward(module is not model)
+            sharded, self._evaluated = self._evaluated, []
+            for index, module in enumerate(sharded):
+                module.set_reshard_after_forward(index > 0)  # torch's default: not the root
                 module.reshard()
 
 

@@ -63,6 +63,9 @@ class Parallel:
         del optimizer
         return saved
 
+    def after_saving(self) -> None:
+        """Go on after a checkpoint, which an evaluation may have been interrupted for."""
+
     @contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[None]:
         """Let each process call the model as often as it likes."""

@@ -197,6 +197,7 @@ class TrainingState:
         self.watchdog.note("saving a checkpoint", self.step)
         path = self._checkpoint_path(name)
         state = self.state() if whole else self.model_state()  # a collective call
+        self.parallel.after_saving()
         if path is not None:
             save_checkpoint(path, state, previous=path.with_name(PREVIOUS) if whole else None)
             if whole and self._is_kept():

@@ -83,6 +83,8 @@ def main() -> None:
         run(folder, f"{parallel}_{other}", parallel, stop_after=3)
         run(folder, f"{parallel}_{other}", other)
         run(folder, f"{parallel}_sgd", parallel, optimizer={"name": "sgd"})
+    # Checkpoints between the images of an evaluation, of which one process has more.
+    run(folder, "fsdp_saved", "fsdp", checkpoint_minutes=1e-6)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from segtrain.engine.checkpoint import State, load_checkpoint
 from tests.helpers import in_two_processes
 
 SCRIPT = Path(__file__).with_name("sharded_runs.py")
-RUNS = ("ddp", "fsdp", "ddp_fsdp", "fsdp_ddp")
+RUNS = ("ddp", "fsdp", "ddp_fsdp", "fsdp_ddp", "fsdp_saved")
 
 
 @pytest.fixture(scope="session")
