@@ -75,7 +75,7 @@ def in_two_processes(tool: str | Path, *words: str) -> subprocess.CompletedProce
         start_new_session=True,
     )
     try:
-        output, error = process.communicate(timeout=120)
+        output, error = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"two processes hung: {process.communicate()[1]}")

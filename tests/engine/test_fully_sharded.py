@@ -19,8 +19,13 @@ RUNS = ("ddp", "fsdp", "ddp_fsdp", "fsdp_ddp", "fsdp_saved")
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sharded")
-    done = in_two_processes(SCRIPT, str(folder))
+    # Sharded training over gloo has ended in SIGABRT without a message, about once in a hundred
+    # runs of torch 2.14 on CPUs; the cause is not known. Only that is tried again.
+    for _ in range(2):
+        folder = tmp_path_factory.mktemp("sharded")
+        done = in_two_processes(SCRIPT, str(folder))
+        if "exitcode  : -6" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return folder
 
