@@ -24,13 +24,18 @@ def world_size() -> int:
 
 
 def gathered(value: Tensor) -> Tensor:
-    """The parts of all processes, one after the other along the first axis; of equal shape."""
+    """The parts of all processes, one after the other.
+
+    Shape:
+        - value: ``(N, ...)``, the same in every process, any type.
+        - output: ``(processes * N, ...)``, the same type.
+    """
     found: Tensor = _Gathered.apply(value)
     return found
 
 
 def summed(value: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """The sum over all processes, with the shape and the type of `value`."""
     found: Tensor = _Summed.apply(value)
     return found
 

@@ -49,6 +49,8 @@ def test_the_steps_are_those_of_copies(runs: Path, name: str) -> None:
         [line["evaluation"] for line in part if "evaluation" in line] for part in (expected, found)
     ]
     assert len(scores[0]) == len(scores[1]) == 2
+    for before, after in zip(*scores, strict=True):
+        assert after["mIoU"] == pytest.approx(before["mIoU"], abs=1e-3)
 
 
 def test_the_steps_of_an_optimizer_without_a_fused_kernel(runs: Path) -> None:
